@@ -1,0 +1,72 @@
+# `make` lists the targets. `make test` and `make reproduce` set up what they need, once, in .venv.
+PYTHON  ?= python3
+PROFILE ?= cpu
+VENV    := .venv
+PY      := $(VENV)/bin/python
+STAMP   := $(VENV)/.stamp
+UI      := $(VENV)/.stamp-ui
+RUN      = $(PY) -m mede_core.reproduce --profile $(PROFILE)
+OPTIONS  = $(if $(ONLY),--only '$(ONLY)') $(if $(filter-out 0,$(FORCE)),--force) $(if $(JOBS),--jobs $(JOBS))
+
+# The kernel of this environment, never one of the user's with the same name.
+export JUPYTER_PREFER_ENV_PATH := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce test test-ui lab figures gallery lint bench lock doctor clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(STAMP)  ## make .venv and install everything (the others do this by themselves)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1); try: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet uv
+	$(PY) -m uv pip install --quiet --python $(PY) -r requirements.lock
+	$(PY) -m uv pip install --quiet --python $(PY) --no-deps -e .
+	@touch $@
+
+reproduce: $(STAMP)  ## run all notebooks, write reports/PROFILE [PROFILE=cpu|smoke ONLY='22_*' FORCE=1 JOBS=2]
+	$(RUN) $(OPTIONS)
+
+test: $(STAMP)  ## run the tests
+	$(PY) -m pytest -q -n 2 --dist loadfile
+
+$(UI): $(STAMP)
+	$(PY) -m uv pip install --quiet --python $(PY) -e '.[ui]'
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+	  apt-get install -y -qq chromium || sudo apt-get install -y -qq chromium || \
+	  { echo "Please install Chromium from your distribution." >&2; exit 1; }
+	@touch $@
+
+test-ui: $(UI)  ## run the notebooks in a JupyterLab in a headless browser
+	$(PY) -m pytest -q -m ui
+
+lab: $(STAMP)  ## open JupyterLab on the notebooks
+	$(PY) -m jupyterlab notebooks/00_index.ipynb
+
+figures: $(STAMP)  ## rebuild the committed figures/ [PROFILE=cpu]
+	$(RUN) $(OPTIONS) --publish
+
+gallery: $(STAMP)  ## rebuild the HTML gallery and the summary of the last run [PROFILE=cpu]
+	$(RUN) --report-only
+
+lint: $(STAMP)  ## check the code and the notebooks
+	$(PY) -m ruff check .
+	@for notebook in notebooks/*.ipynb; do \
+	  [ ! -e "$$notebook" ] || $(VENV)/bin/nbstripout --verify "$$notebook" || exit 1; done
+
+bench: $(STAMP)  ## time and memory of the kernel beside plain training
+	@for file in benchmarks/*.py; do echo "$$file"; $(PY) "$$file" || exit 1; done
+
+lock: $(STAMP)  ## resolve requirements.lock anew from pyproject.toml
+	$(PY) -m uv pip compile --quiet --universal --no-header --upgrade --extra dev -o requirements.lock pyproject.toml
+
+doctor: $(STAMP)  ## versions, kernel, widgets, device, weights and data
+	$(PY) -m mede_core.doctor
+
+clean:  ## remove reports and caches; training runs (runs/) stay
+	rm -rf reports .pytest_cache .ruff_cache .hypothesis build dist
+	find . -path ./$(VENV) -prune -o -path ./runs -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -print0 | xargs -0 rm -rf

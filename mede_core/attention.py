@@ -1,0 +1,160 @@
+"""Attention maps of the class token, and measures of static bias that need no new data.
+
+* attention mass on the actor: what share of the class token's attention to patches falls on the actor's pixels,
+  beside the share of the area that the actor covers (a model that looks everywhere evenly scores that);
+* order gap: how much accuracy falls when the frames of each clip are shuffled or one frame is repeated. A model that
+  is blind to the order of frames has an order gap of zero under shuffling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from .evaluate import evaluate
+from .learner import VideoLearner
+
+
+@contextmanager
+def record_attention(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Record the attention weights of every ``nn.MultiheadAttention`` below a module, in the order they run.
+
+    open_clip asks for no weights (``need_weights=False``), so the request is changed on the way in; the hooks are
+    removed at the end, also after an error.
+
+    Args:
+        module: the visual tower.
+
+    Yields:
+        a list that fills with [B*T, heads, N, N] tensors.
+    """
+    recorded: list[Tensor] = []
+
+    def ask(_module, args, kwargs):
+        return args, {**kwargs, "need_weights": True, "average_attn_weights": False}
+
+    def keep(_module, _args, output):
+        recorded.append(output[1])
+
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.MultiheadAttention)]
+    handles = [layer.register_forward_pre_hook(ask, with_kwargs=True) for layer in layers]
+    handles += [layer.register_forward_hook(keep) for layer in layers]
+    try:
+        yield recorded
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()  # not inference_mode: the class-text features made in here are used in training later
+def attention_maps(learner: VideoLearner, video: Tensor, *, method: str = "last") -> Tensor:
+    """Where the class token looks, frame by frame.
+
+    Args:
+        learner: any learner; its mode is left alone.
+        video: [B, T, 3, H, W] as the learner takes it.
+        method: ``"last"``: the last block's attention, mean over heads; ``"rollout"``: the product over blocks of
+            the mean attention with the residual added (Abnar and Zuidema, 2020).
+
+    Returns:
+        [B, T, h, w] on the patch grid, each frame summing to 1.
+
+    Raises:
+        ValueError: unknown method.
+    """
+    if method not in ("last", "rollout"):
+        raise ValueError(f"method is {method!r}; allowed: last, rollout")
+    with record_attention(learner.visual) as recorded:
+        learner.encode(video)
+    if method == "last":
+        attention = recorded[-1].mean(1)  # [B*T, N, N]
+    else:
+        attention = torch.eye(recorded[0].shape[-1], device=recorded[0].device)
+        for layer in recorded:
+            mixed = (layer.mean(1) + torch.eye(layer.shape[-1], device=layer.device)) / 2
+            attention = mixed @ attention
+    patches = attention[:, 0, 1:]
+    patches = patches / patches.sum(-1, keepdim=True)
+    side = round(patches.shape[-1] ** 0.5)
+    return patches.view(*video.shape[:2], side, side)
+
+
+def actor_mass(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Share of attention on the actor, and the actor's share of the area.
+
+    Args:
+        maps: [B, T, h, w] attention, each frame summing to 1.
+        masks: [B, T, H, W] bool, the actor's exact pixels; H and W are multiples of h and w.
+
+    Returns:
+        (mass [B], area [B]), each the mean over frames, 0..1. Attention within a patch counts as even over its pixels.
+    """
+    share = F.adaptive_avg_pool2d(masks.float(), maps.shape[-2:])  # share of each patch that the actor covers
+    return (maps * share).sum((-1, -2)).mean(1), masks.float().mean((-1, -2, -3))
+
+
+@dataclass(frozen=True)
+class StaticBias:
+    """Measures of how much a learner relies on what stands still, in percent.
+
+    Attributes:
+        accuracy: top-1 on the clips as they are.
+        shuffled: top-1 with each clip's frames in random order.
+        single_frame: top-1 with the middle frame repeated.
+        actor_mass: attention on the actor.
+        actor_area: the actor's share of the area.
+    """
+
+    accuracy: float
+    shuffled: float
+    single_frame: float
+    actor_mass: float
+    actor_area: float
+
+    @property
+    def order_gap(self) -> float:
+        """Accuracy lost when the frames are shuffled; about zero for a model that is blind to order."""
+        return self.accuracy - self.shuffled
+
+
+class _Rearranged(Dataset):
+    """A dataset whose clips have their frames rearranged: shuffled by seed, or the middle one repeated."""
+
+    def __init__(self, dataset: Dataset, how: str, seed: int):
+        self.dataset, self.how, self.seed, self.class_names = dataset, how, seed, dataset.class_names
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int):
+        video, label = self.dataset[index]
+        count = len(video)
+        order = np.random.default_rng([self.seed, index]).permutation(count) if self.how == "shuffle" else [count // 2] * count
+        return video[list(order)], label
+
+
+def static_bias(learner: VideoLearner, clips: Dataset, *, seed: int = 0, map_clips: int = 256) -> StaticBias:
+    """Measure static bias on one set of clips.
+
+    Args:
+        learner: with a method's weights loaded.
+        clips: items (video [T, 3, H, W], label) with ``class_names`` and, for the actor mass, ``videos`` and ``masks``.
+        seed: of the shuffles.
+        map_clips: clips whose attention is measured.
+
+    Returns:
+        the measures, in percent.
+    """
+    plain = evaluate(learner, clips).top1
+    shuffled = evaluate(learner, _Rearranged(clips, "shuffle", seed)).top1
+    single = evaluate(learner, _Rearranged(clips, "single", seed)).top1
+    maps = attention_maps(learner, clips.videos[:map_clips])
+    mass, area = actor_mass(maps, clips.masks[:map_clips])
+    return StaticBias(plain, shuffled, single, 100 * mass.mean().item(), 100 * area.mean().item())

@@ -1,0 +1,316 @@
+"""Accuracies, their combinations, and how sure one can be of them. Torch-free.
+
+Every accuracy is a percentage (0 to 100). Spread over seeds or splits is a sample standard deviation
+(``ddof=1``). Intervals are percentile bootstrap intervals of two levels: training seeds are drawn with
+replacement, then test clips. With few seeds such an interval is narrow (the spread over S seeds is too small
+by sqrt((S-1)/S)), and with one seed it says nothing about seeds at all: see :meth:`Interval.verdict`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+_CHUNK = 4_000_000  # clip indices drawn at once: bounds memory at about 64 MB
+
+
+# ------------------------------------------------------------------------------------ accuracy
+def topk_correct(logits, labels, k: int = 1) -> np.ndarray:
+    """Say for each clip whether its label is among the k classes with the highest logits.
+
+    Args:
+        logits: [N, K] similarities; any array-like of finite numbers.
+        labels: [N] class indices, 0..K-1.
+        k: 1..K.
+
+    Returns:
+        [N] bool. A class that ties with the label counts as ahead of it, so that a collapsed model with equal
+        logits scores zero and the result does not depend on the order of the classes.
+
+    Raises:
+        ValueError: shapes that do not fit, a label or k out of range, logits that are not finite, no clips.
+    """
+    logits, labels = np.asarray(logits), np.asarray(labels)
+    if logits.ndim != 2 or logits.shape[0] == 0 or labels.shape != logits.shape[:1]:
+        raise ValueError(f"logits must be [N, K], labels [N], N >= 1; not {logits.shape} and {labels.shape}")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels must be integers, not {labels.dtype}")
+    classes = logits.shape[1]
+    if not 1 <= k <= classes:
+        raise ValueError(f"k is {k}; allowed: 1 to {classes} (the number of classes)")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"labels run from {labels.min()} to {labels.max()}; allowed: 0 to {classes - 1}")
+    if not np.isfinite(logits).all():
+        raise ValueError(f"logits of clip {np.argmin(np.isfinite(logits).all(1))} are not finite")
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    return (logits >= own).sum(1) <= k  # the label itself is one of them
+
+
+def topk_accuracy(logits, labels, k: int = 1) -> float:
+    """Percentage of clips whose label is among the k highest logits; arguments as in :func:`topk_correct`."""
+    return 100.0 * float(topk_correct(logits, labels, k).mean())
+
+
+def harmonic_mean(first, second):
+    """Harmonic mean 2ab / (a + b), elementwise: how base and novel, or in and out of context, are joined.
+
+    Args:
+        first: an accuracy >= 0 or an array of them.
+        second: the same.
+
+    Returns:
+        A float, or an array where an argument is one. Zero where either is zero (the limit).
+
+    Raises:
+        ValueError: a value that is negative or not finite.
+    """
+    a, b = np.asarray(first, float), np.asarray(second, float)
+    for name, values in (("first", a), ("second", b)):
+        if not (np.isfinite(values) & (values >= 0)).all():
+            raise ValueError(f"harmonic_mean: {name} is {values}; allowed: finite numbers >= 0")
+    # 2 / (1/a + 1/b) by the ratio of the two, which neither overflows nor underflows as a * b would
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    ratio = np.divide(low, high, out=np.zeros(np.broadcast(a, b).shape), where=high > 0)
+    result = 2 * low / (1 + ratio)
+    return float(result) if result.ndim == 0 else result
+
+
+class MeanStd(NamedTuple):
+    """A mean over ``n`` runs with its standard deviation, NaN where ``n <= ddof`` (one seed: no spread)."""
+
+    mean: float
+    std: float
+    n: int
+    ddof: int
+
+
+def mean_std(values: Sequence[float], ddof: int = 1) -> MeanStd:
+    """Mean and standard deviation over seeds or splits.
+
+    Args:
+        values: one number per seed or split.
+        ddof: 1 (default) is the sample standard deviation; 0 that of the values themselves.
+
+    Returns:
+        :class:`MeanStd`. The std of a single value with ``ddof=1`` is NaN, never 0: one seed shows no spread,
+        and tables print it as "63.2 (1 seed)".
+
+    Raises:
+        ValueError: no values, a value that is not finite, a ddof other than 0 or 1.
+    """
+    values = np.asarray(values, float)
+    if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
+        raise ValueError(f"mean_std: values must be a list of one or more finite numbers, not {values}")
+    if ddof not in (0, 1):
+        raise ValueError(f"ddof is {ddof}; allowed: 0 or 1")
+    std = float(values.std(ddof=ddof)) if values.size > ddof else math.nan
+    return MeanStd(float(values.mean()), std, int(values.size), ddof)
+
+
+def static_gap(in_context, out_of_context):
+    """In-context minus out-of-context accuracy, in points: what is lost without the background's help."""
+    return _percent("in_context", in_context) - _percent("out_of_context", out_of_context)
+
+
+def order_gap(ordered, shuffled):
+    """Accuracy on clips minus that on the same clips with frames shuffled, in points; 0: order unused."""
+    return _percent("ordered", ordered) - _percent("shuffled", shuffled)
+
+
+def _percent(name: str, value):
+    array = np.asarray(value, float)
+    if not (np.isfinite(array) & (array >= 0) & (array <= 100)).all():
+        raise ValueError(f"{name} is {value}; allowed: 0 to 100 (percent)")
+    return float(array) if array.ndim == 0 else array
+
+
+# ------------------------------------------------------------------------------------ bootstrap
+@dataclass(frozen=True)
+class Interval:
+    """A number in percent or points with its bootstrap interval.
+
+    Attributes:
+        value: the number itself, from all seeds and clips.
+        low: lower end.
+        high: upper end.
+        level: coverage aimed at, e.g. 0.95.
+        seeds: training seeds behind it.
+        clips: test clips per seed (the smallest count where seeds differ).
+    """
+
+    value: float
+    low: float
+    high: float
+    level: float
+    seeds: int
+    clips: int
+
+    def verdict(self) -> str:
+        """Read a difference (first minus second): higher | lower | undecided | undecided across seeds.
+
+        One seed alone is always "undecided across seeds": its interval only covers the choice of clips.
+        """
+        if self.seeds < 2:
+            return "undecided across seeds"
+        if self.low > 0:
+            return "higher"
+        return "lower" if self.high < 0 else "undecided"
+
+
+def bootstrap_accuracy(
+    correct, *, level: float = 0.95, resamples: int = 2000, seed: int = 0, shared_clips: bool = True
+) -> Interval:
+    """Interval of one method's accuracy.
+
+    Args:
+        correct: per-clip correctness, bool: [N] for one seed, or [S, N], or a list of S such arrays.
+            Or floats from 0 to 1: the share of backgrounds before which the clip was right.
+        level: coverage, between 0 and 1.
+        resamples: bootstrap samples.
+        seed: of the resampling; the same arguments give the same interval.
+        shared_clips: True where all seeds were scored on the same clips (column j is one clip): one draw of
+            clips then serves all seeds. False where each seed has its own clips (then lengths may differ).
+
+    Returns:
+        :class:`Interval` in percent.
+
+    Raises:
+        ValueError: arrays of another type, empty or of unequal length; level or resamples out of range.
+    """
+    rows = _rows("correct", correct)
+    value, (means,) = _resample([rows], level, resamples, seed, shared_clips)
+    return _interval(value[0], means, level, rows)
+
+
+def paired_difference(
+    first, second, *, level: float = 0.95, resamples: int = 2000, seed: int = 0, shared_clips: bool = True
+) -> Interval:
+    """Interval of the accuracy of one method minus another's on the same seeds and clips.
+
+    Clip j of seed s is the same for both, so what is hard for both cancels. Each bootstrap sample draws seeds
+    with replacement, then clips.
+
+    Args:
+        first: per-clip correctness, as ``correct`` of :func:`bootstrap_accuracy`.
+        second: the same shape; entry [s, j] is the same seed and clip as in ``first``. The in-context and the
+            background-swapped twin of a clip are such a pair too: the static gap has its interval from here.
+        level: as in :func:`bootstrap_accuracy`; so are ``resamples``, ``seed`` and ``shared_clips``.
+
+    Returns:
+        :class:`Interval` in points; read it with :meth:`Interval.verdict`.
+
+    Raises:
+        ValueError: as there, and where the two do not pair up.
+    """
+    a, b = _pair(first, second)
+    value, means = _resample([a, b], level, resamples, seed, shared_clips)
+    return _interval(value[0] - value[1], means[0] - means[1], level, a)
+
+
+def bootstrap_harmonic_mean(
+    first,
+    second,
+    *,
+    paired_clips: bool,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+    shared_clips: bool = True,
+) -> Interval:
+    """Interval of the harmonic mean of two accuracies of the same training seeds.
+
+    Args:
+        first: per-clip correctness, as ``correct`` of :func:`bootstrap_accuracy`.
+        second: the same; the same seeds in the same order.
+        paired_clips: True where clip j is the same in both (in-context and its background-swapped twin);
+            False where the clips differ (base and novel classes).
+        level: as in :func:`bootstrap_accuracy`; so are ``resamples``, ``seed`` and ``shared_clips``.
+
+    Returns:
+        :class:`Interval` in percent; the value is the harmonic mean of the two accuracies over all seeds.
+
+    Raises:
+        ValueError: as there, and where the two do not pair up.
+    """
+    if paired_clips:
+        a, b = _pair(first, second)
+        value, means = _resample([a, b], level, resamples, seed, shared_clips)
+    else:
+        a, b = _rows("first", first), _rows("second", second)
+        if len(a) != len(b):
+            raise ValueError(f"first has {len(a)} seeds, second {len(b)}; allowed: the same seeds in both")
+        # The same draws of training seeds for both, but clips of their own from a stream of their own.
+        results = [_resample([g], level, resamples, seed, shared_clips, i) for i, g in enumerate((a, b))]
+        value, means = [values[0] for values, _ in results], [draws[0] for _, draws in results]
+    return _interval(harmonic_mean(value[0], value[1]), harmonic_mean(means[0], means[1]), level, a)
+
+
+def _rows(name: str, correct) -> list[np.ndarray]:
+    """Per-clip correctness as one array of numbers from 0 to 1 per seed."""
+    arrays = [np.asarray(row) for row in correct] if len(correct) else []
+    rows = [np.asarray(correct)] if arrays and arrays[0].ndim == 0 else arrays
+    if not rows or any(row.ndim != 1 or row.size == 0 for row in rows):
+        raise ValueError(f"{name} must hold one or more clips a seed: [N], [S, N] or a list of [N] arrays")
+    for index, row in enumerate(rows):
+        if not (row.dtype == np.bool_ or row.dtype.kind == "f"):
+            raise ValueError(f"{name}[{index}] has type {row.dtype}; allowed: bool, or float from 0 to 1")
+        if not ((row >= 0) & (row <= 1)).all():
+            raise ValueError(f"{name}[{index}] runs from {row.min()} to {row.max()}; allowed: 0 to 1")
+    return [row.astype(float) for row in rows]
+
+
+def _pair(first, second) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    a, b = _rows("first", first), _rows("second", second)
+    if [len(row) for row in a] != [len(row) for row in b]:
+        raise ValueError(
+            f"first has {len(a)} seeds with {[len(row) for row in a]} clips, second {len(b)} seeds with "
+            f"{[len(row) for row in b]}: a paired bootstrap needs the same seeds and clips in both"
+        )
+    return a, b
+
+
+def _interval(value: float, resampled: np.ndarray, level: float, rows) -> Interval:
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(value), float(low), float(high), level, len(rows), min(len(row) for row in rows))
+
+
+def _resample(groups, level, resamples, seed, shared_clips, clip_stream=0) -> tuple[list[float], np.ndarray]:
+    """Percentages of each group (a list of rows, one a seed) and their resampled values [groups, resamples].
+
+    All groups see the same draws of seeds and clips. Every seed weighs the same, however many clips it has.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; allowed: between 0 and 1, e.g. 0.95")
+    if resamples < 100:
+        raise ValueError(f"resamples is {resamples}; allowed: 100 or more")
+    lengths = [len(row) for row in groups[0]]
+    if shared_clips and len(set(lengths)) > 1:
+        raise ValueError(f"shared_clips is True, but the seeds have {lengths} clips; allowed: equal numbers")
+    values = [100 * sum(row.sum() / len(row) for row in rows) / len(rows) for rows in groups]
+    drawn_seeds = np.random.default_rng(seed).integers(len(lengths), size=(resamples, len(lengths)))
+    rng = np.random.default_rng([seed, 1 + clip_stream])
+    means = np.empty((len(groups), resamples))
+    if shared_clips:  # a crossed design: one draw of clips for all the drawn seeds
+        tables = [np.stack(rows) for rows in groups]  # [S, N]
+        for part in _chunks(np.arange(resamples), lengths[0]):
+            times = (drawn_seeds[part][:, :, None] == np.arange(len(lengths))).mean(1)  # [., S] shares
+            drawn = rng.integers(lengths[0], size=(len(part), lengths[0]))
+            for mean, table in zip(means, tables, strict=True):
+                mean[part] = np.take_along_axis(times @ table, drawn, axis=1).mean(1)
+        return values, 100 * means
+    per_slot = np.empty((len(groups), drawn_seeds.size))
+    for index, length in enumerate(lengths):  # each drawn seed draws clips of its own
+        for part in _chunks(np.flatnonzero(drawn_seeds == index), length):
+            drawn = rng.integers(length, size=(len(part), length))
+            for mean, rows in zip(per_slot, groups, strict=True):
+                mean[part] = rows[index][drawn].mean(1)
+    return values, 100 * per_slot.reshape(len(groups), resamples, len(lengths)).mean(2)
+
+
+def _chunks(indices: np.ndarray, clips: int) -> list[np.ndarray]:
+    step = max(1, _CHUNK // clips)
+    return [indices[start : start + step] for start in range(0, len(indices), step)]

@@ -1,0 +1,224 @@
+"""A training run seen after the fact: what each epoch counts in an average, how far it moved, how well it does.
+
+Every epoch's trainable tensors are on disk, so any average of them (GWA, SWA, EMA) is formed without retraining.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .config import Config
+from .evaluate import evaluate_world
+from .experiment import learner_for
+from .gwa import average_trajectory, gaussian_weights
+from .runs import progress
+from .train import trajectory
+
+RULES = ("gwa", "swa", "ema", "last")
+EMA_DECAY = 0.9  # an epoch's; the value in the first author's earlier public script
+CONTEXTS = ("in", "scene", "noise", "stripes")
+
+
+def epoch_shares(rule: str, num_epochs: int, *, mu: float = 0.0, sigma: float = 0.0, decay: float = EMA_DECAY) -> Tensor:
+    """What each epoch counts in an average of the trajectory.
+
+    Args:
+        rule: ``gwa`` (Gaussian), ``swa`` (all alike), ``ema`` (exponential, begun at the first epoch's weights) or
+            ``last``.
+        num_epochs: E >= 1; epochs count from 1.
+        mu, sigma: of ``gwa`` alone, in epochs.
+        decay: of ``ema`` alone: what is kept of the average at each epoch, 0 <= decay < 1.
+
+    Returns:
+        float64 tensor [num_epochs] that sums to 1.
+
+    Raises:
+        ValueError: unknown rule, or a value out of range.
+    """
+    if rule not in RULES:
+        raise ValueError(f"rule is {rule!r}; allowed: {', '.join(RULES)}")
+    if rule == "gwa":
+        return gaussian_weights(num_epochs, mu, sigma)
+    if isinstance(num_epochs, bool) or not isinstance(num_epochs, int) or num_epochs < 1:
+        raise ValueError(f"num_epochs is {num_epochs!r}; allowed: an integer >= 1")
+    if rule == "ema":
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay is {decay!r}; allowed: 0 <= decay < 1")
+        kept = decay ** torch.arange(num_epochs - 1, -1, -1, dtype=torch.float64)
+        kept[1:] *= 1 - decay
+        return kept
+    shares = torch.zeros(num_epochs, dtype=torch.float64)
+    if rule == "last":
+        shares[-1] = 1.0
+    else:
+        shares += 1 / num_epochs
+    return shares
+
+
+def effective_epochs(shares: Sequence[float] | Tensor) -> float:
+    """How many epochs an average spreads over: 1 / sum of squared shares; E where all count alike, 1 for one epoch.
+
+    Args:
+        shares: non-negative numbers with a positive sum.
+
+    Returns:
+        1 .. len(shares).
+
+    Raises:
+        ValueError: a negative share, or none above 0.
+    """
+    values = np.asarray(shares, dtype=float)
+    if values.size == 0 or not np.isfinite(values).all() or (values < 0).any() or values.sum() == 0:
+        raise ValueError(f"shares is {values.tolist()}; allowed: finite numbers >= 0 with a sum > 0")
+    values = values / values.sum()
+    return float(1 / (values**2).sum())
+
+
+def run_config(run_dir: str | os.PathLike) -> Config:
+    """The configuration that a run folder was trained with.
+
+    Args:
+        run_dir: a finished run, as ``fit`` leaves it.
+
+    Returns:
+        its configuration; the method is ``open_mede`` for a meta run, ``finetune`` for a plain one.
+
+    Raises:
+        ValueError: the folder holds no finished run, or one of an unknown form.
+    """
+    run_dir = Path(run_dir)
+    missing = [name for name in ("config.json", "done.json") if not (run_dir / name).is_file()]
+    if missing:
+        raise ValueError(f"run_dir is {run_dir}: it lacks {', '.join(missing)}; allowed: the folder of a finished run")
+    values = dict(json.loads((run_dir / "config.json").read_text(encoding="utf-8")).get("config", {}))
+    methods = {"meta": "open_mede", "plain": "finetune"}
+    trainer = values.pop("trainer", None)
+    unknown = sorted(values.keys() - {field.name for field in fields(Config)})
+    if trainer not in methods or unknown:
+        raise ValueError(f"run_dir is {run_dir}: trainer {trainer!r}, unknown fields {unknown}; was it made by `fit`?")
+    return Config(method=methods[trainer], **values)
+
+
+def flatten(tensors: Mapping[str, Tensor]) -> Tensor:
+    """All tensors as one float64 vector, in the order of their names."""
+    return torch.cat([tensors[name].detach().double().flatten() for name in sorted(tensors)])
+
+
+def movement(checkpoints: Iterable[Mapping[str, Tensor]]) -> list[dict[str, float]]:
+    """How far the weights moved, epoch by epoch.
+
+    Args:
+        checkpoints: {name: tensor} of epochs 1..E, read one at a time.
+
+    Returns:
+        a row an epoch: ``epoch``, ``moved`` (L2 distance from the epoch before; not a number for the first) and
+        ``from_first`` (L2 distance from epoch 1).
+    """
+    rows, first, before = [], None, None
+    for epoch, checkpoint in enumerate(checkpoints, start=1):
+        now = flatten(checkpoint)
+        first = now if first is None else first
+        moved = float("nan") if before is None else float((now - before).norm())
+        rows.append({"epoch": epoch, "moved": moved, "from_first": float((now - first).norm())})
+        before = now
+    return rows
+
+
+def plane(checkpoints: Iterable[Mapping[str, Tensor]]) -> tuple[np.ndarray, float]:
+    """The trajectory seen in the plane that shows most of it (its first two principal components).
+
+    Args:
+        checkpoints: {name: tensor} of epochs 1..E, E >= 2.
+
+    Returns:
+        ([E, 2] coordinates in weight units around their mean, share of the spread that the plane shows, 0..1). An
+        average's place is the same average of the coordinates, since the projection is linear.
+
+    Raises:
+        ValueError: fewer than two checkpoints.
+    """
+    points = [flatten(checkpoint) for checkpoint in checkpoints]
+    if len(points) < 2:
+        raise ValueError(f"checkpoints holds {len(points)}; allowed: at least 2")
+    stacked = torch.stack(points)
+    left, scale, _ = torch.linalg.svd(stacked - stacked.mean(0), full_matrices=False)
+    coordinates = (left * scale)[:, :2].numpy()
+    if coordinates.shape[1] < 2 or len(points) == 2:
+        coordinates = np.stack([coordinates[:, 0], np.zeros(len(points))], axis=1)
+    signs = np.where(coordinates[-1] < coordinates[0], -1.0, 1.0)  # an SVD leaves signs open: run left to right, up
+    spread = float(scale.square().sum())
+    return coordinates * signs, float(scale[:2].square().sum()) / spread if spread else 1.0
+
+
+def score_trajectory(run_dir: str | os.PathLike, *, count: int = 480, contexts: Sequence[str] = CONTEXTS,
+                     rules: Sequence[str] = ("gwa", "swa", "ema"), decay: float = EMA_DECAY) -> list[dict]:
+    """Accuracy of every epoch of a run and of averages over it, on the synthetic world's source set.
+
+    Args:
+        run_dir: a finished run on the synthetic world.
+        count: test clips for each half and context.
+        contexts: backgrounds to test on.
+        rules: averages to test, see :func:`epoch_shares`; ``gwa`` with the run's own mu and sigma.
+        decay: of ``ema``.
+
+    Returns:
+        records of :func:`evaluate_world`, without the per-clip bits, with ``rule`` (``epoch``, or one of ``rules``)
+        and, for epochs, ``epoch`` (0 is the learner before training: frozen CLIP).
+
+    Raises:
+        ValueError: no finished run, or one on other data.
+    """
+    config = run_config(run_dir)
+    if config.data != "synthetic":
+        raise ValueError(f"run_dir is {run_dir}, trained on {config.data}; allowed: a run on the synthetic world")
+    config = Config(**{**{f.name: getattr(config, f.name) for f in fields(Config)}, "test_clips": count})
+    learner, records = learner_for(config), []
+
+    def score(**facts):
+        for row in evaluate_world(learner, config, contexts=tuple(contexts), **facts):
+            records.append({key: value for key, value in row.items() if key != "correct"})
+
+    score(rule="epoch", epoch=0)
+    for epoch, tensors in enumerate(progress(trajectory(run_dir, config.epochs), "scoring epochs", config.epochs), 1):
+        learner.load_trainable(tensors)
+        score(rule="epoch", epoch=epoch)
+    for rule in rules:
+        shares = epoch_shares(rule, config.epochs, mu=config.mu, sigma=config.sigma, decay=decay)
+        learner.load_trainable(average_trajectory(trajectory(run_dir, config.epochs), shares))
+        score(rule=rule)
+    return records
+
+
+def in_and_out(records: Sequence[Mapping], *, split: str = "base") -> tuple[list[int], dict, dict]:
+    """Accuracy along the trajectory, in context and out of context (the mean over the swapped backgrounds).
+
+    Args:
+        records: of :func:`score_trajectory`.
+        split: ``base`` or ``novel``.
+
+    Returns:
+        (epochs 0..E, {"in": [E + 1], "out": [E + 1]}, {"GWA", "SWA", "EMA": {"in", "out"}}), in percent: the
+        arguments of ``figures.trajectory_accuracy``.
+
+    Raises:
+        ValueError: no record of that split.
+    """
+    groups: dict[tuple, dict[str, list[float]]] = {}
+    for row in records:
+        if row["split"] == split:
+            group = groups.setdefault((row["rule"], row.get("epoch")), {"in": [], "out": []})
+            group["in" if row["context"] == "in" else "out"].append(row["value"])
+    if not groups:
+        raise ValueError(f"split is {split!r}; the records hold {sorted({row['split'] for row in records})}")
+    means = {key: {name: float(np.mean(values)) for name, values in group.items()} for key, group in groups.items()}
+    epochs = sorted(epoch for rule, epoch in means if rule == "epoch")
+    accuracy = {name: [means["epoch", epoch][name] for epoch in epochs] for name in ("in", "out")}
+    return epochs, accuracy, {rule.upper(): mean for (rule, _), mean in means.items() if rule != "epoch"}

@@ -1,0 +1,80 @@
+"""Small video files for the tests, made with PyAV; every frame shows its own number."""
+
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from mede_core.runs import repo_root
+
+RATE = 10  # frames per second
+
+
+def picture(index, width=96, height=64, seed=0):
+    """uint8 [H, W, 3]: blocks that move, so that no two frames are alike; lopsided, so that turns show."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    frame = np.roll(blocks.repeat(8, 0).repeat(8, 1), 3 * index, axis=1)
+    frame[: height // 4, : width // 4] = 12 * index % 256
+    return frame
+
+
+def make_clip(
+    path, frames=20, codec="libx264", *, sizes=((96, 64),), audio=False, pixels="yuv420p", gop=6, options=()
+):
+    """Write a video: one stream for each size, with or without sound; returns its path."""
+    with av.open(os.fspath(path), "w") as container:
+        streams = []
+        for width, height in sizes:
+            stream = container.add_stream(codec, rate=RATE, options=dict(options))
+            stream.width, stream.height, stream.pix_fmt = width, height, pixels
+            stream.codec_context.gop_size = gop
+            streams.append(stream)
+        sound = container.add_stream("aac", rate=16000, layout="mono") if audio else None
+        for index in range(frames):
+            for seed, stream in enumerate(streams):
+                frame = av.VideoFrame.from_ndarray(
+                    picture(index, stream.width, stream.height, seed), format="rgb24"
+                )
+                frame.pts, frame.time_base = index, Fraction(1, RATE)
+                container.mux(stream.encode(frame))
+            if sound:
+                silence = av.AudioFrame.from_ndarray(
+                    np.zeros((1, 1600), np.float32), format="fltp", layout="mono"
+                )
+                silence.sample_rate, silence.pts = 16000, index * 1600
+                container.mux(sound.encode(silence))
+        for stream in [*streams, *([sound] if sound else [])]:
+            container.mux(stream.encode())
+    return Path(path)
+
+
+def turn(path, degrees):
+    """Write a display rotation (clockwise) into the track header of an mp4 file."""
+    data = bytearray(Path(path).read_bytes())
+    cos, sin = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
+    values = [cos, sin, 0, -sin, cos, 0, 0, 0, 1]
+    scales = [1 << 16, 1 << 16, 1 << 30] * 3
+    start = data.index(b"tkhd") + 4 + 40  # after version, times, id, duration, layer and volume
+    for position, (value, scale) in enumerate(zip(values, scales, strict=True)):
+        data[start + 4 * position : start + 4 * position + 4] = (value * scale).to_bytes(
+            4, "big", signed=True
+        )
+    Path(path).write_bytes(data)
+
+
+def decoded(path):
+    """uint8 [N, H, W, 3]: every frame of the best video stream in order, by PyAV alone."""
+    with av.open(os.fspath(path)) as container:
+        frames = list(container.decode(container.streams.best("video")))
+    return np.stack([np.rot90(f.to_ndarray(format="rgb24"), round(f.rotation / 90) % 4) for f in frames])
+
+
+def real_clips():
+    """The folder of real clips, or the test is skipped."""
+    folder = Path(os.environ.get("MEDE_REAL_CLIPS") or repo_root().parent / "shared" / "real_clips")
+    if not folder.is_dir():
+        pytest.skip(f"no real clips: {folder} is absent (set MEDE_REAL_CLIPS to their folder)")
+    return folder

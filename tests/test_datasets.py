@@ -1,0 +1,346 @@
+"""Manifests and clips of real videos: all problems at once, nothing swapped, the same bits after a resume."""
+
+import csv
+import logging
+import pickle
+import re
+
+import numpy as np
+import pytest
+import torch
+from clips import decoded, make_clip, real_clips
+from torch.utils.data import DataLoader
+
+from mede_core.data.datasets import (
+    ManifestError,
+    VideoDataset,
+    check_manifest,
+    read_class_names,
+    read_manifest,
+)
+from mede_core.data.sampling import uniform_indices
+
+ODD = ["a b.mp4", "com,ma.mp4", "h#sh.mp4", "[x]&.mp4", "it's.mp4", 'q"q.mp4', "été.mp4"]
+
+
+def write_csv(path, rows, header=False):
+    with open(path, "w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([("path", "label")] * header + rows)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Six readable clips of three classes and one of each kind of bad file."""
+    folder = tmp_path_factory.mktemp("videos")
+    for index in range(6):
+        make_clip(folder / f"clip{index}.mp4", 12 + index, sizes=((96, 64),) if index % 2 else ((64, 96),))
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("no video\n" * 100)
+    make_clip(folder / "sound.mp4", sizes=(), audio=True)
+    cut = make_clip(folder / "cut.mkv", 60, sizes=((192, 128),))
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def good(folder):
+    rows = [(f"clip{index}.mp4", ("run", "jump", "swim")[index % 3]) for index in range(6)]
+    return read_manifest(write_csv(folder / "good.csv", rows))
+
+
+BAD = {
+    "empty.mp4": "empty",
+    "text.mp4": "PyAV",
+    "sound.mp4": "no video stream",
+    "gone.mp4": "no such file",
+    "cut.mkv": "truncated",
+}
+
+
+@pytest.fixture(scope="module")
+def mixed(folder):
+    rows = [("clip0.mp4", "run"), ("empty.mp4", "run"), ("text.mp4", "jump"), ("clip1.mp4", "jump")]
+    rows += [("sound.mp4", "swim"), ("gone.mp4", "swim"), ("cut.mkv", "run"), ("clip2.mp4", "swim")]
+    return read_manifest(write_csv(folder / "mixed.csv", rows))
+
+
+@pytest.mark.parametrize("header", [False, True])
+def test_odd_file_names_and_labels_are_read(tmp_path, header):
+    labels = ["riding a bike", "it's, quoted", 'saying "hi"']
+    rows = [(name, labels[i % 3]) for i, name in enumerate(ODD)]
+    for name in ODD:
+        (tmp_path / name).touch()
+    manifest = read_manifest(write_csv(tmp_path / "list.csv", rows, header))
+    assert [path.name for path in manifest.paths] == ODD
+    assert manifest.class_names == sorted(labels)
+    assert [manifest.class_names[label] for label in manifest.labels] == [label for _, label in rows]
+
+
+def test_columns_are_found_by_their_names(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "l.csv").write_text("\ufeffLabel,split,Path\nrun,train,a.mp4\n", encoding="utf-8")
+    manifest = read_manifest(tmp_path / "l.csv")
+    assert (manifest.paths, manifest.class_names) == ([tmp_path / "a.mp4"], ["run"])
+
+
+def test_paths_start_at_the_csv_or_at_root(tmp_path):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    (videos / "a.mp4").touch()
+    (tmp_path / "l.csv").write_text("a.mp4,run\n")
+    assert read_manifest(tmp_path / "l.csv", root=videos).paths == [videos / "a.mp4"]
+    with pytest.raises(ManifestError, match="root"):
+        read_manifest(tmp_path / "l.csv")
+    (tmp_path / "abs.csv").write_text(f"{videos / 'a.mp4'},run\n")
+    assert read_manifest(tmp_path / "abs.csv").paths == [videos / "a.mp4"]
+
+
+def test_labels_may_be_indices_into_given_classes(tmp_path):
+    for name in "abc":
+        (tmp_path / name).touch()
+    (tmp_path / "l.csv").write_text("a,1\nb,run\nc,0\n")
+    manifest = read_manifest(tmp_path / "l.csv", class_names=["swim", "run"])
+    assert manifest.labels == [1, 1, 0]
+    assert manifest.class_names == ["swim", "run"]
+    with pytest.raises(ManifestError, match="class_names"):
+        read_manifest(tmp_path / "l.csv")
+
+
+def test_all_problems_are_reported_together(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    text = "a.mp4,arm_wrestling\ngone.mp4,archery\na,b,c\n,archery\na.mp4,7\na.mp4,flying\na.mp4,archery\na.mp4,arm wrestling\n"
+    (tmp_path / "l.csv").write_text(text)
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(tmp_path / "l.csv", class_names=["archery", "arm wrestling"])
+    found = "\n".join(caught.value.problems)
+    for expected in (
+        "line 1: unknown label 'arm_wrestling'; did you mean 'arm wrestling'?",
+        "line 3: 3 fields",
+        "line 4: path or label is empty",
+        "line 5: label 7 is out of range 0 to 1",
+        "line 6: unknown label 'flying'",
+        "line 8: 'a.mp4' is labeled 'arm wrestling', but 'archery' on line 7",
+        "gone.mp4",
+    ):
+        assert expected in found
+        assert expected in str(caught.value)
+    assert len(caught.value.problems) == 7
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_missing_files_alone_are_no_error_but_logged(mixed, folder, caplog):
+    read_manifest(folder / "mixed.csv")
+    assert "1 of 8 files are missing" in caplog.text
+    assert "gone.mp4" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "lists no video"), (b"path,label\n", "lists no video"), (b"\xff\xfe\x00a", "UTF-8")],
+)
+def test_a_csv_without_rows_is_refused(tmp_path, content, message):
+    (tmp_path / "l.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_manifest(tmp_path / "l.csv")
+    with pytest.raises(ValueError, match="no such file"):
+        read_manifest(tmp_path / "none.csv")
+
+
+def test_class_names_are_read_one_a_line(tmp_path):
+    (tmp_path / "c.txt").write_text("riding a bike\n\n  archery \n")
+    assert read_class_names(tmp_path / "c.txt") == ["riding a bike", "archery"]
+    for text, message in (("a\nb\na\n", "duplicates: 'a'"), ("\n", "classes")):
+        (tmp_path / "c.txt").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_class_names(tmp_path / "c.txt")
+
+
+def test_the_check_lists_every_bad_file_with_its_reason(mixed):
+    report = check_manifest(mixed)
+    bad = {mixed.paths[i].name: reason for i, reason in report.problems.items()}
+    assert bad.keys() == BAD.keys()
+    assert all(BAD[name] in reason for name, reason in bad.items())
+    assert sorted([*report.infos, *report.problems]) == list(range(len(mixed)))
+
+
+def test_training_goes_on_without_bad_files_and_says_which(mixed, caplog):
+    dataset = VideoDataset(mixed, 4, 32, train=True)
+    assert [path.name for path in dataset.paths] == ["clip0.mp4", "clip1.mp4", "clip2.mp4"]
+    assert [dataset.class_names[label] for label in dataset.labels] == ["run", "jump", "swim"]
+    assert {path.name for path in dataset.bad} == BAD.keys()
+    message = next(r.getMessage() for r in caplog.records if "going on without 5 of 8" in r.getMessage())
+    assert all(name in message for name in BAD)
+
+
+def test_evaluation_refuses_bad_files_unless_told_otherwise(mixed):
+    with pytest.raises(ManifestError) as caught:
+        VideoDataset(mixed, 4, 32)
+    assert all(name in str(caught.value) for name in BAD)
+    assert "skip_bad" in str(caught.value)
+    assert len(VideoDataset(mixed, 4, 32, skip_bad=True)) == 3
+
+
+def test_no_usable_file_is_an_error(folder):
+    rows = [("empty.mp4", "run"), ("text.mp4", "run")]
+    with pytest.raises(ManifestError, match="no usable video"):
+        VideoDataset(read_manifest(write_csv(folder / "none.csv", rows)), 4, 32, train=True)
+
+
+def test_evaluation_clips_are_the_center_of_the_uniform_frames(good):
+    dataset = VideoDataset(good, 4, 64)
+    video, label = dataset[1]
+    assert video.dtype == torch.uint8
+    assert video.shape == (4, 3, 64, 64)
+    assert dataset.class_names[label] == "jump"
+    frames = decoded(good.paths[1])[uniform_indices(13, 4)]
+    assert np.array_equal(
+        video.permute(0, 2, 3, 1), frames[:, :, 16:80]
+    )  # 96x64: scaled by 1, cut in the center
+
+
+def test_items_of_several_views_have_a_views_axis(good):
+    for sampling in ("uniform", "dense"):
+        dataset = VideoDataset(good, 4, 32, sampling=sampling, views=3)
+        assert dataset[0][0].shape == (3, 4, 3, 32, 32)
+    one = VideoDataset(good, 12, 32)[0][0]
+    assert torch.equal(VideoDataset(good, 4, 32, views=3)[0][0].transpose(0, 1).flatten(0, 1), one)
+
+
+def clips(dataset, epoch, workers=0):
+    dataset.set_epoch(epoch)
+    loader = DataLoader(
+        dataset, batch_size=2, num_workers=workers, multiprocessing_context="fork" if workers else None
+    )
+    return torch.cat([video for video, _ in loader])
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "dense"])
+def test_training_clips_are_a_function_of_seed_epoch_and_row(good, sampling):
+    dataset = VideoDataset(good, 4, 32, sampling=sampling, train=True, seed=3)
+    torch.manual_seed(0)
+    first = clips(dataset, 1)
+    torch.manual_seed(1)  # the global generator plays no part
+    np.random.seed(5)  # noqa: NPY002
+    second = clips(dataset, 2)
+    assert not torch.equal(first, second)
+    resumed = VideoDataset(good, 4, 32, sampling=sampling, train=True, seed=3)
+    assert torch.equal(clips(resumed, 2), second)
+    assert torch.equal(clips(dataset, 1), first)
+    assert not torch.equal(clips(VideoDataset(good, 4, 32, sampling=sampling, train=True, seed=4), 1), first)
+
+
+def test_workers_read_the_same_bits(good):
+    dataset = VideoDataset(good, 4, 32, train=True)
+    clips(dataset, 1)  # decord has been used in this process before it forks
+    assert torch.equal(clips(dataset, 1, workers=2), clips(dataset, 1))
+
+
+def test_workers_that_outlive_an_epoch_see_the_next_one(good):
+    dataset = VideoDataset(good, 4, 32, train=True)
+    loader = DataLoader(dataset, 2, num_workers=1, persistent_workers=True, multiprocessing_context="fork")
+    seen = []
+    for epoch in (1, 2):
+        dataset.set_epoch(epoch)
+        seen.append(torch.cat([video for video, _ in loader]))
+    assert torch.equal(seen[1], clips(dataset, 2))
+    assert not torch.equal(seen[0], seen[1])
+
+
+def test_a_row_gets_the_same_clip_with_and_without_its_bad_neighbors(mixed, folder):
+    rows = [
+        ("clip0.mp4", "run"),
+        ("clip1.mp4", "jump"),
+        ("clip1.mp4", "jump"),
+        ("clip1.mp4", "jump"),
+        ("clip2.mp4", "swim"),
+    ]
+    whole = VideoDataset(read_manifest(write_csv(folder / "whole.csv", rows)), 4, 32, train=True)
+    left = VideoDataset(mixed, 4, 32, train=True)
+    assert left.rows == [0, 3, 7]
+    assert torch.equal(left[1][0], whole[3][0])  # both are row 3
+    assert not torch.equal(whole[2][0], whole[3][0])
+
+
+def test_all_frames_of_a_training_clip_are_cut_and_flipped_alike(tmp_path):
+    make_clip(tmp_path / "still.mp4", 1)  # one picture: every frame of the clip must be the same
+    (tmp_path / "l.csv").write_text("still.mp4,run\n")
+    dataset = VideoDataset(read_manifest(tmp_path / "l.csv"), 4, 32, train=True)
+    pictures = set()
+    for epoch in range(20):
+        dataset.set_epoch(epoch)
+        video = dataset[0][0]
+        assert torch.equal(video, video[:1].expand_as(video))
+        pictures.add(video[0].numpy().tobytes())
+    assert len(pictures) > 15
+
+
+@pytest.mark.parametrize(
+    ("names", "flips"),
+    [
+        (["run", "jump"], True),
+        (["moving left", "jump"], False),
+        (["Pushing something from right to left", "a"], False),
+        (["TurnRight", "TurnLeft"], False),
+        (["a leftward step", "x"], False),
+        (["climbing upright", "bright lights"], True),
+    ],
+)
+def test_nothing_is_flipped_where_a_class_name_holds_left_or_right(tmp_path, names, flips):
+    make_clip(tmp_path / "still.mp4", 1)
+    write_csv(tmp_path / "l.csv", [("still.mp4", names[0])])
+    dataset = VideoDataset(read_manifest(tmp_path / "l.csv", class_names=names), 1, 64, train=True)
+    frame = torch.from_numpy(decoded(tmp_path / "still.mp4")).permute(0, 3, 1, 2).float()
+    upright = []
+    for epoch in range(30):
+        dataset.set_epoch(epoch)
+        video = dataset[0][0].float()
+        # the dark corner block lies left in the file; which half is darker tells whether the clip was flipped
+        distance = [nearest(frame, video), nearest(frame, video.flip(-1))]
+        upright.append(distance[0] < distance[1])
+    assert all(upright) != flips
+
+
+def nearest(frame, crop):
+    """Smallest mean difference between a 64-pixel crop and any 64-pixel window of the frame at its own scale."""
+    windows = frame.unfold(3, 64, 1)[0, :, :, :, :].permute(2, 0, 1, 3)  # [33, 3, 64, 64]
+    return (windows - crop[0]).abs().mean((1, 2, 3)).min().item()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_frames": 0}, "num_frames is 0"),
+        ({"image_size": 0}, "image_size is 0"),
+        ({"views": 0}, "views is 0"),
+        ({"sampling": "random"}, "sampling is 'random'; allowed: uniform, dense"),
+        ({"check": "none"}, "check is 'none'"),
+        ({"train": True, "views": 3}, "views is 3"),
+    ],
+)
+def test_values_out_of_range_are_named(good, options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        VideoDataset(good, **{"num_frames": 4, "image_size": 32, **options})
+
+
+def test_real_clips_train_and_evaluate(tmp_path, caplog):
+    root = real_clips()
+    names = [
+        "arm_wrestling.mp4",
+        "archery.avi",
+        "making_a_cake.mp4",
+        "edge_cases/corrupted.mp4",
+        "edge_cases/rotation_90.mov",
+    ]
+    rows = [(name, name.split("/")[-1].split(".")[0].replace("_", " ")) for name in names]
+    manifest = read_manifest(write_csv(tmp_path / "l.csv", rows), root=root)
+    with caplog.at_level(logging.WARNING):
+        dataset = VideoDataset(manifest, 8, 64, train=True)
+    assert [path.name for path in dataset.bad] == ["corrupted.mp4"]
+    assert "corrupted.mp4" in caplog.text
+    assert len(dataset) == 4
+    video, labels = next(iter(DataLoader(dataset, 4)))
+    assert video.shape == (4, 8, 3, 64, 64)
+    assert labels.dtype == torch.int64
+    with pytest.raises(ManifestError, match=r"corrupted\.mp4"):
+        VideoDataset(manifest, 8, 64)

@@ -1,0 +1,196 @@
+"""The learner equals frozen CLIP at the start, trains only what it should, and loads strictly."""
+
+import copy
+import json
+
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mede_core.adapters import STAdapter, STAdapterBlock
+from mede_core.learner import SMALL_CLIP, build_learner, load_checkpoint, save_checkpoint
+
+
+def small_clip():
+    cfg = json.loads((SMALL_CLIP / "open_clip_config.json").read_text())
+    clip = open_clip.CLIP(**cfg["model_cfg"])
+    open_clip.load_checkpoint(clip, str(SMALL_CLIP / "open_clip_model.safetensors"), strict=True)
+    return clip.eval(), cfg
+
+
+@pytest.fixture
+def video():
+    return torch.randint(0, 256, (3, 8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def perturb(learner, scale=0.1):
+    generator = torch.Generator().manual_seed(1)
+    state = {k: torch.randn(v.shape, generator=generator) * scale for k, v in learner.trainable_state().items()}
+    return learner.load_trainable(state)
+
+
+def test_a_fresh_learner_equals_frozen_clip_exactly(video):
+    learner = build_learner()
+    clip, cfg = small_clip()
+    mean, std = (torch.tensor(cfg["preprocess_cfg"][k]).view(3, 1, 1) for k in ("mean", "std"))
+    with torch.no_grad():
+        frames = F.normalize(clip.encode_image((video.flatten(0, 1).float() / 255 - mean) / std), dim=-1)
+        assert torch.equal(learner.encode(video).flatten(0, 1), frames)
+
+
+def test_logits_are_the_mean_over_frames_of_clip_logits(video):
+    learner = build_learner().set_classes(["a red star rising", "a blue ball falling", "a green ring"])
+    clip, _ = small_clip()
+    tokenizer = open_clip.SimpleTokenizer(str(SMALL_CLIP / "bpe.txt.gz"), context_length=16)
+    with torch.no_grad():
+        texts = F.normalize(clip.encode_text(tokenizer(learner.class_names)), dim=-1)
+        per_frame = clip.logit_scale.exp() * learner.encode(video) @ texts.T  # [B, T, K]
+        torch.testing.assert_close(learner(video), per_frame.mean(1), rtol=1e-5, atol=1e-5)
+
+
+def test_float_input_is_taken_as_normalized(video):
+    learner = build_learner()
+    normalized = (video.float() / 255 - learner.mean) / learner.std
+    with torch.no_grad():
+        torch.testing.assert_close(learner.encode(normalized), learner.encode(video), rtol=1e-5, atol=1e-6)
+
+
+def test_prompt_templates_are_averaged_and_normalized():
+    learner = build_learner()
+    one = [learner.set_classes(["a red star"], (t,)).text_features for t in ("{}", "a photo of {}")]
+    both = learner.set_classes(["a red star"], ("{}", "a photo of {}")).text_features
+    torch.testing.assert_close(both, F.normalize((one[0] + one[1]) / 2, dim=-1))
+
+
+def test_class_texts_are_encoded_once(monkeypatch):
+    learner = build_learner().set_classes(["a red star", "a blue ball"])
+    monkeypatch.setattr(learner._text[0], "encode_text", lambda *_: pytest.fail("encoded again"))
+    learner.set_classes(["a blue ball"])
+    assert learner.class_names == ["a blue ball"] and learner.text_features.shape == (1, 64)
+
+
+def test_only_adapters_receive_gradients(video):
+    learner = build_learner().set_classes(["a red star rising", "a red star falling"])
+    learner(video).sum().backward()
+    with_gradient = {name for name, p in learner.named_parameters() if p.grad is not None}
+    assert with_gradient == set(learner.trainable_state())
+    assert all(".adapter." in name for name in with_gradient) and len(learner.blocks) == 4
+
+
+def test_visual_trains_the_whole_encoder_and_nothing_else():
+    names = set(build_learner(trainable="visual").trainable_state())
+    assert {"visual.conv1.weight", "visual.proj", "visual.transformer.resblocks.0.adapter.up.weight"} <= names
+    assert all(name.startswith("visual.") for name in names)
+
+
+def test_a_trained_learner_sees_the_order_of_frames_and_a_fresh_one_does_not(video):
+    learner = build_learner().set_classes(["a red star rising", "a red star falling"])
+    with torch.no_grad():
+        torch.testing.assert_close(learner(video), learner(video.flip(1)), rtol=1e-5, atol=1e-5)
+        perturb(learner, scale=1.0)
+        assert (learner(video) - learner(video.flip(1))).abs().max() > 1e-2
+
+
+def test_clips_of_a_batch_do_not_see_each_other(video):
+    learner = perturb(build_learner())
+    with torch.no_grad():
+        torch.testing.assert_close(learner.encode(video)[1:2], learner.encode(video[1:2]), rtol=1e-4, atol=1e-5)
+
+
+def test_the_adapter_leaves_the_class_token_alone_and_mixes_neighboring_frames_only():
+    adapter = STAdapter(16, 4)
+    torch.nn.init.normal_(adapter.up.weight)
+    tokens = torch.randn(2 * 6, 1 + 5, 16)
+    changed = tokens.clone()
+    changed[3] += torch.randn(6, 16)  # frame 3 of clip 0
+    difference = (adapter(tokens, 6) - adapter(changed, 6)).abs().amax(-1)
+    assert torch.equal(adapter(tokens, 6)[:, 0], tokens[:, 0])
+    moved = difference[:, 1:].amax(-1) > 0
+    assert moved.tolist() == [i in (2, 3, 4) for i in range(12)]
+
+
+def test_a_deep_copy_is_independent(video):
+    learner = perturb(build_learner())
+    twin = copy.deepcopy(learner)
+    assert all(isinstance(block, STAdapterBlock) for block in twin.visual.transformer.resblocks)
+    before = learner.encode(video)
+    perturb(twin, scale=0.5)
+    assert torch.equal(learner.encode(video), before) and not torch.equal(twin.encode(video), before)
+
+
+def test_open_clip_itself_is_not_patched():
+    build_learner()
+    assert "adapter" not in dict(small_clip()[0].visual.transformer.resblocks[0].named_children())
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-16"])
+def test_any_open_clip_vit_gets_an_adapter_in_every_block(name):
+    learner = build_learner(name, random_weights=True, adapter_width=8)
+    assert len(learner.blocks) == 12 and learner.image_size == 224 and learner.weights_id == "random"
+
+
+def test_checkpoint_round_trip_keeps_bits_and_metadata(tmp_path, video):
+    learner = perturb(build_learner())
+    save_checkpoint(tmp_path / "a.safetensors", learner.trainable_state(), {"averaged": None, "epochs": [3]})
+    tensors, metadata = load_checkpoint(tmp_path / "a.safetensors")
+    assert metadata == {"averaged": None, "epochs": [3]}
+    assert torch.equal(build_learner().load_trainable(tensors).encode(video), learner.encode(video))
+
+
+def test_a_partial_checkpoint_is_refused_and_says_what_differs():
+    learner = build_learner()
+    state = dict(learner.trainable_state())
+    name = next(iter(state))
+    tensor = state.pop(name)
+    with pytest.raises(ValueError, match=f"missing {name}.*unknown module.{name}"):
+        learner.load_trainable({**state, f"module.{name}": tensor})
+    with pytest.raises(ValueError, match="expected"):
+        learner.load_trainable({**state, name: tensor[..., :1]})
+
+
+def test_a_truncated_checkpoint_is_a_clear_error(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, build_learner().trainable_state(), {})
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_checkpoint(path)
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_checkpoint(tmp_path / "absent.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model": "ViT-B-16", "weights": "openai"}, "ViT-B-16-quickgelu"),
+        ({"model": "ViT-B-99"}, "unknown to open_clip"),
+        ({"model": "ViT-B-16", "weights": "nonsense"}, "neither a local file nor a tag"),
+        ({"model": "ViT-B-16"}, "--weights"),
+        ({"model": "ViT-B-16-quickgelu", "weights": "openai"}, "--weights FILE"),
+        ({"weights": "/nowhere"}, "missing in /nowhere"),
+        ({"trainable": "text"}, "allowed: adapters, visual"),
+        ({"adapter_width": 0}, "would train nothing"),
+        ({"model": "RN50", "random_weights": True}, "need an open_clip ViT"),
+    ],
+)
+def test_wrong_weights_or_models_are_refused_by_name(arguments, message, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    if arguments.get("weights") == "openai" and "quickgelu" in arguments["model"]:
+        from huggingface_hub import constants
+
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))  # an empty cache: the tag is not on this machine
+    with pytest.raises(ValueError, match=message):
+        build_learner(**arguments)
+
+
+@pytest.mark.parametrize("names", [[], ["a", "a"], ["a", " "]])
+def test_class_names_must_be_unique_and_non_empty(names):
+    with pytest.raises(ValueError, match="class names"):
+        build_learner().set_classes(names)
+
+
+def test_wrong_video_shapes_are_named():
+    with pytest.raises(ValueError, match=r"\[B, T, 3, 32, 32\]"):
+        build_learner().encode(torch.zeros(1, 8, 3, 64, 64))
+    with pytest.raises(RuntimeError, match="set_classes"):
+        build_learner()(torch.zeros(1, 8, 3, 32, 32))

@@ -1,0 +1,328 @@
+"""What a meta-step may not do: move, leak, lose or hide anything. Failures, ranks, memory and bad input."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from kernel_problems import Point, assert_same_bits, cross_entropy, flat, make_net, make_quadratics, quadratic
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from mede_core.meta import meta_gradients, meta_step
+
+
+def load_benchmark():
+    path = Path(__file__).parents[1] / "benchmarks" / "bench_meta.py"
+    spec = importlib.util.spec_from_file_location("bench_meta", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+bench = load_benchmark()
+
+
+# --- nothing moves that should not
+
+
+class QueryBroke(Exception):
+    pass
+
+
+@pytest.mark.parametrize("first_order", [True, False])
+@pytest.mark.parametrize("during", ["forward", "backward"])
+def test_parameters_keep_their_bits_when_the_query_loss_raises(first_order, during):
+    model, support, query = make_net(dtype=torch.float32)
+    optimizer = torch.optim.AdamW(model.parameters())
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    owners = {name: id(p) for name, p in model.named_parameters()}
+    seen = []
+
+    def explode(_):
+        raise QueryBroke
+
+    def loss_fn(module, batch):
+        loss = cross_entropy(module, batch)
+        seen.append(next(module.mlp.parameters()).detach().clone())
+        if batch is query and during == "forward":
+            raise QueryBroke
+        if batch is query:
+            loss.register_hook(explode)
+        return loss
+
+    with pytest.raises(QueryBroke):
+        meta_step(model, loss_fn, support, query, optimizer, inner_lr=0.5, first_order=first_order)
+    assert not torch.equal(seen[0], seen[1])  # the query did run at the fast weights
+    assert_same_bits(dict(model.named_parameters()), before)
+    assert {name: id(p) for name, p in model.named_parameters()} == owners
+    assert not optimizer.state
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_meta_gradients_touches_neither_parameters_nor_their_grad():
+    model, support, query = make_net()
+    for p in model.parameters():
+        p.grad = torch.full_like(p, 7.0)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    meta_gradients(model, cross_entropy, support, query, inner_lr=0.5)
+    assert_same_bits(dict(model.named_parameters()), before)
+    assert all((p.grad == 7).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("first_order", [True, False])
+def test_random_state_and_buffers_advance_as_by_two_plain_forwards(first_order):
+    """The batch-norm layer sees the data alone, so its statistics cannot depend on the fast weights."""
+    model, support, query = make_net(dropout=0.5)
+    twin, *_ = make_net(dropout=0.5)
+    torch.manual_seed(3)
+    start = torch.get_rng_state()
+    meta_gradients(model, cross_entropy, support, query, inner_lr=0.1, first_order=first_order)
+    advanced = torch.get_rng_state()
+    torch.set_rng_state(start)
+    cross_entropy(twin, support), cross_entropy(twin, query)
+    assert torch.equal(advanced, torch.get_rng_state())
+    assert not torch.equal(advanced, start)
+    assert_same_bits(dict(model.named_buffers()), dict(twin.named_buffers()))
+    assert model.norm.num_batches_tracked == 2
+
+
+@pytest.mark.parametrize("broken", ["support", "query"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_is_named_and_leaves_everything_untouched(broken, value):
+    model, *batches = make_net()
+    support, query = batches
+    optimizer = torch.optim.AdamW(model.parameters())
+    before = {name: p.clone() for name, p in model.named_parameters()}
+
+    def loss_fn(module, batch):
+        return cross_entropy(module, batch) + (
+            value if batch is (support if broken == "support" else query) else 0
+        )
+
+    with pytest.raises(FloatingPointError, match=f"{broken}_loss is {value}"):
+        meta_step(model, loss_fn, support, query, optimizer, inner_lr=0.1)
+    assert_same_bits(dict(model.named_parameters()), before)
+    assert not optimizer.state
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_gradient_that_is_not_finite_is_named(broken):
+    def loss_fn(module, batch):  # the root's slope at 0 is infinite, its value is not
+        return (module().sum() * batch).sqrt() if batch == 0 else module().sum()
+
+    model = Point(torch.ones(5))
+    batches = [1.0, 1.0]
+    batches[broken] = 0.0
+    name = ("support_grad_norm", "query_grad_norm")[broken]
+    with pytest.raises(FloatingPointError, match=name):
+        meta_step(model, loss_fn, *batches, torch.optim.SGD(model.parameters(), lr=1.0), inner_lr=0.1)
+    assert torch.equal(model().detach(), torch.ones(5))
+
+
+# --- several processes
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize("first_order", [True, False])
+def test_two_ranks_that_average_equal_one_with_both_batches(first_order, in_place):
+    """Two threads stand for two ranks: each holds half of either batch, they meet in `reduce_grads`."""
+    replicas, halves = [], []
+    for i in range(2):
+        model, *batches = make_net()
+        replicas.append(model.eval())
+        halves.append([tuple(t[4 * i : 4 * i + 4] for t in batch) for batch in batches])
+    one = {"inner_lr": 0.8, "first_order": first_order}
+    expected = meta_gradients(model, cross_entropy, *batches, **one)
+    barrier, desk, results, calls = threading.Barrier(2, timeout=30), {}, {}, []
+
+    def rank(i):
+        def average(grads):
+            calls.append(i)
+            desk[i] = {name: grad.clone() for name, grad in grads.items()}
+            barrier.wait()
+            mean = {name: (desk[0][name] + desk[1][name]) / 2 for name in grads}
+            barrier.wait()
+            if not in_place:
+                return mean
+            for name in grads:
+                grads[name].copy_(mean[name])
+            return None
+
+        results[i] = meta_gradients(replicas[i], cross_entropy, *halves[i], **one, reduce_grads=average)
+
+    threads = [threading.Thread(target=rank, args=(i,)) for i in range(2)]
+    with sdpa_kernel(
+        SDPBackend.MATH
+    ):  # the choice of kernel is global to a process: threads would race for it
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(calls) == [0] * (2 if first_order else 3) + [1] * (2 if first_order else 3)
+    for i in range(2):
+        assert results[i].support_grad_norm == pytest.approx(expected.support_grad_norm, rel=1e-10)
+        assert results[i].query_grad_norm == pytest.approx(expected.query_grad_norm, rel=1e-10)
+        for name, grad in expected.grads.items():
+            torch.testing.assert_close(results[i].grads[name], grad, rtol=1e-10, atol=1e-13)
+
+
+def test_support_gradient_is_reduced_before_the_inner_step_and_the_query_gradient_after():
+    support, query, x = make_quadratics()
+    (A, a), (B, b) = support, query
+    seen = []
+
+    def halve(grads):
+        seen.append(flat(grads).clone())
+        return {name: grad / 2 for name, grad in grads.items()}
+
+    found = meta_gradients(Point(x), quadratic, support, query, inner_lr=0.1, reduce_grads=halve)
+    g_s = A @ (x - a)
+    g_q = B @ (x - 0.1 * g_s / 2 - b)
+    torch.testing.assert_close(seen[0], g_s)
+    torch.testing.assert_close(seen[1], g_q)
+    torch.testing.assert_close(flat(found.grads), g_s / 2 + g_q / 2)
+
+
+@pytest.mark.parametrize("first_order", [True, False])
+def test_reducing_in_place_reaches_each_gradient_once_even_where_autograd_shares_memory(first_order):
+    """The gradient of a sum is one tensor for both terms: halved for one, it must not be for the other."""
+
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.p, self.q = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+
+    def halve(grads):
+        for grad in grads.values():
+            grad.mul_(0.5)
+
+    found = meta_gradients(
+        Sum(),
+        lambda m, scale: ((m.p + m.q) * scale).sum(),
+        torch.full((3,), 2.0),
+        torch.full((3,), 4.0),
+        inner_lr=0.1,
+        first_order=first_order,
+        reduce_grads=halve,
+    )
+    for name in ("p", "q"):
+        assert torch.equal(found.grads[name], torch.full((3,), 3.0))
+
+
+# --- memory
+
+
+def test_the_allocation_counter_counts_each_memory_once_and_until_its_last_owner_is_gone():
+    before = torch.ones(1000)
+    with bench.LiveBytes() as memory:
+        before.mul_(2)
+        before.view(10, 100)
+        assert memory.live == 0  # nothing new
+        a = torch.zeros(1000)
+        view = a.view(10, 100)[1:]
+        assert memory.live == 4000
+        del a
+        assert memory.live == 4000  # the view still owns it
+        b = view + 1
+        assert memory.live == 4000 + 3600
+        del view, b
+        assert memory.live == 0
+        leaf = torch.ones(1000, requires_grad=True)
+        out = leaf.exp().exp()  # both results are saved for the backward
+        assert memory.live == 12000
+        (grad,) = torch.autograd.grad(out.sum(), leaf)
+        del out
+        assert memory.live == 8000  # the leaf and its gradient: the graph is gone
+        del leaf, grad
+        assert memory.live == 0
+    assert memory.peak > 12000
+
+
+@pytest.mark.parametrize(
+    ("size", "tokens", "depth", "trainable"),
+    [(16, 49, 3, ""), (2, 49, 3, ""), (1, 2, 1, ""), (16, 49, 3, "mlp.2")],
+    ids=["many activations", "few activations", "hardly any", "adapters"],
+)
+@pytest.mark.parametrize("reduce_grads", [None, lambda grads: None])
+def test_first_order_step_needs_one_batch_of_activations_and_two_copies_of_the_trainable_tensors(
+    size, tokens, depth, trainable, reduce_grads
+):
+    torch.manual_seed(0)
+    model = bench.SmallTransformer(width=64, depth=depth, tokens=tokens)
+    for name, p in model.named_parameters():
+        p.requires_grad_(trainable in name)
+    moved = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(moved, lr=1e-4)
+    batches = [(torch.randn(size, tokens, 64), torch.randint(20, (size,))) for _ in range(2)]
+
+    def plain():
+        bench.plain_step(model, batches[0], optimizer)
+
+    def meta(first_order=True):
+        more = {"inner_lr": 1e-3, "first_order": first_order, "reduce_grads": reduce_grads}
+        meta_step(model, bench.cross_entropy, *batches, optimizer, **more)
+
+    plain(), meta()  # the optimizer's own state exists from here on
+    copies = 2 * sum(p.numel() * p.element_size() for p in moved)
+    allowed = 1.10 * bench.allocation_peak(plain) + copies
+    assert bench.allocation_peak(meta) <= allowed
+    if tokens > 2:  # the bound can be broken: second order keeps the activations of both batches
+        assert bench.allocation_peak(lambda: meta(first_order=False)) > allowed
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"inner_lr": -0.1}, "inner_lr is -0.1"),
+        ({"inner_lr": float("nan")}, "inner_lr is nan"),
+        ({"inner_lr": float("inf")}, "inner_lr is inf"),
+        ({"inner_lr": "0.1"}, "inner_lr is '0.1'"),
+        ({"inner_lr": 0.1, "query_weight": -1}, "query_weight is -1"),
+        ({"inner_lr": 0.1, "query_weight": float("inf")}, "query_weight is inf"),
+        ({"inner_lr": 0.1, "params": ["u", "v"]}, r"params holds \['v'\]"),
+        ({"inner_lr": 0.1, "params": []}, "params holds nothing"),
+        ({"inner_lr": 0.1, "inner_params": ["v"]}, r"inner_params holds \['v'\]"),
+        ({"inner_lr": 0.1, "params": ["u"], "inner_params": ["w"]}, r"inner_params holds \['w'\]"),
+        ({"inner_lr": 0.1, "reduce_grads": lambda g: {"u": g["u"]}}, "reduce_grads changed names or shapes"),
+        ({"inner_lr": 0.1, "max_grad_norm": 0.0}, "max_grad_norm is 0.0"),
+    ],
+)
+def test_bad_arguments_are_named_with_their_value(arguments, message):
+    support, query, x = make_quadratics()
+    model = Point(x)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    with pytest.raises(ValueError, match=message):
+        meta_step(model, quadratic, support, query, optimizer, **arguments)
+    assert torch.equal(model().detach(), x)
+
+
+def test_a_loss_that_is_no_differentiable_scalar_is_an_error():
+    support, query, x = make_quadratics()
+    for loss_fn, message in [
+        (lambda m, b: m(), r"support_loss from loss_fn is of shape \(5,\)"),
+        (lambda m, b: 1.0, "support_loss from loss_fn is of float"),
+        (lambda m, b: m().detach().sum(), "depends on no tensor that requires grad"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            meta_gradients(Point(x), loss_fn, support, query, inner_lr=0.1)
+
+
+def test_an_optimizer_that_misses_a_parameter_is_an_error():
+    support, query, x = make_quadratics()
+    model = Point(x)
+    with pytest.raises(ValueError, match=r"optimizer does not hold \['w'\]"):
+        meta_step(model, quadratic, support, query, torch.optim.SGD([model.u], lr=1.0), inner_lr=0.1)
+
+
+def test_a_model_wrapped_for_data_parallel_training_is_refused():
+    wrapped = nn.parallel.DistributedDataParallel.__new__(nn.parallel.DistributedDataParallel)
+    nn.Module.__init__(wrapped)
+    with pytest.raises(ValueError, match=r"pass model\.module"):
+        meta_gradients(wrapped, quadratic, None, None, inner_lr=0.1)

@@ -1,0 +1,297 @@
+"""Properties of the metrics; scipy's bootstrap and published tables are the references."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mede_core.metrics import (
+    Interval,
+    bootstrap_accuracy,
+    bootstrap_harmonic_mean,
+    harmonic_mean,
+    mean_std,
+    order_gap,
+    paired_difference,
+    static_gap,
+    topk_accuracy,
+    topk_correct,
+)
+
+# Base / Novel / HM as published in FROSTER's README: K400, HMDB, UCF, SSv2 of each method.
+PUBLISHED_HM = """
+Frozen CLIP  62.3/53.4/57.5 53.3/46.8/49.8 78.5/63.6/70.3 4.9/5.3/5.1
+ActionCLIP   61.0/46.2/52.6 69.1/37.3/48.5 90.1/58.1/70.7 13.3/10.1/11.5
+X-CLIP       74.1/56.4/64.0 69.4/45.5/55.0 89.9/58.9/71.2 8.5/6.6/7.4
+VPT          69.7/37.6/48.8 46.2/16.0/23.8 90.5/40.4/55.8 8.3/5.3/6.4
+AIM          74.6/62.5/68.0 64.0/51.6/57.1 89.8/76.4/82.6 8.5/7.9/8.2
+ST-Adapter   73.6/62.0/67.3 65.3/48.9/55.9 85.5/76.8/80.9 9.3/8.4/8.8
+ViFi-CLIP    76.4/61.1/67.9 73.8/53.3/61.9 92.9/67.7/78.3 16.2/12.1/13.9
+Open-VCLIP   76.5/62.6/68.9 70.3/50.4/58.7 94.8/77.5/85.3 16.0/11.0/13.0
+FROSTER      77.8/64.3/70.4 74.1/58.0/65.1 95.3/80.0/87.0 18.3/12.2/14.6
+"""
+TRIPLES = [tuple(map(float, cell.split("/"))) for cell in PUBLISHED_HM.split() if cell.count("/") == 2]
+percent = st.floats(0, 100)
+
+
+# ------------------------------------------------------------------------------------- accuracy
+def test_topk_equals_a_sort_based_count_where_nothing_ties():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(200, 11)), rng.integers(0, 11, 200)
+    order = np.argsort(-logits, axis=1)
+    for k in (1, 5, 11):
+        expected = (order[:, :k] == labels[:, None]).any(1)
+        assert (topk_correct(logits, labels, k) == expected).all()
+        assert topk_accuracy(logits, labels, k) == pytest.approx(100 * expected.mean())
+
+
+def test_topk_does_not_depend_on_the_order_of_classes_even_with_ties():
+    rng = np.random.default_rng(1)
+    logits, labels = rng.integers(0, 3, size=(100, 6)).astype(float), rng.integers(0, 6, 100)
+    shuffle = rng.permutation(6)
+    for k in (1, 3):
+        renamed = topk_correct(logits[:, shuffle], np.argsort(shuffle)[labels], k)
+        assert (renamed == topk_correct(logits, labels, k)).all()
+
+
+def test_a_collapsed_model_with_equal_logits_scores_zero():
+    assert topk_accuracy(np.zeros((30, 10)), np.arange(30) % 10) == 0
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "k", "message"),
+    [
+        (np.zeros((2, 3)), [0], 1, r"\(2, 3\) and \(1,\)"),
+        (np.zeros((0, 3)), np.zeros(0, int), 1, "N >= 1"),
+        (np.zeros((2, 3)), [0.0, 1.0], 1, "integers"),
+        (np.zeros((2, 3)), [0, 3], 1, "from 0 to 3; allowed: 0 to 2"),
+        (np.zeros((2, 3)), [0, -1], 1, "from -1"),
+        (np.zeros((2, 3)), [0, 1], 4, "k is 4; allowed: 1 to 3"),
+        (np.array([[0.0, 1], [np.nan, 1]]), [0, 1], 1, "clip 1 are not finite"),
+    ],
+)
+def test_bad_logits_and_labels_are_named(logits, labels, k, message):
+    with pytest.raises(ValueError, match=message):
+        topk_correct(logits, labels, k)
+
+
+# ------------------------------------------------------------------------------------- harmonic mean
+def test_there_are_36_published_triples():
+    assert len(TRIPLES) == 36
+
+
+@pytest.mark.parametrize("triple", TRIPLES, ids=str)
+def test_harmonic_mean_recomputes_each_published_row(triple):
+    """All three numbers were rounded to 0.1, so the published one may come from anywhere in that box."""
+    base, novel, published = triple
+    lowest, highest = harmonic_mean(base - 0.05, novel - 0.05), harmonic_mean(base + 0.05, novel + 0.05)
+    assert lowest - 0.05 <= published <= highest + 0.05
+
+
+def test_published_rows_that_rounding_shifts_are_these_four():
+    shifted = {hm for base, novel, hm in TRIPLES if round(harmonic_mean(base, novel), 1) != hm}
+    assert shifted == {48.5, 70.7, 55.8, 6.4}
+
+
+def test_harmonic_mean_is_zero_where_either_is_zero_and_works_elementwise():
+    assert harmonic_mean(0, 80) == harmonic_mean(80, 0) == harmonic_mean(0, 0) == 0
+    assert harmonic_mean([60.0, 0.0], [30.0, 5.0]) == pytest.approx([40.0, 0.0])
+
+
+@given(percent, percent)
+@settings(deadline=None, max_examples=100)
+def test_harmonic_mean_is_symmetric_and_between_the_smaller_and_twice_the_smaller(a, b):
+    value = harmonic_mean(a, b)
+    low, high = min(a, b), max(a, b)
+    assert value == harmonic_mean(b, a)
+    assert low * (1 - 1e-12) <= value <= min(high, 2 * low) * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("bad", [-0.1, float("nan"), float("inf")])
+def test_harmonic_mean_refuses_values_without_meaning(bad):
+    with pytest.raises(ValueError, match=r"second is .*allowed: finite numbers >= 0"):
+        harmonic_mean(50.0, bad)
+
+
+# ------------------------------------------------------------------------------------- spread and gaps
+def test_mean_std_is_the_sample_standard_deviation_and_says_so():
+    result = mean_std([82.0, 84.0, 86.0])
+    assert result == (84.0, 2.0, 3, 1)
+    assert mean_std([82.0, 84.0, 86.0], ddof=0).std == pytest.approx(np.sqrt(8 / 3))
+
+
+def test_one_seed_has_no_spread_rather_than_a_spread_of_zero():
+    assert np.isnan(mean_std([63.2]).std)
+    assert mean_std([63.2]).n == 1
+    assert mean_std([63.2], ddof=0).std == 0
+
+
+@pytest.mark.parametrize(("values", "ddof"), [([], 1), ([1.0, np.nan], 1), ([1.0, 2.0], 2), ([[1.0]], 1)])
+def test_mean_std_refuses_bad_values(values, ddof):
+    with pytest.raises(ValueError, match=r"values must be|ddof is 2"):
+        mean_std(values, ddof)
+
+
+def test_gaps_are_signed_differences_in_points():
+    assert static_gap(83.7, 44.7) == pytest.approx(39.0)
+    assert static_gap(40.0, 50.0) == -10.0
+    assert order_gap([80.0, 70.0], [60.0, 70.0]) == pytest.approx([20.0, 0.0])
+    with pytest.raises(ValueError, match="out_of_context is 101"):
+        static_gap(50, 101)
+
+
+# ------------------------------------------------------------------------------------- bootstrap
+def test_one_level_interval_agrees_with_scipy():
+    correct = np.random.default_rng(2).random(300) < 0.7
+    ours = bootstrap_accuracy(correct, resamples=20_000)
+    reference = scipy.stats.bootstrap(
+        (correct.astype(float),), np.mean, n_resamples=20_000, method="percentile",
+        rng=np.random.default_rng(3),
+    ).confidence_interval  # fmt: skip
+    assert ours.value == pytest.approx(100 * correct.mean())
+    assert (ours.low, ours.high) == pytest.approx((100 * reference.low, 100 * reference.high), abs=0.4)
+
+
+def test_one_level_paired_difference_agrees_with_scipy_and_is_tighter_than_unpaired():
+    rng = np.random.default_rng(4)
+    hard = rng.random(400)
+    first, second = hard < 0.75, hard < 0.70  # strongly correlated: the same clips are hard for both
+    ours = paired_difference(first, second, resamples=20_000)
+    reference = scipy.stats.bootstrap(
+        (first, second), lambda a, b, axis=-1: a.mean(axis) - b.mean(axis), n_resamples=20_000, paired=True,
+        vectorized=True, method="percentile", rng=np.random.default_rng(5),
+    ).confidence_interval  # fmt: skip
+    assert (ours.low, ours.high) == pytest.approx((100 * reference.low, 100 * reference.high), abs=0.4)
+    unpaired_std = 100 * np.sqrt(first.var() / 400 + second.var() / 400)
+    assert ours.high - ours.low < 2 * unpaired_std
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_two_level_spread_matches_the_closed_form(shared):
+    """Variance: that of the seeds / S, plus that of clips: of the seed-averaged ones (shared) or per seed."""
+    rng = np.random.default_rng(6)
+    seeds, clips = 6, 500
+    rates = rng.uniform(0.4, 0.8, (seeds, 1))
+    correct = rng.random(clips)[None] < rates if shared else rng.random((seeds, clips)) < rates
+    of_seeds = correct.mean(1).var() / seeds
+    if shared:
+        # E over seed draws of the variance of the seed-averaged clip score
+        covariance = np.cov(correct.astype(float), ddof=0)
+        of_clips = ((1 - 1 / seeds) * covariance.mean() + np.diag(covariance).mean() / seeds) / clips
+    else:
+        of_clips = correct.var(1).mean() / clips / seeds
+    interval = bootstrap_accuracy(correct, resamples=20_000, shared_clips=shared)
+    expected_width = 2 * 1.96 * 100 * np.sqrt(of_seeds + of_clips)
+    assert interval.high - interval.low == pytest.approx(expected_width, rel=0.05)
+
+
+def test_seeds_are_a_level_of_their_own():
+    """Two seeds that disagree by 40 points: a bootstrap over pooled clips would be sure, this one is not."""
+    correct = np.stack([np.arange(1000) < 800, np.arange(1000) < 400])
+    two_level = bootstrap_accuracy(correct)
+    pooled = bootstrap_accuracy(correct.reshape(-1))
+    assert two_level.value == pytest.approx(60.0)
+    assert pooled.value == pytest.approx(60.0)
+    assert two_level.high - two_level.low > 5 * (pooled.high - pooled.low)
+
+
+def test_a_shared_hard_clip_is_not_independent_evidence_in_every_seed():
+    clips = np.arange(200) < 120
+    correct = np.stack([clips] * 5)  # five seeds, all right on the same clips
+    shared, own = bootstrap_accuracy(correct), bootstrap_accuracy(correct, shared_clips=False)
+    assert shared.high - shared.low > 2 * (own.high - own.low)
+
+
+def test_intervals_are_a_function_of_their_seed():
+    correct = np.random.default_rng(7).random((3, 200)) < 0.6
+    assert bootstrap_accuracy(correct) == bootstrap_accuracy(correct)
+    assert bootstrap_accuracy(correct, seed=1) != bootstrap_accuracy(correct)
+
+
+def test_chunking_covers_every_resample(monkeypatch):
+    correct = np.ones((2, 50), bool)
+    monkeypatch.setattr("mede_core.metrics._CHUNK", 120)  # two resamples at a time
+    for shared in (True, False):
+        interval = bootstrap_accuracy(correct, resamples=101, shared_clips=shared)
+        assert interval == Interval(100, 100, 100, 0.95, 2, 50)
+
+
+def test_harmonic_mean_interval_knows_whether_the_clips_are_paired():
+    """Twins that fail together vary together: the harmonic mean varies more than with clips drawn apart."""
+    clips = np.random.default_rng(9).random(300) < 0.6
+    twins = bootstrap_harmonic_mean(clips, clips, paired_clips=True)
+    apart = bootstrap_harmonic_mean(clips, clips, paired_clips=False)
+    alone = bootstrap_accuracy(clips)
+    assert twins.value == apart.value == pytest.approx(alone.value)
+    assert (twins.low, twins.high) == pytest.approx((alone.low, alone.high))  # HM(a, a) = a in each resample
+    assert (apart.high - apart.low) / (twins.high - twins.low) == pytest.approx(1 / np.sqrt(2), abs=0.08)
+
+
+def test_harmonic_mean_interval_is_not_inside_out_where_seeds_disagree():
+    good, bad = np.ones(50, bool), np.arange(50) < 10
+    interval = bootstrap_harmonic_mean([good, bad], [good, bad], paired_clips=False, shared_clips=False)
+    assert interval.value == pytest.approx(60.0)
+    assert interval.low < 30
+    assert interval.high == 100
+    assert interval.seeds == 2
+
+
+def test_a_share_of_backgrounds_is_bootstrapped_like_correctness():
+    backgrounds = np.random.default_rng(10).random((3, 400)) < 0.5
+    mean, one = bootstrap_accuracy(backgrounds.mean(0)), bootstrap_accuracy(backgrounds[0])
+    assert mean.value == pytest.approx(100 * backgrounds.mean())
+    assert (mean.high - mean.low) / (one.high - one.low) == pytest.approx(1 / np.sqrt(3), abs=0.08)
+
+
+def test_seeds_with_different_numbers_of_clips_weigh_the_same():
+    rows = [np.ones(10, bool), np.zeros(1000, bool)]
+    assert bootstrap_accuracy(rows, shared_clips=False).value == 50.0
+    with pytest.raises(ValueError, match=r"\[10, 1000\] clips"):
+        bootstrap_accuracy(rows)
+
+
+def test_verdict_rests_on_the_paired_interval_and_needs_two_seeds():
+    better, worse = np.arange(400) < 300, np.arange(400) < 200
+    assert paired_difference(better, worse).verdict() == "undecided across seeds"
+    assert paired_difference([better] * 3, [worse] * 3).verdict() == "higher"
+    assert paired_difference([worse] * 3, [better] * 3).verdict() == "lower"
+    assert paired_difference([better, worse], [worse, better]).verdict() == "undecided"
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(8)
+    hits = 0
+    for trial in range(200):
+        interval = bootstrap_accuracy(rng.random(300) < 0.6, resamples=400, seed=trial)
+        hits += interval.low <= 60 <= interval.high
+    assert 0.90 <= hits / 200 <= 0.99
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: bootstrap_accuracy([]), "one or more clips"),
+        (lambda: bootstrap_accuracy(np.zeros((2, 0), bool)), "one or more clips"),
+        (lambda: bootstrap_accuracy(np.array([0, 1])), "int64; allowed: bool"),
+        (lambda: bootstrap_accuracy(np.array([30.0, 90.0])), "runs from 30.0 to 90.0"),
+        (lambda: bootstrap_accuracy(np.array([np.nan, 1.0])), "nan"),
+        (lambda: bootstrap_harmonic_mean([[True]] * 2, [True], paired_clips=False), "2 seeds, second 1"),
+        (lambda: bootstrap_accuracy(np.ones(5, bool), level=95), "level is 95"),
+        (lambda: bootstrap_accuracy(np.ones(5, bool), resamples=10), "resamples is 10"),
+        (lambda: paired_difference(np.ones(5, bool), np.ones(6, bool)), "same seeds and clips"),
+        (lambda: paired_difference(np.ones((2, 5), bool), np.ones(5, bool)), "same seeds and clips"),
+    ],
+)
+def test_bad_bootstrap_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_metrics_load_neither_torch_nor_matplotlib():
+    code = "import sys, mede_core.metrics; print({'torch', 'matplotlib', 'pandas'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"

@@ -1,0 +1,125 @@
+"""Which frames make a clip: bounds, symmetry, the published windows."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mede_core.data.sampling import dense_indices, uniform_indices, view_starts
+
+counts = st.integers(1, 400)
+clip_lengths = st.integers(1, 40)
+
+
+@given(counts, clip_lengths, st.integers(1, 4), st.data())
+def test_uniform_indices_stay_inside_and_ascend(total, num_frames, views, data):
+    indices = uniform_indices(total, num_frames, view=data.draw(st.integers(0, views - 1)), views=views)
+    assert indices.shape == (num_frames,)
+    assert indices.dtype == np.int64
+    assert indices.min() >= 0
+    assert indices.max() < total
+    assert (np.diff(indices) >= 0).all()
+
+
+@given(counts, clip_lengths, st.integers(1, 4), st.data())
+def test_uniform_indices_of_the_reversed_video_are_the_same_pictures(total, num_frames, views, data):
+    view = data.draw(st.integers(0, views - 1))
+    forward = uniform_indices(total, num_frames, view=view, views=views)
+    backward = total - 1 - uniform_indices(total, num_frames, view=views - 1 - view, views=views)[::-1]
+    middle = (total / 2 - 1, total / 2)  # no symmetric choice exists between these two
+    different = forward != backward
+    assert all({a, b} == set(middle) for a, b in zip(forward[different], backward[different], strict=True))
+    assert different.sum() <= 1
+
+
+@given(counts, clip_lengths)
+def test_uniform_indices_lie_in_their_segments(total, num_frames):
+    centers = (np.arange(num_frames) + 0.5) * total / num_frames - 0.5
+    assert np.abs(uniform_indices(total, num_frames) - centers).max() <= 0.5 + 1e-9
+
+
+def test_views_of_uniform_sampling_interleave():
+    views = [uniform_indices(300, 8, view=k, views=3) for k in range(3)]
+    assert np.array_equal(np.sort(np.concatenate(views)), uniform_indices(300, 24))
+
+
+def test_known_uniform_indices():
+    assert uniform_indices(16, 8).tolist() == [0, 2, 4, 6, 9, 11, 13, 15]
+    assert uniform_indices(8, 8).tolist() == list(range(8))
+    assert uniform_indices(3, 6).tolist() == [0, 0, 1, 1, 2, 2]  # a short video repeats frames
+    assert uniform_indices(1, 4).tolist() == [0, 0, 0, 0]
+    assert uniform_indices(9, 1).tolist() == [4]
+
+
+@given(counts, clip_lengths, st.integers(0, 99))
+def test_random_uniform_indices_stay_in_their_segments_and_repeat_with_the_seed(total, num_frames, seed):
+    first, second = (
+        uniform_indices(total, num_frames, generator=np.random.default_rng(seed)) for _ in range(2)
+    )
+    assert np.array_equal(first, second)
+    edges = np.arange(num_frames + 1) * total / num_frames
+    assert (first >= np.floor(edges[:-1])).all()
+    assert (first < np.ceil(edges[1:] + 1e-9)).all()
+    assert first.max() < total
+
+
+def test_dense_windows_of_the_published_protocol():
+    # 8 frames, rate 16, 30 fps, 300 frames: a window of 128 frames that can begin at 0 .. 172
+    assert dense_indices(300, 30, start=0.0).tolist() == [0, 18, 36, 54, 72, 90, 108, 127]
+    assert dense_indices(300, 30, view=0, views=3)[0] == 0
+    assert dense_indices(300, 30, view=1, views=3)[[0, -1]].tolist() == [86, 213]
+    assert dense_indices(300, 30, view=2, views=3)[[0, -1]].tolist() == [172, 299]
+    assert np.array_equal(dense_indices(300, 30), dense_indices(300, 30, start=0.5))
+
+
+def test_dense_windows_last_the_same_time_at_any_frame_rate():
+    for fps in (15, 24, 25, 30, 60):
+        indices = dense_indices(4000, fps, start=0.0)
+        assert abs(indices[-1] / fps - 127 / 30) <= 1.5 / fps + 1 / 30
+
+
+@given(counts, st.floats(1, 120), clip_lengths, st.integers(1, 32), st.floats(0, 1))
+def test_dense_indices_stay_inside_and_ascend(total, fps, num_frames, rate, start):
+    indices = dense_indices(total, fps, num_frames, rate, start=start)
+    assert indices.shape == (num_frames,)
+    assert indices.min() >= 0
+    assert indices.max() < total
+    assert (np.diff(indices) >= 0).all()
+
+
+def test_a_video_shorter_than_the_window_repeats_its_last_frame():
+    assert dense_indices(50, 30).tolist() == [0, 18, 36, 49, 49, 49, 49, 49]
+
+
+def test_random_windows_repeat_with_the_seed_and_move_with_it():
+    begins = [dense_indices(300, 30, generator=np.random.default_rng(seed))[0] for seed in range(50)]
+    again = [dense_indices(300, 30, generator=np.random.default_rng(seed))[0] for seed in range(50)]
+    assert begins == again
+    assert min(begins) < 30
+    assert max(begins) > 140
+
+
+def test_view_starts_are_symmetric():
+    assert view_starts(1).tolist() == [0.5]
+    assert view_starts(3).tolist() == [0, 0.5, 1]
+    assert np.allclose(view_starts(7), 1 - view_starts(7)[::-1])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: uniform_indices(0, 8), "total is 0"),
+        (lambda: uniform_indices(5, 0), "num_frames is 0"),
+        (lambda: uniform_indices(5, 2, view=3, views=3), "view is 3; allowed: 0 to 2"),
+        (lambda: uniform_indices(5, 2, views=2, generator=np.random.default_rng(0)), "views is 2"),
+        (lambda: dense_indices(5, 0.0), r"fps is 0\.0"),
+        (lambda: dense_indices(5, float("nan")), "fps is nan"),
+        (lambda: dense_indices(5, 30, rate=0), "rate is 0"),
+        (lambda: dense_indices(5, 30, start=1.5), r"start is 1\.5; allowed: 0 to 1"),
+        (lambda: dense_indices(5, 30, start=0.0, generator=np.random.default_rng(0)), "start and generator"),
+        (lambda: view_starts(0), "views is 0"),
+    ],
+)
+def test_values_out_of_range_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

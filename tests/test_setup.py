@@ -1,0 +1,255 @@
+"""The set-up: one list of requirements everywhere, nothing private, light imports, honest make."""
+
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import types
+from importlib import resources
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+import mede_core
+from mede_core import doctor
+from mede_core.runs import repo_root
+
+ROOT = repo_root()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def locked():
+    """Return {package: [versions]} of requirements.lock."""
+    found = {}
+    for line in (ROOT / "requirements.lock").read_text().splitlines():
+        if match := re.match(r"([\w.-]+)==([^\s;]+)", line):
+            found.setdefault(canonical(match[1]), []).append(match[2])
+    return found
+
+
+def canonical(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_environment_yml_mirrors_pyproject():
+    entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    pip = next(entry["pip"] for entry in entries if isinstance(entry, dict))
+    assert f"python {PROJECT['requires-python']}" in entries
+    assert pip == [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"], "-e ."]
+
+
+def test_the_lock_holds_a_fitting_version_of_each_requirement():
+    versions = locked()
+    for line in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]:
+        requirement = Requirement(line)
+        found = versions.get(canonical(requirement.name), [])
+        assert found, f"{requirement.name} is not locked: make lock"
+        assert all(requirement.specifier.contains(version) for version in found), f"{line}, locked: {found}"
+
+
+def test_the_lock_names_no_host_and_no_path():
+    text = (ROOT / "requirements.lock").read_text()
+    assert not re.search(r"://|--[a-z-]*(index|find-links)|(^|\s)/\w+|\.whl", text)
+
+
+def committed_files():
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("no git checkout")
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def test_no_file_of_the_repository_names_a_package_index_or_a_home():
+    private = re.compile(
+        "python"
+        r"hosted\.org|pypi\.org"
+        r"/simple|--(extra-)?index-"
+        r"url|--find-"
+        r"links|/(root|home|Users)/\w+/"
+    )
+    for path in committed_files():
+        if path.suffix not in {".safetensors", ".gz", ".png", ".pdf"} and path.name != "test_setup.py":
+            match = private.search(path.read_text(encoding="utf-8"))
+            assert match is None, f"{path.relative_to(ROOT)}: {match[0]}"
+
+
+def test_no_committed_file_is_large():
+    for path in committed_files():
+        limit = 8_000_000 if "weights" in path.parts else 250_000
+        assert path.stat().st_size <= limit, f"{path.relative_to(ROOT)} has {path.stat().st_size} bytes"
+
+
+def in_a_new_process(code):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT
+    )
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "results",
+        "figures",
+        "metrics",
+        "config",
+        "runs",
+        "reproduce.cli",
+        "reproduce.gallery",
+        "reproduce.summary",
+    ],
+)
+def test_what_only_reads_results_loads_no_torch(module):
+    answer = in_a_new_process(f"import sys, mede_core.{module}; sys.exit('torch' in sys.modules)")
+    assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.parametrize("module", ["reproduce", "doctor"])
+def test_only_the_runner_needs_papermill_and_nbconvert(module):
+    heavy = {"papermill", "nbconvert", "torch"}
+    code = f"import sys, mede_core.{module}; sys.exit(bool({heavy!r} & set(sys.modules)))"
+    assert in_a_new_process(code).returncode == 0
+
+
+@pytest.mark.parametrize("name", mede_core.__all__)
+def test_every_public_name_resolves(name):
+    assert getattr(mede_core, name).__name__ == name
+    assert name in dir(mede_core)
+
+
+def test_importing_a_submodule_does_not_hide_the_function_of_its_name():
+    module = importlib.import_module("mede_core.evaluate")
+    assert isinstance(module, types.ModuleType)
+    mede_core.evaluate = module  # what the import system does after loading a submodule
+    assert mede_core.evaluate is module.evaluate
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+        mede_core.fitt  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["reference/paper_tables.csv", "reproduce/templates/style.css"])
+def test_package_data_is_there(name):
+    assert resources.files("mede_core").joinpath(name).is_file()
+
+
+# --- make -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder with only what `make` itself needs."""
+    if shutil.which("make") is None:
+        pytest.skip("no make")
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def make(folder, *arguments):
+    quiet = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL")}
+    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, env=quiet)
+
+
+def test_make_alone_lists_the_targets(checkout):
+    text = make(checkout).stdout
+    for target in (
+        "reproduce",
+        "test",
+        "test-ui",
+        "lab",
+        "figures",
+        "gallery",
+        "lint",
+        "bench",
+        "doctor",
+        "clean",
+    ):
+        assert re.search(rf"^  make {target} +\S", text, re.MULTILINE), target
+
+
+@pytest.mark.parametrize("target", ["test", "reproduce"])
+def test_an_old_python_is_refused_before_anything_is_made(checkout, target):
+    old = checkout / "python3"
+    old.write_text('#!/bin/sh\nif [ "$1" = -V ]; then echo "Python 3.9.1"; else exit 1; fi\n')
+    old.chmod(0o755)
+    answer = make(checkout, target, f"PYTHON={old}")
+    assert answer.returncode != 0
+    assert "Python 3.11 or newer is needed" in answer.stderr and "Python 3.9.1" in answer.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_test_and_reproduce_first_make_the_environment_once(checkout):
+    (checkout / ".venv").mkdir()
+    for target in ("test", "reproduce"):
+        assert "-m venv .venv" in make(checkout, "-n", target).stdout
+    (checkout / ".venv" / ".stamp").touch()
+    for target in ("test", "reproduce"):
+        assert "venv .venv" not in make(checkout, "-n", target).stdout
+
+
+def test_options_of_make_reproduce_reach_the_runner(checkout):
+    (checkout / ".venv").mkdir()
+    (checkout / ".venv" / ".stamp").touch()
+    line = make(checkout, "-n", "reproduce", "PROFILE=smoke", "ONLY=22_*", "FORCE=1", "JOBS=3").stdout
+    assert "-m mede_core.reproduce --profile smoke --only '22_*' --force --jobs 3" in line
+    assert "--profile cpu" in make(checkout, "-n", "reproduce").stdout
+    assert "--force" not in make(checkout, "-n", "reproduce", "FORCE=0").stdout
+
+
+def test_make_clean_removes_reports_and_caches_but_never_runs(checkout):
+    kept = [checkout / "runs" / "cpu" / "a.safetensors", checkout / "runs" / "__pycache__" / "x",
+            checkout / ".venv" / "__pycache__" / "x"]  # fmt: skip
+    gone = [
+        checkout / "reports" / "cpu" / "x",
+        checkout / "a" / "__pycache__" / "x",
+        checkout / ".pytest_cache" / "x",
+    ]
+    for path in kept + gone:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert make(checkout, "clean").returncode == 0
+    assert all(path.exists() for path in kept)
+    assert not any(path.exists() for path in gone)
+
+
+# --- doctor -----------------------------------------------------------------------------------------------
+
+
+def test_this_environment_is_fit_for_the_notebooks():
+    faults = [f for f in [*doctor.check_versions(), doctor.check_kernel(), doctor.check_widgets()] if f.fault]
+    assert not faults
+
+
+@pytest.mark.parametrize(
+    "installed",
+    [
+        {"ipywidgets": "8.1.9", "jupyterlab_widgets": "1.1.1"},
+        {"ipywidgets": "8.1.9", "jupyterlab_widgets": None},
+        {"ipywidgets": None, "jupyterlab_widgets": "3.0.17"},
+    ],
+)
+def test_widgets_that_do_not_fit_are_a_fault(installed):
+    assert doctor.check_widgets(installed).fault
+
+
+def test_a_kernel_of_another_environment_is_a_fault(tmp_path, monkeypatch):
+    spec = tmp_path / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    (spec / "kernel.json").write_text('{"argv": ["/opt/other/bin/python", "-m", "ipykernel_launcher"]}')
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    finding = doctor.check_kernel()
+    assert finding.fault and "/opt/other/bin/python" in finding.text
+
+
+@pytest.mark.parametrize(("fault", "code"), [(False, 0), (True, 1)])
+def test_the_doctor_exits_1_where_something_must_be_mended(monkeypatch, capsys, fault, code):
+    monkeypatch.setattr(doctor, "examine", lambda: [doctor.Finding("widgets", "text", fault)])
+    assert doctor.main([]) == code
+    assert ("!! widgets" in capsys.readouterr().out) == fault

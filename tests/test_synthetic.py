@@ -1,0 +1,156 @@
+"""The synthetic world: exact reversals, exact dial, exact masks, deterministic, fast."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from mede_core.data.synthetic import (
+    CONTEXTS, MOTIONS, SETS, SOURCE_ACTORS, World, draw_spec, home_scenes, make_set, swap_background,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world():
+    return World(5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_pair_shares_a_home_scene_and_each_scene_is_home_to_three_motions(seed):
+    home = home_scenes(seed)
+    assert (home[0::2] != home[1::2]).all()
+    assert np.bincount(home).tolist() == [3, 3, 3, 3]
+
+
+def test_halves_hold_whole_pairs_are_disjoint_and_balanced(world):
+    base, novel = set(world.actions(half="base")), set(world.actions(half="novel"))
+    assert len(base) == len(novel) == 36 and not base & novel
+    assert all((actor, motion ^ 1) in base for actor, motion in base)
+    assert {m for _, m in base} == {m for _, m in novel} == set(range(len(MOTIONS)))
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.25, 0.5, 0.8, 0.95, 1.0])
+def test_the_share_of_home_scenes_is_exactly_rho_in_total_and_even_over_classes(world, rho):
+    actions = world.actions(half="base")
+    spec, labels = draw_spec(world, actions, 3600, rho, np.random.default_rng(0))
+    home = spec.scene == world.home[spec.motion]
+    assert home.sum() == round(rho * 3600)
+    shares = np.array([home[labels == k].mean() for k in range(len(actions))])
+    assert np.abs(shares - rho).max() <= 0.08
+    assert (spec.scene >= 0).all() and np.bincount(labels).tolist() == [100] * 36
+
+
+def test_away_scenes_are_home_to_neither_motion_of_the_pair(world):
+    clips = make_set(world, context="scene", count=144)
+    for motion, scene in zip(clips.spec.motion, clips.spec.scene):
+        assert scene not in (world.home[motion], world.home[motion ^ 1])
+
+
+@pytest.mark.parametrize("pair", range(6))
+def test_the_two_motions_of_a_pair_are_exact_time_reversals(world, pair):
+    clips = make_set(world, half="all", count=144)
+    spec = clips.spec[np.flatnonzero(clips.spec.motion // 2 == pair)]
+    from dataclasses import replace
+
+    from mede_core.data.render import render
+
+    forward, masks = render(spec)
+    backward, reversed_masks = render(replace(spec, motion=spec.motion ^ 1))
+    assert torch.equal(forward.flip(1), backward) and torch.equal(masks.flip(1), reversed_masks)
+    assert not torch.equal(forward, backward)
+
+
+def test_the_reversed_set_is_labeled_with_the_other_motion(world):
+    clips = make_set(world, half="novel", count=72)
+    backward = clips.reversed()
+    for label, reverse in zip(clips.labels, backward.labels):
+        one, other = clips.class_names[label].split(), backward.class_names[reverse].split()
+        assert one[:3] == other[:3] and one != other
+    assert torch.equal(backward.reversed().labels, clips.labels)
+
+
+@pytest.mark.parametrize("context", CONTEXTS[1:])
+def test_twins_share_actors_and_motions_and_differ_only_in_the_background(world, context):
+    clips, twin = make_set(world, count=72), make_set(world, count=72, context=context)
+    assert torch.equal(clips.labels, twin.labels) and torch.equal(clips.masks, twin.masks)
+    inside = clips.masks.unsqueeze(2).expand_as(clips.videos)
+    visible = torch.from_numpy(~np.isin(clips.spec.motion, (8, 9)))  # appearing actors are translucent
+    change = (clips.videos.int() - twin.videos.int()).abs().float()
+    # Anti-aliased edges mix a little of the background into the actor's outermost pixels.
+    assert change[visible][inside[visible]].mean() < 0.15 * change[visible][~inside[visible]].mean()
+    assert change[visible][inside[visible]].median() == 0
+    assert change[~inside].mean() > 5
+
+
+def test_masks_are_the_actors_pixels(world):
+    clips = make_set(world, count=360, context="noise")
+    share = clips.masks.float().mean()
+    assert 0.02 < share < 0.2
+    still = (clips.videos[:, 1:].int() - clips.videos[:, :-1].int()).abs().amax(2) == 0
+    touched = clips.masks[:, 1:] | clips.masks[:, :-1]
+    grown = torch.nn.functional.max_pool2d(touched.float(), 5, 1, 2) > 0  # anti-aliased edges reach a pixel further
+    assert still[~grown].all(), "something other than the actor moves"
+
+
+def test_the_same_arguments_give_the_same_bits_and_another_seed_other_ones(world):
+    first, again, other = make_set(world, count=72), make_set(World(5), count=72), make_set(World(6), count=72)
+    assert torch.equal(first.videos, again.videos)
+    assert not torch.equal(first.videos, other.videos)
+    assert not torch.equal(first.videos, make_set(world, count=72, split=2).videos)
+    assert not torch.equal(first.videos, make_set(world, count=72, train=True).videos)
+
+
+def test_clip_bits_do_not_depend_on_how_many_are_rendered_at_once(world):
+    from mede_core.data import render as module
+
+    spec, _ = draw_spec(world, world.actions(), 96, 0.5, np.random.default_rng(0))
+    whole, _ = module.render(spec)
+    parts = torch.cat([module.render(spec[np.arange(i, i + 24)])[0] for i in range(0, 96, 24)])
+    assert torch.equal(whole, parts)
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("half", ["base", "novel"])
+def test_every_set_renders_with_its_own_classes(world, name, half):
+    clips = make_set(world, name, half=half, count=48)
+    assert clips.videos.shape == (48, 8, 3, 32, 32) and clips.videos.dtype == torch.uint8
+    assert len(set(clips.class_names)) == len(clips.class_names) >= 12
+    assert int(clips.labels.max()) < len(clips.class_names)
+
+
+def test_the_superset_has_new_actors_and_the_transfer_sets_other_looks(world):
+    assert not set(world.class_names("superset")) & set(world.class_names("source"))
+    assert min(a for a, _ in world.actions("superset")) >= SOURCE_ACTORS
+    source = make_set(world, count=72).videos.float().mean((0, 1, 3, 4))
+    transfer = make_set(world, "transfer_a", count=72).videos.float().mean((0, 1, 3, 4))
+    assert (source - transfer).abs().max() > 3
+
+
+def test_the_direction_set_says_nothing_by_its_scene(world):
+    clips = make_set(world, "direction", half="all", count=720)
+    assert (clips.spec.scene == world.home[clips.spec.motion]).mean() == 0.25
+    assert set(clips.spec.motion) == set(range(6))
+
+
+def test_rendering_is_faster_than_500_clips_a_second(world):
+    make_set(world, count=256)
+    started = time.perf_counter()
+    make_set(world, count=1024)
+    assert 1024 / (time.perf_counter() - started) > 500
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda w: make_set(w, "kinetics"), "set is 'kinetics'; allowed: source"),
+        (lambda w: make_set(w, half="old"), "half is 'old'"),
+        (lambda w: make_set(w, context="blue"), "context is 'blue'"),
+        (lambda w: make_set(w, rho=1.2), "rho is 1.2; allowed: 0 to 1"),
+        (lambda w: make_set(w, count=3), "3 clips for 36 classes"),
+        (lambda w: swap_background(w, make_set(w, count=36).spec, "in", np.random.default_rng(0)), "context is 'in'"),
+    ],
+)
+def test_bad_arguments_are_named(world, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(world)

@@ -1,0 +1,309 @@
+"""Reading video files: the right frames whichever backend, honest counts, one clear error."""
+
+import logging
+import pickle
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from clips import decoded, make_clip, real_clips, turn
+
+from mede_core.data import video
+from mede_core.data.video import VideoError, probe, read_clip
+
+
+@pytest.fixture
+def no_decord(monkeypatch):
+    monkeypatch.setitem(sys.modules, "decord", None)
+
+
+def needs_decord():
+    pytest.importorskip("decord", reason="decord has no wheel for this platform")
+
+
+X264 = {"mp4": "libx264", "mkv": "libx264", "avi": "mpeg4"}
+
+
+@pytest.mark.parametrize("suffix", X264)
+def test_frames_come_in_the_order_asked_for(tmp_path, suffix):
+    path = make_clip(tmp_path / f"clip.{suffix}", codec=X264[suffix])
+    everything = decoded(path)
+    indices = [7, 0, 19, 7, 12]
+    clip = read_clip(path, indices)
+    assert clip.dtype == np.uint8
+    assert clip.shape == (5, 64, 96, 3)
+    assert np.array_equal(clip, everything[indices])
+    assert len({frame.tobytes() for frame in everything}) == 20  # or the comparison would prove nothing
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_decord_and_pyav_give_the_same_bits(tmp_path, monkeypatch, codec):
+    needs_decord()
+    path = make_clip(tmp_path / "clip.mp4", codec=codec, options={"bf": "0"})
+    assert probe(path).backend == "decord"
+    by_decord = read_clip(path, range(20))
+    monkeypatch.setitem(sys.modules, "decord", None)
+    assert probe(path).backend == "pyav"
+    assert np.array_equal(read_clip(path, range(20)), by_decord)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("open.mp4", "libx264", {"bf": "3", "x264-params": "open-gop=1:scenecut=0"}),
+        ("open.mkv", "mpeg4", {"bf": "2"}),
+        ("refresh.mp4", "libx264", {"bf": "0", "x264-params": "intra-refresh=1"}),
+        ("untimed.avi", "libx264", {"bf": "2"}),
+        ("stream.ts", "libx264", {"bf": "2"}),
+    ],
+)
+def test_files_that_decord_seeks_wrongly_are_read_rightly(tmp_path, caplog, name, codec, options):
+    needs_decord()
+    import decord
+
+    path = make_clip(tmp_path / name, 60, codec, options=options)
+    everything = decoded(path)
+    indices = [[3, 11, 25, 40, 58], [5, 20], [31, 47, 50, 59]]
+    decord.logging.set_level(decord.logging.QUIET)
+    alone = [decord.VideoReader(str(path), num_threads=1).get_batch(i).asnumpy() for i in indices]
+    assert not all(np.array_equal(clip, everything[i]) for clip, i in zip(alone, indices, strict=True))
+    for i in indices:
+        assert np.array_equal(read_clip(path, i), everything[i])
+    assert name in caplog.text
+
+
+def test_probe_says_what_the_file_holds(tmp_path):
+    info = probe(make_clip(tmp_path / "clip.mp4", 15, audio=True))
+    assert (info.frames, info.fps, info.width, info.height, info.rotation) == (15, 10.0, 96, 64, 0)
+    assert info.codec == "h264"
+    assert not info.truncated
+
+
+def test_a_file_without_a_frame_count_is_counted(tmp_path):
+    path = make_clip(tmp_path / "clip.mkv", 17)
+    assert probe(path).frames == 17
+    assert len(read_clip(path, range(17))) == 17
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+@pytest.mark.parametrize("backend", ["decord", "pyav"])
+def test_rotation_is_applied(tmp_path, monkeypatch, degrees, backend):
+    if backend == "pyav":
+        monkeypatch.setitem(sys.modules, "decord", None)
+    else:
+        needs_decord()
+    path = make_clip(tmp_path / "clip.mp4", 5)
+    upright = read_clip(path, [0, 4])
+    turn(path, degrees)
+    info = probe(path)
+    assert (info.rotation, info.backend) == (degrees, backend)
+    clip = read_clip(path, [0, 4])
+    assert np.array_equal(clip, np.rot90(upright, -degrees // 90, axes=(1, 2)))
+    assert clip.shape[1:3] == (info.height, info.width)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a b.mp4",
+        "h#sh.mp4",
+        "[x].mp4",
+        "a&b.mp4",
+        "it's.mp4",
+        'q"q.mp4',
+        "%03d.mp4",
+        "co:lon.mp4",
+        "動画 é.mp4",
+        "noext",
+    ],
+)
+def test_odd_names_are_read(tmp_path, monkeypatch, name):
+    shutil.copy(make_clip(tmp_path / "clip.mp4", 3), tmp_path / name)
+    assert probe(tmp_path / name).frames == 3
+    monkeypatch.chdir(tmp_path)
+    assert read_clip(name, [2]).shape == (1, 64, 96, 3)
+
+
+def test_a_gif_is_read_with_pyav_and_that_is_logged_once(tmp_path, caplog):
+    path = make_clip(tmp_path / "ani mated.gif", 8, "gif", pixels="rgb8")
+    for _ in range(2):
+        assert np.array_equal(read_clip(path, [0, 7]), decoded(path)[[0, 7]])
+    lines = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(lines) == 1
+    assert "ani mated.gif" in lines[0]
+    assert "PyAV" in lines[0]
+
+
+def test_without_decord_everything_is_read_and_logged(tmp_path, caplog, no_decord):
+    path = make_clip(tmp_path / "clip.mp4")
+    assert probe(path).backend == "pyav"
+    assert np.array_equal(read_clip(path, [3, 9]), decoded(path)[[3, 9]])
+    assert "clip.mp4" in caplog.text
+
+
+def test_a_decord_failure_falls_back_and_gives_decords_reason(tmp_path, monkeypatch, caplog):
+    path = make_clip(tmp_path / "clip.mp4")
+
+    def fail(name):
+        raise RuntimeError("no luck today")
+
+    monkeypatch.setattr(video, "_open_decord", fail)
+    assert np.array_equal(read_clip(path, [3, 9]), decoded(path)[[3, 9]])
+    assert "clip.mp4" in caplog.text
+    assert "no luck today" in caplog.text
+
+
+def test_ten_bit_color_does_not_depend_on_the_backend(tmp_path):
+    path = make_clip(tmp_path / "clip.mp4", pixels="yuv420p10le")
+    assert probe(path).backend == "pyav"
+    assert np.array_equal(read_clip(path, [3, 9]), decoded(path)[[3, 9]])
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_of_several_streams_one_is_read_throughout(tmp_path, suffix):
+    path = make_clip(tmp_path / f"two.{suffix}", sizes=((96, 64), (192, 128)), audio=True)
+    info = probe(path)
+    clip = read_clip(path, [0, 19])
+    assert clip.shape[1:3] == (info.height, info.width)
+    assert np.array_equal(clip, decoded(path)[[0, 19]])
+
+
+def test_large_frames_shrink_to_the_short_side(tmp_path, monkeypatch):
+    path = make_clip(tmp_path / "hd.mp4", 4, sizes=((1920, 1080),))
+    assert probe(path).width == 1920
+    small = read_clip(path, [0, 3], size=120)
+    assert small.shape == (2, 120, 213, 3)
+    whole = read_clip(path, [0, 3])
+    assert whole.shape == (2, 1080, 1920, 3)
+    assert np.abs(small.mean((1, 2)) - whole.mean((1, 2))).max() < 2
+    assert read_clip(path, [0], size=2000).shape == (1, 1080, 1920, 3)  # never enlarged
+    monkeypatch.setitem(sys.modules, "decord", None)
+    assert np.array_equal(read_clip(path, [0, 3], size=120), small)
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ([20], r"20.*0 to 19"),
+        ([-1, 3], r"-1.*0 to 19"),
+        ([], "one or more"),
+        ([0.5], "integers"),
+        ([[1]], "integers"),
+    ],
+)
+def test_indices_out_of_range_name_the_range(tmp_path, indices, message):
+    path = make_clip(tmp_path / "clip.mp4")
+    with pytest.raises(ValueError, match=message):
+        read_clip(path, indices)
+
+
+def test_size_below_one_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="size is 0"):
+        read_clip(make_clip(tmp_path / "clip.mp4", 3), [0], size=0)
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mkv"])
+def test_a_truncated_file_is_told_with_both_counts(tmp_path, caplog, suffix):
+    path = make_clip(tmp_path / f"cut.{suffix}", 60, X264[suffix], sizes=((192, 128),), options={"bf": "0"})
+    assert not probe(path).truncated
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    caplog.clear()
+    info = probe(path)
+    assert info.truncated
+    assert 10 < info.frames < 50
+    assert abs(info.announced - 60) <= 2
+    assert f"{info.frames} of {info.announced}" in caplog.text
+    assert len(read_clip(path, [0, info.frames - 1])) == 2  # what is there can be read
+    with pytest.raises(ValueError, match=rf"55.*0 to \d+.*truncated.*{info.announced}"):
+        read_clip(path, [55])
+
+
+def test_damage_in_the_middle_is_found_by_a_full_probe(tmp_path):
+    path = make_clip(tmp_path / "clip.mp4", 60, sizes=((192, 128),), gop=60)
+    assert probe(path, full=True).damaged == 0
+    data = bytearray(path.read_bytes())
+    start = data.index(b"mdat") + len(data) // 3
+    data[start : start + 800] = bytes(b ^ 0xFF for b in data[start : start + 800])
+    path.write_bytes(data)
+    assert probe(path).frames == 60  # a quick look cannot see it
+    assert damage(path)
+
+
+def damage(path):
+    """How a full probe reports damage: a count of concealed frames, or an error."""
+    try:
+        return probe(path, full=True).damaged
+    except VideoError as error:
+        return str(error)
+
+
+def bad_files(folder):
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("no video here\n" * 200)
+    (folder / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(20000))
+    (folder / "dir.mp4").mkdir()
+    make_clip(folder / "sound.mp4", sizes=(), audio=True)
+    return {
+        "missing.mp4": "no such file",
+        "empty.mp4": "empty",
+        "text.mp4": "PyAV",
+        "noise.mp4": "PyAV",
+        "dir.mp4": "folder",
+        "sound.mp4": "no video stream",
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["missing.mp4", "empty.mp4", "text.mp4", "noise.mp4", "dir.mp4", "sound.mp4"]
+)
+def test_an_unreadable_file_raises_one_error_that_names_it(tmp_path, name):
+    reason = bad_files(tmp_path)[name]
+    for read in (probe, lambda path: read_clip(path, [0])):
+        with pytest.raises(VideoError, match=reason) as caught:
+            read(tmp_path / name)
+        assert name in str(caught.value)
+        assert isinstance(caught.value, ValueError)
+        assert "\n" not in str(caught.value)
+
+
+def test_video_errors_survive_the_way_back_from_a_worker():
+    error = pickle.loads(pickle.dumps(VideoError("a.mp4", "one", "two")))
+    assert (error.path, error.reasons, str(error)) == (
+        "a.mp4",
+        ("one", "two"),
+        str(VideoError("a.mp4", "one", "two")),
+    )
+
+
+REAL = {  # frames, displayed size
+    "arm_wrestling.mp4": (280, 340, 256),
+    "cleaning_pool.mp4": (300, 340, 256),
+    "apply_eye_makeup.avi": (164, 320, 240),
+    "archery.avi": (131, 320, 240),
+    "weightlifting.mp4": (355, 320, 240),
+    "edge_cases/rotation_0.mov": (3, 568, 320),
+    "edge_cases/rotation_90.mov": (3, 320, 568),
+    "edge_cases/rotation_180.mov": (3, 568, 320),
+    "edge_cases/tc_av1_video.mkv": (125, 640, 360),
+    "edge_cases/tc_h264_10bits.mp4": (30, 200, 200),
+    "edge_cases/tc_h265_video.mp4": (10, 128, 128),
+    "edge_cases/unordered_timestamps.mov": (4, 50, 50),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_clips_are_read_frame_by_frame(name):
+    path = real_clips() / name
+    info = probe(path)
+    assert (info.frames, info.width, info.height) == REAL[name]
+    everything = decoded(path)
+    indices = np.random.default_rng(0).integers(0, info.frames, 6)
+    assert np.array_equal(read_clip(path, indices), everything[indices])
+
+
+def test_the_real_corrupted_clip_is_refused():
+    with pytest.raises(VideoError, match=r"corrupted\.mp4.*decord.*PyAV"):
+        read_clip(real_clips() / "edge_cases" / "corrupted.mp4", [0, 25, 49])
+    with pytest.raises(VideoError, match="of 50"):
+        probe(real_clips() / "edge_cases" / "corrupted.mp4", full=True)
