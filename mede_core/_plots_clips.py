@@ -43,9 +43,9 @@ def film_strip(
         raise ValueError(
             f"videos have {[len(clip) for clip in clips]} frames; allowed: the same number in all"
         )
-    outlines = (
-        [None] * len(clips) if masks is None else [_mask(m, c) for m, c in zip(masks, clips, strict=True)]
-    )
+    if masks is not None and len(masks) != len(clips):
+        raise ValueError(f"{len(masks)} masks for {len(clips)} videos; allowed: one mask a video, or None")
+    outlines = [None] * len(clips) if masks is None else list(map(_mask, masks, clips))
     frame = width * 0.97 / (clips[0].shape[0] * (1 + _GAP))
     heights = [frame * clip.shape[1] / clip.shape[2] for clip in clips]
     figure = Picture(width, sum(heights) + 0.27 * len(clips) + 0.45 + (0.25 if title else 0))

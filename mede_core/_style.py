@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import json
+import logging
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -206,7 +207,13 @@ def _render(figure: Figure, kind: str, title: str, run: str | None) -> bytes:
     }[kind]
     buffer = io.BytesIO()
     facecolor = current_theme().page if kind == "png" else "none"
-    figure.savefig(buffer, format=kind, metadata=metadata, facecolor=facecolor)
+    fonts = logging.getLogger("fontTools")  # it warns of the font's own dates each time it embeds it in a PDF
+    level = fonts.level
+    fonts.setLevel(logging.ERROR)
+    try:
+        figure.savefig(buffer, format=kind, metadata=metadata, facecolor=facecolor)
+    finally:
+        fonts.setLevel(level)
     return buffer.getvalue()
 
 

@@ -27,7 +27,9 @@ class STAdapter(nn.Module):
         activation: GELU after the temporal convolution.
     """
 
-    def __init__(self, width: int, bottleneck: int, *, kernel_size: int = 3, norm: bool = True, activation: bool = True):
+    def __init__(
+        self, width: int, bottleneck: int, *, kernel_size: int = 3, norm: bool = True, activation: bool = True
+    ):
         super().__init__()
         if bottleneck < 1:
             raise ValueError(f"adapter_width is {bottleneck}; it must be at least 1")
@@ -72,7 +74,7 @@ class STAdapterBlock(ResidualAttentionBlock):
     adapter: STAdapter
     num_frames: int
 
-    def forward(self, q_x, k_x=None, v_x=None, attn_mask=None):  # noqa: D102 - open_clip's signature
+    def forward(self, q_x, k_x=None, v_x=None, attn_mask=None):
         return super().forward(self.adapter(q_x, self.num_frames), k_x, v_x, attn_mask)
 
 

@@ -136,7 +136,11 @@ class _Rearranged(Dataset):
     def __getitem__(self, index: int):
         video, label = self.dataset[index]
         count = len(video)
-        order = np.random.default_rng([self.seed, index]).permutation(count) if self.how == "shuffle" else [count // 2] * count
+        order = (
+            np.random.default_rng([self.seed, index]).permutation(count)
+            if self.how == "shuffle"
+            else [count // 2] * count
+        )
         return video[list(order)], label
 
 

@@ -79,11 +79,23 @@ def evaluate(learner: VideoLearner, dataset: Dataset, *, batch_size: int = 64, n
 
 def record(result: Evaluation, **facts) -> dict:
     """One result record: top-1 in percent, the clip count and each clip's correctness, beside the given facts."""
-    return {**facts, "metric": "top1", "value": result.top1, "n": len(result.labels), "correct": pack_correct(result.correct)}
+    return {
+        **facts,
+        "metric": "top1",
+        "value": result.top1,
+        "n": len(result.labels),
+        "correct": pack_correct(result.correct),
+    }
 
 
-def evaluate_world(learner: VideoLearner, config: Config, *, sets: tuple[str, ...] = ("source",),
-                   contexts: tuple[str, ...] = CONTEXTS, **facts) -> list[dict]:
+def evaluate_world(
+    learner: VideoLearner,
+    config: Config,
+    *,
+    sets: tuple[str, ...] = ("source",),
+    contexts: tuple[str, ...] = CONTEXTS,
+    **facts,
+) -> list[dict]:
     """Evaluate on the synthetic world's base and novel halves, in and out of context.
 
     Args:
@@ -104,9 +116,26 @@ def evaluate_world(learner: VideoLearner, config: Config, *, sets: tuple[str, ..
     for name in sets:
         for half in ("base", "novel"):
             for context in contexts:
-                clips = make_set(world, name, half=half, context=context, count=config.test_clips,
-                                 num_frames=config.num_frames, size=learner.image_size)
-                records.append(record(evaluate(learner, clips), set=name, split=half, context=context,
-                                      seed=config.seed, world_seed=config.world_seed, rho=config.rho,
-                                      weights=learner.weights_id, **facts))
+                clips = make_set(
+                    world,
+                    name,
+                    half=half,
+                    context=context,
+                    count=config.test_clips,
+                    num_frames=config.num_frames,
+                    size=learner.image_size,
+                )
+                records.append(
+                    record(
+                        evaluate(learner, clips),
+                        set=name,
+                        split=half,
+                        context=context,
+                        seed=config.seed,
+                        world_seed=config.world_seed,
+                        rho=config.rho,
+                        weights=learner.weights_id,
+                        **facts,
+                    )
+                )
     return records

@@ -29,8 +29,13 @@ def learner_for(config: Config, device: str = "cpu") -> VideoLearner:
         the learner, in evaluation mode.
     """
     return build_learner(
-        config.model, config.weights, adapter_width=config.adapter_width, trainable=config.trainable,
-        random_weights=config.random_weights, seed=config.seed, device=device,
+        config.model,
+        config.weights,
+        adapter_width=config.adapter_width,
+        trainable=config.trainable,
+        random_weights=config.random_weights,
+        seed=config.seed,
+        device=device,
     )
 
 
@@ -45,10 +50,21 @@ def training_clips(config: Config, learner: VideoLearner) -> Dataset:
         a dataset with ``class_names``.
     """
     if config.data == "synthetic":
-        return make_set(World(config.world_seed), train=True, rho=config.rho, count=config.train_clips,
-                        num_frames=config.num_frames, size=learner.image_size)
-    return VideoDataset(read_manifest(config.data), num_frames=config.num_frames, image_size=learner.image_size,
-                        train=True, seed=config.seed)
+        return make_set(
+            World(config.world_seed),
+            train=True,
+            rho=config.rho,
+            count=config.train_clips,
+            num_frames=config.num_frames,
+            size=learner.image_size,
+        )
+    return VideoDataset(
+        read_manifest(config.data),
+        num_frames=config.num_frames,
+        image_size=learner.image_size,
+        train=True,
+        seed=config.seed,
+    )
 
 
 def train_method(config: Config, runs_dir: str | os.PathLike, device: str = "cpu") -> Path:
@@ -86,8 +102,14 @@ def trained_learner(config: Config, runs_dir: str | os.PathLike, device: str = "
     return learner
 
 
-def evaluate_method(config: Config, runs_dir: str | os.PathLike, *, sets: tuple[str, ...] = ("source",),
-                    device: str = "cpu", **facts) -> list[dict]:
+def evaluate_method(
+    config: Config,
+    runs_dir: str | os.PathLike,
+    *,
+    sets: tuple[str, ...] = ("source",),
+    device: str = "cpu",
+    **facts,
+) -> list[dict]:
     """Evaluate one method on the data that its configuration names.
 
     Args:
@@ -106,5 +128,14 @@ def evaluate_method(config: Config, runs_dir: str | os.PathLike, *, sets: tuple[
         return evaluate_world(learner, config, sets=sets, **facts)
     clips = VideoDataset(read_manifest(config.data), num_frames=config.num_frames, image_size=learner.image_size)
     result = evaluate(learner, clips, batch_size=min(config.batch_size, 8))
-    return [record(result, set=Path(config.data).stem, split="all", context="in", seed=config.seed,
-                   weights=learner.weights_id, **facts)]
+    return [
+        record(
+            result,
+            set=Path(config.data).stem,
+            split="all",
+            context="in",
+            seed=config.seed,
+            weights=learner.weights_id,
+            **facts,
+        )
+    ]

@@ -11,8 +11,8 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from contextlib import contextmanager
+from pathlib import Path
 
 import open_clip
 import torch
@@ -55,11 +55,14 @@ class VideoLearner(nn.Module):
         self.image_size = int(clip.visual.image_size[0])
         self.register_buffer("mean", torch.tensor(clip.visual.image_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(clip.visual.image_std).view(3, 1, 1), persistent=False)
-        # A frozen scale: trainable, it receives weight decay in the peers' recipes and has been "destroyed in training".
+        # Frozen: trainable, it receives weight decay in the peers' recipes and has been "destroyed in training".
         self.register_buffer("logit_scale", clip.logit_scale.detach().exp(), persistent=False)
         self.register_buffer("text_features", None, persistent=False)
         self.class_names: list[str] = []
-        self._text = [clip, tokenizer]  # in a list: the text tower is no submodule, so it is never trained or saved
+        self._text = [
+            clip,
+            tokenizer,
+        ]  # in a list: the text tower is no submodule, so it is never trained or saved
         self._feature_cache: dict[tuple, Tensor] = {}
 
     def set_classes(self, names: Sequence[str], templates: Sequence[str] = ("{}",)) -> VideoLearner:
@@ -75,13 +78,17 @@ class VideoLearner(nn.Module):
         names = [str(name) for name in names]
         duplicates = sorted({name for name in names if names.count(name) > 1})
         if not names or duplicates or any(not name.strip() for name in names):
-            raise ValueError(f"class names must be non-empty and unique; got {len(names)} names, duplicates {duplicates}")
+            raise ValueError(
+                f"class names must be non-empty and unique; got {len(names)} names, duplicates {duplicates}"
+            )
         if not templates or any("{}" not in template for template in templates):
             raise ValueError(f"templates must each hold '{{}}'; got {list(templates)}")
         missing = [name for name in names if (name, *templates) not in self._feature_cache]
         for start in range(0, len(missing), 64):
             chunk = missing[start : start + 64]
-            self._feature_cache.update(zip([(name, *templates) for name in chunk], self._encode_texts(chunk, templates)))
+            self._feature_cache.update(
+                zip([(name, *templates) for name in chunk], self._encode_texts(chunk, templates))
+            )
         device = self.logit_scale.device
         self.text_features = torch.stack([self._feature_cache[(name, *templates)] for name in names]).to(device)
         self.class_names = names
@@ -196,9 +203,7 @@ def build_learner(
         else:
             clip, tokenizer, weights_id = _build_open_clip(model, weights, random_weights)
         clip.requires_grad_(False)
-        learner = VideoLearner(
-            clip, tokenizer, adapter_width=adapter_width, trainable=trainable, weights_id=weights_id
-        )
+        learner = VideoLearner(clip, tokenizer, adapter_width=adapter_width, trainable=trainable, weights_id=weights_id)
     return learner.to(device).eval()
 
 
@@ -242,7 +247,7 @@ def _build_open_clip(model: str, weights: str, random_weights: bool):
         raise ValueError(
             f"weights {weights!r} of {model} could not be loaded from this machine "
             f"({type(error).__name__}: {str(error).splitlines()[0]}); pass a local file with --weights FILE, "
-            "download the tag once where there is a network (python -c \"import open_clip; "
+            'download the tag once where there is a network (python -c "import open_clip; '
             f"open_clip.create_model('{model}', pretrained='{weights}')\"), or use --random-weights for a smoke run"
         ) from error
     return clip, open_clip.get_tokenizer(model), f"file:{file_hash(path)}" if path.is_file() else weights
@@ -294,7 +299,7 @@ def load_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
     try:
         with safe_open(os.fspath(path), framework="pt") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError) as error:
         raise ValueError(f"checkpoint {path} cannot be read: {error}") from error
     if "mede" not in header:

@@ -114,6 +114,11 @@ def read_metrics(run_dir: str | os.PathLike) -> pd.DataFrame:
     return pd.DataFrame([json.loads(line) for line in lines])
 
 
+def run_weights(run_dir: str | os.PathLike) -> str:
+    """What CLIP weights a run started from: the ``weights_id`` of its learner."""
+    return json.loads((Path(run_dir) / "config.json").read_text(encoding="utf-8"))["weights"]
+
+
 def run_files(run_dir: str | os.PathLike) -> pd.DataFrame:
     """What a run folder holds.
 

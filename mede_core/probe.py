@@ -30,7 +30,9 @@ class _Loss(nn.Module):
         return self.loss_fn(self.model, batch)
 
 
-def inner_step_losses(model: nn.Module, loss_fn: LossFn, support, query, inner_lrs: Sequence[float]) -> list[dict]:
+def inner_step_losses(
+    model: nn.Module, loss_fn: LossFn, support, query, inner_lrs: Sequence[float]
+) -> list[dict]:
     """Losses of both batches after inner steps of several lengths, all along the support batch's gradient.
 
     Args:
@@ -60,8 +62,16 @@ def inner_step_losses(model: nn.Module, loss_fn: LossFn, support, query, inner_l
     return rows
 
 
-def meta_trace(model: nn.Module, loss_fn: LossFn, pairs: Iterable[tuple], optimizer: torch.optim.Optimizer, *,
-               inner_lr: float, query_weight: float = 1.0, max_grad_norm: float | None = None) -> list[dict]:
+def meta_trace(
+    model: nn.Module,
+    loss_fn: LossFn,
+    pairs: Iterable[tuple],
+    optimizer: torch.optim.Optimizer,
+    *,
+    inner_lr: float,
+    query_weight: float = 1.0,
+    max_grad_norm: float | None = None,
+) -> list[dict]:
     """Take real meta-steps and note what each one found.
 
     Args:
@@ -92,6 +102,45 @@ def meta_trace(model: nn.Module, loss_fn: LossFn, pairs: Iterable[tuple], optimi
     return rows
 
 
+def describe_trace(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """A trace in four numbers.
+
+    Args:
+        rows: of :func:`meta_trace`.
+
+    Returns:
+        ``steps``; ``agree``: steps whose gradients have a positive product; ``cosine``: its mean;
+        ``query_gain``: by how much an inner step lowers the query loss, on average.
+
+    Raises:
+        ValueError: no rows.
+    """
+    if not rows:
+        raise ValueError("rows is empty; take at least one step")
+    count = len(rows)
+    return {
+        "steps": count,
+        "agree": sum(row["grad_inner_product"] > 0 for row in rows),
+        "cosine": sum(row["cosine"] for row in rows) / count,
+        "query_gain": sum(row["query_before"] - row["query_loss"] for row in rows) / count,
+    }
+
+
+def quadratic_pull(
+    curvature: float, inner_lr: float, query_weight: float = 1.0, first_order: bool = True
+) -> float:
+    """How strongly the merged gradient pulls along a direction of curvature h, averaged over an epoch of parabolas.
+
+    Args:
+        curvature: h.
+        inner_lr, query_weight, first_order: alpha, delta, and the order of the meta-gradient.
+
+    Returns:
+        h (1 + delta (1 - alpha h)), in second order with the square of (1 - alpha h); ``toy.py`` says why.
+    """
+    return curvature * (1 + query_weight * (1 - inner_lr * curvature) ** (1 if first_order else 2))
+
+
 def compare_gradients(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, float]:
     """How alike two gradients are.
 
@@ -115,8 +164,15 @@ def compare_gradients(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) ->
     return {"cosine": cosine, "norm_ratio": length / norm, "difference": (a - b).norm().item() / norm}
 
 
-def order_comparison(model: nn.Module, loss_fn: LossFn, support, query, inner_lrs: Sequence[float], *,
-                     query_weight: float = 1.0) -> list[dict]:
+def order_comparison(
+    model: nn.Module,
+    loss_fn: LossFn,
+    support,
+    query,
+    inner_lrs: Sequence[float],
+    *,
+    query_weight: float = 1.0,
+) -> list[dict]:
     """How far the first-order meta-gradient is from the exact one, for several inner step lengths.
 
     Args:
@@ -136,7 +192,9 @@ def order_comparison(model: nn.Module, loss_fn: LossFn, support, query, inner_lr
     return rows
 
 
-def limits(model: nn.Module, loss_fn: LossFn, support, query, *, inner_lr: float, query_weight: float = 1.0) -> list[dict]:
+def limits(
+    model: nn.Module, loss_fn: LossFn, support, query, *, inner_lr: float, query_weight: float = 1.0
+) -> list[dict]:
     """What the meta-gradient becomes without an inner step (alpha = 0) and without a query (delta = 0).
 
     Args:
@@ -163,5 +221,12 @@ def limits(model: nn.Module, loss_fn: LossFn, support, query, *, inner_lr: float
     ):  # fmt: skip
         found = meta_gradients(model, loss_fn, support, query, inner_lr=alpha, query_weight=delta).grads
         reference = joint if name == "joint" else alone
-        rows.append({"inner_lr": alpha, "query_weight": delta, "compared_with": name, **compare_gradients(found, reference)})
+        rows.append(
+            {
+                "inner_lr": alpha,
+                "query_weight": delta,
+                "compared_with": name,
+                **compare_gradients(found, reference),
+            }
+        )
     return rows

@@ -1,16 +1,16 @@
-"""Cross-batch meta-optimization on a problem one can see: two parameters, and batches that agree on one of them.
+"""Cross-batch meta-optimization one can see: two parameters, and batches that agree on only one of them.
 
-Every batch b has the loss L_b(theta) = (h_1 (theta_1 - s_b)^2 + h_2 (theta_2 - m)^2) / 2. The first parameter
-stands for a static shortcut: steep (h_1 is large), and each batch wants another value s_b. The second stands for
-motion: flatter, and all batches want the same m = 1. The steps are `meta_step`'s own, as on a real model.
+Every batch b has the loss L_b(theta) = (h_1 (theta_1 - s_b)^2 + h_2 (theta_2 - 1)^2) / 2. The first parameter
+stands for a static shortcut: steep (h_1 is large), and each batch wants another value s_b. The second stands
+for motion: flatter, and all batches want the same. The steps are `meta_step`'s own, as on a real model.
 
-What to expect, exactly. Over an epoch each batch is support once and query once, so at a fixed theta the merged
-gradient is, on average over the epoch and along a direction of curvature h,
+What to expect, exactly: over an epoch each batch is support once and query once. So at a fixed theta, on
+average over the epoch and along a direction of curvature h, the merged gradient is
 
     h (1 + delta (1 - alpha h)) (theta - mean of the minima)       and with (1 - alpha h)^2 in second order.
 
-So the inner step damps the pull along steep directions more than along flat ones. It does not move the point that
-the pull leads to: on parabolas, a shortcut that is right on average stays attractive.
+While alpha h <= 1, steep directions are damped more than flat ones. Where the pull leads to stays the same:
+on parabolas, a shortcut that is right on average stays attractive.
 """
 
 from __future__ import annotations
@@ -129,14 +129,14 @@ def run_toy(
     model.theta = nn.Parameter(torch.tensor(start, dtype=torch.float64))
     optimizer = torch.optim.SGD(model.parameters(), lr=outer_lr)
     rng = np.random.default_rng(seed)
-    visited: list[Tensor] = []  # where each loss was taken: theta, theta', theta, theta', ...
-    gradients: list[Tensor] = []  # g_S, g_Q (in second order also H g_Q), ... of one step
+    visited: list[Tensor] = []  # where a step's losses were taken: theta, theta'
+    gradients: list[Tensor] = []  # a step's g_S, g_Q and, in second order, H g_Q
 
     def loss_fn(module: nn.Module, batch: int) -> Tensor:
         visited.append(module.theta.detach().clone())
         return (curvature * (module.theta - minima[batch]) ** 2).sum() / 2
 
-    def look(grads: dict[str, Tensor]) -> None:  # changes nothing
+    def look(grads: dict[str, Tensor]) -> None:
         gradients.append(grads["theta"].clone())
 
     settings = {"inner_lr": inner_lr, "query_weight": query_weight, "first_order": first_order}
@@ -147,6 +147,5 @@ def run_toy(
         found = meta_step(model, loss_fn, support, query, optimizer, **settings, reduce_grads=look)
         points = [tensor.numpy() for tensor in (*visited, *gradients[:2], found.grads["theta"])]
         rows.append((*points, support, query, found.support_loss, found.query_loss))
-    columns = [np.array(column) for column in zip(*rows, strict=True)]
-    last = model.theta.detach().numpy().copy()
-    return ToyPath(np.vstack([columns[0], last]), *columns[1:])
+    theta, *others = (np.array(column) for column in zip(*rows, strict=True))
+    return ToyPath(np.vstack([theta, model.theta.detach().numpy()]), *others)

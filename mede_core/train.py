@@ -44,7 +44,9 @@ def cross_entropy(learner: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return F.cross_entropy(learner(video), labels)
 
 
-def plain_step(model: nn.Module, loss_fn: Callable, batch, optimizer: torch.optim.Optimizer, max_grad_norm: float) -> dict:
+def plain_step(
+    model: nn.Module, loss_fn: Callable, batch, optimizer: torch.optim.Optimizer, max_grad_norm: float
+) -> dict:
     """One ordinary optimizer step: the baseline that the meta-step is compared with.
 
     Args:
@@ -100,7 +102,14 @@ def build_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.outer_lr)
 
 
-def fit(learner: VideoLearner, dataset: Dataset, config: Config, run_dir: str | os.PathLike, *, num_workers: int = 0) -> Path:
+def fit(
+    learner: VideoLearner,
+    dataset: Dataset,
+    config: Config,
+    run_dir: str | os.PathLike,
+    *,
+    num_workers: int = 0,
+) -> Path:
     """Train a learner, or load what an earlier call with the same configuration has done.
 
     Args:
@@ -159,23 +168,38 @@ def _train(learner, dataset, config: Config, run_dir: Path, trainer: str, steps:
                 try:
                     record = _step(learner, batch, optimizer, config, trainer)
                 except FloatingPointError as error:
-                    raise FloatingPointError(f"epoch {epoch}, step {step}: {error}; epochs before it are kept") from error
+                    raise FloatingPointError(
+                        f"epoch {epoch}, step {step}: {error}; epochs before it are kept"
+                    ) from error
                 metrics.write(json.dumps({"epoch": epoch, "step": step, "lr": rate, **record}) + "\n")
             metrics.flush()
             os.fsync(metrics.fileno())
         average.update(learner, epoch)
-        save_checkpoint(checkpoint_path(run_dir, epoch), learner.trainable_state(), _facts(learner, config, [epoch], None))
+        save_checkpoint(
+            checkpoint_path(run_dir, epoch), learner.trainable_state(), _facts(learner, config, [epoch], None)
+        )
         seconds += time.perf_counter() - started
         with atomic_path(run_dir / "state.pt") as temporary:
-            torch.save({
-                "epoch": epoch, "optimizer": optimizer.state_dict(), "average": average.state_dict(),
-                "metrics_bytes": (run_dir / "metrics.jsonl").stat().st_size, "seconds": seconds,
-            }, temporary)
+            torch.save(
+                {
+                    "epoch": epoch,
+                    "optimizer": optimizer.state_dict(),
+                    "average": average.state_dict(),
+                    "metrics_bytes": (run_dir / "metrics.jsonl").stat().st_size,
+                    "seconds": seconds,
+                },
+                temporary,
+            )
     epochs = list(range(1, config.epochs + 1))
     facts = _facts(learner, config, epochs, {"name": "gwa", "mu": config.mu, "sigma": config.sigma})
     save_checkpoint(run_dir / "gwa.safetensors", average.averaged(), facts)
-    done = {"epochs": config.epochs, "steps": total, "batches_seen": total * (2 if trainer == "meta" else 1),
-            "seconds": round(seconds, 2), "weights": learner.weights_id}
+    done = {
+        "epochs": config.epochs,
+        "steps": total,
+        "batches_seen": total * (2 if trainer == "meta" else 1),
+        "seconds": round(seconds, 2),
+        "weights": learner.weights_id,
+    }
     atomic_write(run_dir / "done.json", json.dumps(done, indent=1) + "\n")
     learner.eval()
     return run_dir
@@ -186,8 +210,15 @@ def _step(learner, batch, optimizer, config: Config, trainer: str) -> dict:
         return plain_step(learner, cross_entropy, batch, optimizer, config.max_grad_norm)
     support, query = batch
     result = meta_step(
-        learner, cross_entropy, support, query, optimizer, inner_lr=config.inner_lr, query_weight=config.query_weight,
-        first_order=config.first_order, max_grad_norm=config.max_grad_norm,
+        learner,
+        cross_entropy,
+        support,
+        query,
+        optimizer,
+        inner_lr=config.inner_lr,
+        query_weight=config.query_weight,
+        first_order=config.first_order,
+        max_grad_norm=config.max_grad_norm,
     )
     names = ("support_loss", "query_loss", "support_grad_norm", "query_grad_norm", "grad_inner_product")
     return {name: float(getattr(result, name)) for name in names}
@@ -201,8 +232,15 @@ class _Epoch:
             dataset.set_epoch(epoch)
         generator = torch.Generator().manual_seed(_epoch_seed(config.seed, epoch))
         self.steps, self.device = steps, device
-        self.loader = DataLoader(dataset, config.batch_size, shuffle=True, drop_last=True, generator=generator,
-                                 num_workers=num_workers, collate_fn=default_collate)
+        self.loader = DataLoader(
+            dataset,
+            config.batch_size,
+            shuffle=True,
+            drop_last=True,
+            generator=generator,
+            num_workers=num_workers,
+            collate_fn=default_collate,
+        )
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for _, (video, labels) in zip(range(self.steps), self.loader):
@@ -215,16 +253,28 @@ def _epoch_seed(seed: int, epoch: int) -> int:
 
 def _claim(run_dir: Path, learner: VideoLearner, dataset, config: Config) -> None:
     """Write config.json, or refuse a folder that another configuration, CLIP or class set has made."""
-    mine = {"config": config.training_fields(), "weights": learner.weights_id, "classes": list(dataset.class_names),
-            "clips": len(dataset)}
+    mine = {
+        "config": config.training_fields(),
+        "weights": learner.weights_id,
+        "classes": list(dataset.class_names),
+        "clips": len(dataset),
+    }
     path = run_dir / "config.json"
     if not path.is_file():
         atomic_write(path, json.dumps(mine, indent=1) + "\n")
         return
     theirs = json.loads(path.read_text(encoding="utf-8"))
-    changed = [f"{key}: {theirs.get(key)!r} -> {mine[key]!r}" for key in ("weights", "classes", "clips") if theirs.get(key) != mine[key]]
+    changed = [
+        f"{key}: {theirs.get(key)!r} -> {mine[key]!r}"
+        for key in ("weights", "classes", "clips")
+        if theirs.get(key) != mine[key]
+    ]
     before, after = theirs.get("config", {}), mine["config"]
-    changed += [f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+    changed += [
+        f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
+        for key in sorted({*before, *after})
+        if before.get(key) != after.get(key)
+    ]
     if changed:
         raise ValueError(f"run folder {run_dir} holds another run ({'; '.join(changed)}); choose another folder")
 
@@ -271,12 +321,18 @@ def method_weights(run_dir: str | os.PathLike, config: Config) -> dict[str, Tens
     if not (Path(run_dir) / "done.json").is_file():
         raise ValueError(f"run {run_dir} is not finished; train it first (10_train, or fit)")
     if METHODS[config.method].average == "gwa":
-        return average_trajectory(trajectory(run_dir, config.epochs), gaussian_weights(config.epochs, config.mu, config.sigma))
+        return average_trajectory(
+            trajectory(run_dir, config.epochs), gaussian_weights(config.epochs, config.mu, config.sigma)
+        )
     return load_checkpoint(checkpoint_path(run_dir, config.epochs))[0]
 
 
 def _facts(learner: VideoLearner, config: Config, epochs: list[int], averaged: dict | None) -> dict:
     return {
-        "averaged": averaged, "epochs": epochs, "training_hash": config.training_hash(), "weights": learner.weights_id,
-        "classes": learner.class_names, "config": {k: v for k, v in asdict(config).items() if k != "test_clips"},
+        "averaged": averaged,
+        "epochs": epochs,
+        "training_hash": config.training_hash(),
+        "weights": learner.weights_id,
+        "classes": learner.class_names,
+        "config": {k: v for k, v in asdict(config).items() if k != "test_clips"},
     }

@@ -24,10 +24,11 @@ from .train import trajectory
 
 RULES = ("gwa", "swa", "ema", "last")
 EMA_DECAY = 0.9  # an epoch's; the value in the first author's earlier public script
-CONTEXTS = ("in", "scene", "noise", "stripes")
 
 
-def epoch_shares(rule: str, num_epochs: int, *, mu: float = 0.0, sigma: float = 0.0, decay: float = EMA_DECAY) -> Tensor:
+def epoch_shares(
+    rule: str, num_epochs: int, *, mu: float = 0.0, sigma: float = 0.0, decay: float = EMA_DECAY
+) -> Tensor:
     """What each epoch counts in an average of the trajectory.
 
     Args:
@@ -82,11 +83,52 @@ def effective_epochs(shares: Sequence[float] | Tensor) -> float:
     return float(1 / (values**2).sum())
 
 
-def run_config(run_dir: str | os.PathLike) -> Config:
+def compare_rules(num_epochs: int, *, mu: float, sigma: float, decay: float = EMA_DECAY) -> list[dict]:
+    """The averaging rules side by side.
+
+    Args:
+        num_epochs: E.
+        mu, sigma: of GWA, in epochs.
+        decay: of EMA.
+
+    Returns:
+        a row a rule: ``rule``, ``effective_epochs``, and in percent the shares of the ``first``, the ``heaviest`` and the
+        ``last`` epoch; ``heaviest_epoch`` says which one it is.
+    """
+    rows = []
+    for rule in RULES:
+        shares = epoch_shares(rule, num_epochs, mu=mu, sigma=sigma, decay=decay)
+        rows.append({
+            "rule": rule, "effective_epochs": effective_epochs(shares), "first": 100 * shares[0].item(),
+            "heaviest": 100 * shares.max().item(), "last": 100 * shares[-1].item(),
+            "heaviest_epoch": int(shares.argmax()) + 1,
+        })  # fmt: skip
+    return rows
+
+
+def largest_difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+    """Largest absolute difference of an entry between two sets of equally named tensors."""
+    return max(float((one[name].double() - other[name].double()).abs().max()) for name in {*one, *other})
+
+
+def resolution(clips: int) -> float:
+    """What an accuracy over so many clips can tell apart, in points: half of its widest 95 % interval.
+
+    Args:
+        clips: independent test clips, >= 1.
+
+    Returns:
+        points; from the binomial spread at 50 %, so it leaves out what another training seed would change.
+    """
+    return 100 * 1.96 * (0.25 / clips) ** 0.5
+
+
+def run_config(run_dir: str | os.PathLike, **overrides) -> Config:
     """The configuration that a run folder was trained with.
 
     Args:
         run_dir: a finished run, as ``fit`` leaves it.
+        overrides: fields that do not change training: ``test_clips``, ``gwa_mu``, ``gwa_sigma``.
 
     Returns:
         its configuration; the method is ``open_mede`` for a meta run, ``finetune`` for a plain one.
@@ -97,14 +139,18 @@ def run_config(run_dir: str | os.PathLike) -> Config:
     run_dir = Path(run_dir)
     missing = [name for name in ("config.json", "done.json") if not (run_dir / name).is_file()]
     if missing:
-        raise ValueError(f"run_dir is {run_dir}: it lacks {', '.join(missing)}; allowed: the folder of a finished run")
+        raise ValueError(
+            f"run_dir is {run_dir}: it lacks {', '.join(missing)}; allowed: the folder of a finished run"
+        )
     values = dict(json.loads((run_dir / "config.json").read_text(encoding="utf-8")).get("config", {}))
     methods = {"meta": "open_mede", "plain": "finetune"}
     trainer = values.pop("trainer", None)
     unknown = sorted(values.keys() - {field.name for field in fields(Config)})
     if trainer not in methods or unknown:
-        raise ValueError(f"run_dir is {run_dir}: trainer {trainer!r}, unknown fields {unknown}; was it made by `fit`?")
-    return Config(method=methods[trainer], **values)
+        raise ValueError(
+            f"run_dir is {run_dir}: trainer {trainer!r}, unknown fields {unknown}; was it made by `fit`?"
+        )
+    return Config(**{**values, "method": methods[trainer], **overrides})
 
 
 def flatten(tensors: Mapping[str, Tensor]) -> Tensor:
@@ -153,45 +199,52 @@ def plane(checkpoints: Iterable[Mapping[str, Tensor]]) -> tuple[np.ndarray, floa
     coordinates = (left * scale)[:, :2].numpy()
     if coordinates.shape[1] < 2 or len(points) == 2:
         coordinates = np.stack([coordinates[:, 0], np.zeros(len(points))], axis=1)
-    signs = np.where(coordinates[-1] < coordinates[0], -1.0, 1.0)  # an SVD leaves signs open: run left to right, up
+    signs = np.where(
+        coordinates[-1] < coordinates[0], -1.0, 1.0
+    )  # an SVD leaves signs open: run left to right, up
     spread = float(scale.square().sum())
     return coordinates * signs, float(scale[:2].square().sum()) / spread if spread else 1.0
 
 
-def score_trajectory(run_dir: str | os.PathLike, *, count: int = 480, contexts: Sequence[str] = CONTEXTS,
-                     rules: Sequence[str] = ("gwa", "swa", "ema"), decay: float = EMA_DECAY) -> list[dict]:
+def score_trajectory(
+    run_dir: str | os.PathLike,
+    config: Config,
+    *,
+    rules: Sequence[str] = ("gwa", "swa", "ema"),
+    every_epoch: bool = True,
+) -> list[dict]:
     """Accuracy of every epoch of a run and of averages over it, on the synthetic world's source set.
 
     Args:
         run_dir: a finished run on the synthetic world.
-        count: test clips for each half and context.
-        contexts: backgrounds to test on.
-        rules: averages to test, see :func:`epoch_shares`; ``gwa`` with the run's own mu and sigma.
-        decay: of ``ema``.
+        config: its configuration, see :func:`run_config`; ``test_clips`` is for each half and background, ``gwa_mu``
+            and ``gwa_sigma`` are those of the average.
+        rules: averages to test, see :func:`epoch_shares`.
+        every_epoch: test the epochs too; epoch 0 is the learner before training: frozen CLIP.
 
     Returns:
-        records of :func:`evaluate_world`, without the per-clip bits, with ``rule`` (``epoch``, or one of ``rules``)
-        and, for epochs, ``epoch`` (0 is the learner before training: frozen CLIP).
+        records of ``evaluate_world``, without the per-clip bits, with ``rule`` (``epoch``, or one of ``rules``) and,
+        for epochs, ``epoch``.
 
     Raises:
-        ValueError: no finished run, or one on other data.
+        ValueError: a run on other data.
     """
-    config = run_config(run_dir)
     if config.data != "synthetic":
         raise ValueError(f"run_dir is {run_dir}, trained on {config.data}; allowed: a run on the synthetic world")
-    config = Config(**{**{f.name: getattr(config, f.name) for f in fields(Config)}, "test_clips": count})
     learner, records = learner_for(config), []
 
     def score(**facts):
-        for row in evaluate_world(learner, config, contexts=tuple(contexts), **facts):
+        for row in evaluate_world(learner, config, **facts):
             records.append({key: value for key, value in row.items() if key != "correct"})
 
-    score(rule="epoch", epoch=0)
-    for epoch, tensors in enumerate(progress(trajectory(run_dir, config.epochs), "scoring epochs", config.epochs), 1):
-        learner.load_trainable(tensors)
-        score(rule="epoch", epoch=epoch)
+    if every_epoch:
+        score(rule="epoch", epoch=0)
+        checkpoints = progress(trajectory(run_dir, config.epochs), "scoring epochs", config.epochs)
+        for epoch, tensors in enumerate(checkpoints, start=1):
+            learner.load_trainable(tensors)
+            score(rule="epoch", epoch=epoch)
     for rule in rules:
-        shares = epoch_shares(rule, config.epochs, mu=config.mu, sigma=config.sigma, decay=decay)
+        shares = epoch_shares(rule, config.epochs, mu=config.mu, sigma=config.sigma)
         learner.load_trainable(average_trajectory(trajectory(run_dir, config.epochs), shares))
         score(rule=rule)
     return records
@@ -218,7 +271,9 @@ def in_and_out(records: Sequence[Mapping], *, split: str = "base") -> tuple[list
             group["in" if row["context"] == "in" else "out"].append(row["value"])
     if not groups:
         raise ValueError(f"split is {split!r}; the records hold {sorted({row['split'] for row in records})}")
-    means = {key: {name: float(np.mean(values)) for name, values in group.items()} for key, group in groups.items()}
+    means = {
+        key: {name: float(np.mean(values)) for name, values in group.items()} for key, group in groups.items()
+    }
     epochs = sorted(epoch for rule, epoch in means if rule == "epoch")
     accuracy = {name: [means["epoch", epoch][name] for epoch in epochs] for name in ("in", "out")}
     return epochs, accuracy, {rule.upper(): mean for (rule, _), mean in means.items() if rule != "epoch"}

@@ -12,27 +12,58 @@ from collections.abc import Callable, Mapping
 import ipywidgets
 import numpy as np
 
-from .scenes import Scene, average_scene, world_scene
 from .data.render import SCENES, render
-from .data.synthetic import ACTORS, IN_CONTEXT_RHO, MOTIONS, SOURCE_ACTORS, World, action_text, draw_spec, swap_background
+from .data.synthetic import (
+    ACTORS,
+    IN_CONTEXT_RHO,
+    MOTIONS,
+    SOURCE_ACTORS,
+    World,
+    action_text,
+    draw_spec,
+    swap_background,
+)
 from .gwa import gaussian_weights, published_schedule
+from .probe import quadratic_pull
+from .scenes import Scene, average_scene, meta_scene, world_scene
+from .toy import ToyProblem, loss_surface, make_toy_problem, run_toy
 from .trajectory import EMA_DECAY, effective_epochs, epoch_shares
 
 PIXELS_PER_INCH = 108  # of the page
+STEP = {"start": (0.3, -1.2), "seed": 46}  # the single meta-step that is shown; its two batches disagree
+STEP_GRID = (np.linspace(-2.4, 3.0, 109), np.linspace(-1.9, 2.3, 85))  # of theta_1 and theta_2
 BACKGROUNDS = {"as the dial says": "in", "another scene": "scene", "noise": "noise", "stripes": "stripes"}
 
 
-def _slider(name: str, value: float, low: float, high: float, step: float, css: str, *, direct: bool = True,
-            readout_format: str = ".2f"):
+def _slider(
+    name: str,
+    value: float,
+    low: float,
+    high: float,
+    step: float,
+    css: str,
+    *,
+    direct: bool = True,
+    readout_format: str = ".2f",
+):
     slider = ipywidgets.FloatSlider(
-        value, min=low, max=high, step=step, description=name, continuous_update=direct, readout_format=readout_format,
-        style={"description_width": "9em"}, layout=ipywidgets.Layout(width="34em"),
+        value,
+        min=low,
+        max=high,
+        step=step,
+        description=name,
+        continuous_update=direct,
+        readout_format=readout_format,
+        style={"description_width": "9em"},
+        layout=ipywidgets.Layout(width="34em"),
     )
     slider.add_class(css)
     return slider
 
 
-def _explorer(scene: Scene, controls: Mapping[str, ipywidgets.Widget], values: Callable[..., tuple[dict, str]], css: str):
+def _explorer(
+    scene: Scene, controls: Mapping[str, ipywidgets.Widget], values: Callable[..., tuple[dict, str]], css: str
+):
     """Controls above a readout above a picture; ``values`` turns the controls' values into the scene's and the readout."""
     width, height = (round(inches * PIXELS_PER_INCH) for inches in scene.figure.get_size_inches())
     layout = ipywidgets.Layout(width=f"{width}px", height=f"{height}px", max_width="none", flex="0 0 auto")
@@ -46,7 +77,9 @@ def _explorer(scene: Scene, controls: Mapping[str, ipywidgets.Widget], values: C
     for control in controls.values():
         control.observe(draw, "value")
     draw()
-    box = ipywidgets.VBox([*controls.values(), readout, picture], layout=ipywidgets.Layout(overflow="visible"))
+    box = ipywidgets.VBox(
+        [*controls.values(), readout, picture], layout=ipywidgets.Layout(overflow="visible")
+    )
     for name in ("mede-explorer", css):
         box.add_class(name)
     picture.add_class("mede-picture")
@@ -54,8 +87,10 @@ def _explorer(scene: Scene, controls: Mapping[str, ipywidgets.Widget], values: C
     return box
 
 
-# ---------------------------------------------------------------------------------------------- weight averaging
-def gwa_scene(num_epochs: int, plane: tuple[np.ndarray, float] | None = None, decay: float = EMA_DECAY) -> Scene:
+# ------------------------------------------------------------------------------------ weight averaging
+def gwa_scene(
+    num_epochs: int, plane: tuple[np.ndarray, float] | None = None, decay: float = EMA_DECAY
+) -> Scene:
     """What :func:`gwa_explorer` shows; ``gwa_scene(22).still(mu=15, sigma=10)`` is its static twin.
 
     Args:
@@ -75,7 +110,9 @@ def gwa_scene(num_epochs: int, plane: tuple[np.ndarray, float] | None = None, de
     return average_scene(curves, gaussian, points, shown)
 
 
-def gwa_explorer(num_epochs: int, mu: float = 0.0, sigma: float = 0.0, *, plane: tuple[np.ndarray, float] | None = None):
+def gwa_explorer(
+    num_epochs: int, mu: float = 0.0, sigma: float = 0.0, *, plane: tuple[np.ndarray, float] | None = None
+):
     """Weights of GWA under sliders for mu and sigma, beside SWA and EMA.
 
     Args:
@@ -110,7 +147,79 @@ def gwa_explorer(num_epochs: int, mu: float = 0.0, sigma: float = 0.0, *, plane:
     return _explorer(gwa_scene(num_epochs, plane), controls, values, "mede-gwa")
 
 
-# ---------------------------------------------------------------------------------------------- the world's dial
+# ------------------------------------------------------------------------------------ the meta-step
+def meta_step_scene(problem: ToyProblem) -> Scene:
+    """What :func:`meta_step_explorer` shows; ``scene.still(**meta_step_values(problem, ...))`` is its static twin.
+
+    Args:
+        problem: on two parameters.
+
+    Returns:
+        a scene with the values of :func:`meta_step_values`.
+    """
+    first = run_toy(problem, steps=1, **STEP)
+    step = [loss_surface(problem, *STEP_GRID, int(batch[0])) for batch in (first.support, first.query)]
+    paths = {
+        "plain training (δ = 0)": run_toy(problem, inner_lr=0.0, query_weight=0.0).theta,
+        "joint training (α = 0)": run_toy(problem, inner_lr=0.0).theta,
+    }
+    return meta_scene(*STEP_GRID, *step, loss_surface(problem, *STEP_GRID), paths, scale=0.12)
+
+
+def meta_step_values(
+    problem: ToyProblem, inner_lr: float, query_weight: float = 1.0, first_order: bool = True
+) -> dict:
+    """One training on the toy problem as the scene's values.
+
+    Args:
+        problem: on two parameters.
+        inner_lr: alpha.
+        query_weight: delta.
+        first_order: as in ``meta_gradients``.
+
+    Returns:
+        {name: array} of the first step, and the whole path.
+    """
+    settings = {"inner_lr": inner_lr, "query_weight": query_weight, "first_order": first_order}
+    one, run = run_toy(problem, steps=1, **STEP, **settings), run_toy(problem, **settings)
+    return {
+        "theta": one.theta[0], "fast": one.theta_fast[0], "support_grad": one.support_grad[0],
+        "query_grad": one.query_grad[0], "merged": one.merged_grad[0], "query_weight": query_weight, "path": run.theta,
+    }  # fmt: skip
+
+
+def meta_step_explorer(problem: ToyProblem | None = None, inner_lr: float = 0.2, query_weight: float = 1.0):
+    """The meta-step on two parameters under sliders for alpha and delta.
+
+    Args:
+        problem: default: ``make_toy_problem()``.
+        inner_lr, query_weight: where the sliders start.
+
+    Returns:
+        a widget.
+    """
+    problem = make_toy_problem() if problem is None else problem
+
+    def values(inner_lr: float, query_weight: float, first_order: bool) -> tuple[dict, str]:
+        drawn = meta_step_values(problem, inner_lr, query_weight, first_order)
+        static, motion = (quadratic_pull(h, inner_lr, query_weight, first_order) for h in problem.curvature)
+        a, b = drawn["support_grad"], drawn["query_grad"]
+        text = (
+            f"average pull along θ₁ (static): <b>{static:.2f}</b>, along θ₂ (motion): <b>{motion:.2f}</b>, ratio "
+            f"{static / motion:.2f} &nbsp;·&nbsp; this step: g<sub>S</sub>·g<sub>Q</sub> = {a @ b:.2f}"
+        )
+        return drawn, text
+
+    controls = {
+        "inner_lr": _slider("inner step α", inner_lr, 0.0, 0.6, 0.05, "mede-alpha"),
+        "query_weight": _slider("query weight δ", query_weight, 0.0, 2.0, 0.1, "mede-delta"),
+        "first_order": ipywidgets.ToggleButtons(options={"first order (the paper)": True, "second order (exact)": False},
+                                                description="gradient", style={"description_width": "9em", "button_width": "13em"}),
+    }  # fmt: skip
+    return _explorer(meta_step_scene(problem), controls, values, "mede-meta")
+
+
+# ------------------------------------------------------------------------------------ the world's dial
 def rho_explorer(world: World | None = None, *, clips: int = 10, num_frames: int = 8, size: int = 32):
     """Clips of a reversal pair under the dial for static bias, with a choice of background.
 
@@ -130,20 +239,28 @@ def rho_explorer(world: World | None = None, *, clips: int = 10, num_frames: int
 
     def values(rho: float, background: str, pair: int, actor: int) -> tuple[dict, str]:
         actions = [(actor, 2 * pair), (actor, 2 * pair + 1)]
-        spec, labels = draw_spec(world, actions, 2 * clips, rho, np.random.default_rng([world.seed, pair, actor]))
+        spec, labels = draw_spec(
+            world, actions, 2 * clips, rho, np.random.default_rng([world.seed, pair, actor])
+        )
         at_home = spec.scene == world.home[spec.motion]
         if background != "in":
-            spec = swap_background(world, spec, background, np.random.default_rng([world.seed, pair, actor, 1]))
+            spec = swap_background(
+                world, spec, background, np.random.default_rng([world.seed, pair, actor, 1])
+            )
             at_home = np.zeros(len(spec), bool)
         rows = [np.flatnonzero(labels == motion) for motion in (0, 1)]
         middle = np.full(2 * clips, num_frames // 2)
-        stills = render(spec, num_frames=num_frames, size=size, still=middle)[0][:, 0].permute(0, 2, 3, 1).numpy()
+        stills = (
+            render(spec, num_frames=num_frames, size=size, still=middle)[0][:, 0].permute(0, 2, 3, 1).numpy()
+        )
         strips = render(spec[np.array([row[0] for row in rows])], num_frames=num_frames, size=size)[0]
         titles = []
         for (_, motion), row in zip(actions, rows, strict=True):
             titles.append(f"{action_text(actor, motion)}: one clip, frame by frame")
             home = SCENES[world.home[motion]]
-            titles.append(f"one frame each of {clips} clips; home scene: {home}, shown by {at_home[row].sum()} (framed)")
+            titles.append(
+                f"one frame each of {clips} clips; home scene: {home}, shown by {at_home[row].sum()} (framed)"
+            )
         drawn = {
             "strips": strips.permute(0, 1, 3, 4, 2).numpy(), "stills": [stills[row] for row in rows],
             "home": [at_home[row] for row in rows], "titles": titles,
@@ -158,6 +275,8 @@ def rho_explorer(world: World | None = None, *, clips: int = 10, num_frames: int
         "rho": _slider("scene-action ρ", IN_CONTEXT_RHO, chance, 1.0, 0.05, "mede-rho", direct=False),
         "background": ipywidgets.Dropdown(options=BACKGROUNDS, description="background", **wide),
         "pair": ipywidgets.Dropdown(options=pairs, description="motions", **wide),
-        "actor": ipywidgets.Dropdown(options={ACTORS[a]: a for a in range(SOURCE_ACTORS)}, description="actor", **wide),
+        "actor": ipywidgets.Dropdown(
+            options={ACTORS[a]: a for a in range(SOURCE_ACTORS)}, description="actor", **wide
+        ),
     }
     return _explorer(world_scene(num_frames, clips, size), controls, values, "mede-world")

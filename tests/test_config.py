@@ -29,7 +29,9 @@ def test_unknown_fields_and_profiles_are_refused():
 
 
 def test_methods_that_differ_in_averaging_share_a_training_run():
-    names = {load_config(method=m, gwa_mu=mu).run_name() for m in ("open_mede", "open_mede_no_gwa") for mu in (0.0, 3.0)}
+    names = {
+        load_config(method=m, gwa_mu=mu).run_name() for m in ("open_mede", "open_mede_no_gwa") for mu in (0.0, 3.0)
+    }
     assert len(names) == 1
     assert load_config(method="finetune").run_name() not in names
 
@@ -39,14 +41,16 @@ def test_the_inner_step_is_no_part_of_a_plain_run():
     assert load_config(inner_lr=1.0).run_name() != load_config().run_name()
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"rho": 0.5}, {"weights": "x"}, {"epochs": 9}, {"random_weights": True}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"rho": 0.5}, {"weights": "x"}, {"epochs": 9}, {"random_weights": True}]
+)
 def test_what_changes_training_changes_the_hash(change):
     assert load_config(**change).training_hash() != load_config().training_hash()
 
 
 def test_gwa_defaults_to_the_published_ratio_of_the_epochs():
     config = load_config(epochs=22)
-    assert (config.mu, config.sigma) == pytest.approx((15.0, 10.0))
+    assert (config.mu, config.sigma) == pytest.approx((0.68 * 22, 0.45 * 22))
     assert load_config(gwa_mu=3.0, gwa_sigma=1.5).mu == 3.0
 
 

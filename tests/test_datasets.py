@@ -109,7 +109,8 @@ def test_labels_may_be_indices_into_given_classes(tmp_path):
 
 def test_all_problems_are_reported_together(tmp_path):
     (tmp_path / "a.mp4").touch()
-    text = "a.mp4,arm_wrestling\ngone.mp4,archery\na,b,c\n,archery\na.mp4,7\na.mp4,flying\na.mp4,archery\na.mp4,arm wrestling\n"
+    text = "a.mp4,arm_wrestling\ngone.mp4,archery\na,b,c\n,archery\na.mp4,7\na.mp4,flying\n"
+    text += "a.mp4,archery\na.mp4,arm wrestling\n"
     (tmp_path / "l.csv").write_text(text)
     with pytest.raises(ManifestError) as caught:
         read_manifest(tmp_path / "l.csv", class_names=["archery", "arm wrestling"])
@@ -267,12 +268,12 @@ def test_all_frames_of_a_training_clip_are_cut_and_flipped_alike(tmp_path):
     (tmp_path / "l.csv").write_text("still.mp4,run\n")
     dataset = VideoDataset(read_manifest(tmp_path / "l.csv"), 4, 32, train=True)
     pictures = set()
-    for epoch in range(20):
+    for epoch in range(12):
         dataset.set_epoch(epoch)
         video = dataset[0][0]
         assert torch.equal(video, video[:1].expand_as(video))
         pictures.add(video[0].numpy().tobytes())
-    assert len(pictures) > 15
+    assert len(pictures) > 9
 
 
 @pytest.mark.parametrize(
@@ -292,18 +293,16 @@ def test_nothing_is_flipped_where_a_class_name_holds_left_or_right(tmp_path, nam
     dataset = VideoDataset(read_manifest(tmp_path / "l.csv", class_names=names), 1, 64, train=True)
     frame = torch.from_numpy(decoded(tmp_path / "still.mp4")).permute(0, 3, 1, 2).float()
     upright = []
-    for epoch in range(30):
+    for epoch in range(12):
         dataset.set_epoch(epoch)
         video = dataset[0][0].float()
-        # the dark corner block lies left in the file; which half is darker tells whether the clip was flipped
-        distance = [nearest(frame, video), nearest(frame, video.flip(-1))]
-        upright.append(distance[0] < distance[1])
+        upright.append(nearest(frame, video) < nearest(frame, video.flip(-1)))
     assert all(upright) != flips
 
 
 def nearest(frame, crop):
-    """Smallest mean difference between a 64-pixel crop and any 64-pixel window of the frame at its own scale."""
-    windows = frame.unfold(3, 64, 1)[0, :, :, :, :].permute(2, 0, 1, 3)  # [33, 3, 64, 64]
+    """Smallest mean difference between a 64-pixel crop and any 64-pixel window of the frame, unscaled."""
+    windows = frame[0].unfold(2, 64, 1).permute(2, 0, 1, 3)  # [33, 3, 64, 64]
     return (windows - crop[0]).abs().mean((1, 2, 3)).min().item()
 
 

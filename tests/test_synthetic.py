@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from mede_core.data.synthetic import (
-    CONTEXTS, MOTIONS, SETS, SOURCE_ACTORS, World, draw_spec, home_scenes, make_set, swap_background,
+    CONTEXTS,
+    MOTIONS,
+    SETS,
+    SOURCE_ACTORS,
+    World,
+    draw_spec,
+    home_scenes,
+    make_set,
+    swap_background,
 )  # fmt: skip
 
 
@@ -94,7 +102,11 @@ def test_masks_are_the_actors_pixels(world):
 
 
 def test_the_same_arguments_give_the_same_bits_and_another_seed_other_ones(world):
-    first, again, other = make_set(world, count=72), make_set(World(5), count=72), make_set(World(6), count=72)
+    first, again, other = (
+        make_set(world, count=72),
+        make_set(World(5), count=72),
+        make_set(World(6), count=72),
+    )
     assert torch.equal(first.videos, again.videos)
     assert not torch.equal(first.videos, other.videos)
     assert not torch.equal(first.videos, make_set(world, count=72, split=2).videos)
@@ -148,7 +160,10 @@ def test_rendering_is_faster_than_500_clips_a_second(world):
         (lambda w: make_set(w, context="blue"), "context is 'blue'"),
         (lambda w: make_set(w, rho=1.2), "rho is 1.2; allowed: 0 to 1"),
         (lambda w: make_set(w, count=3), "3 clips for 36 classes"),
-        (lambda w: swap_background(w, make_set(w, count=36).spec, "in", np.random.default_rng(0)), "context is 'in'"),
+        (
+            lambda w: swap_background(w, make_set(w, count=36).spec, "in", np.random.default_rng(0)),
+            "context is 'in'",
+        ),
     ],
 )
 def test_bad_arguments_are_named(world, call, message):

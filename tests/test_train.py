@@ -16,7 +16,16 @@ from mede_core.data.synthetic import World, make_set
 from mede_core.experiment import trained_learner
 from mede_core.gwa import average_trajectory, gaussian_weights
 from mede_core.learner import build_learner, load_checkpoint
-from mede_core.train import build_optimizer, checkpoint_path, cross_entropy, fit, learning_rate, method_weights, plain_step, trajectory
+from mede_core.train import (
+    build_optimizer,
+    checkpoint_path,
+    cross_entropy,
+    fit,
+    learning_rate,
+    method_weights,
+    plain_step,
+    trajectory,
+)
 
 TINY = {"epochs": 3, "warmup_epochs": 1, "train_clips": 96, "batch_size": 16}
 
@@ -87,7 +96,9 @@ def test_a_finished_run_is_loaded_not_trained_again(meta_run):
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(meta_run, tmp_path):
     assert same_bits(meta_run, run(load_config(**TINY), tmp_path))
     other = run(load_config(**TINY, seed=1), tmp_path)
-    assert not torch.equal(*(next(trajectory(r, 1))["visual.transformer.resblocks.0.adapter.up.weight"] for r in (meta_run, other)))
+    assert not torch.equal(
+        *(next(trajectory(r, 1))["visual.transformer.resblocks.0.adapter.up.weight"] for r in (meta_run, other))
+    )
 
 
 SCRIPT = """

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import collections
 import gzip
+import itertools
 import json
 import logging
 from dataclasses import replace
@@ -37,7 +38,12 @@ MODEL_CFG = {
     "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 96, "layers": 4, "head_width": 24},
     "text_cfg": {"context_length": 16, "vocab_size": 0, "width": 64, "heads": 4, "layers": 2},
 }
-PREPROCESS_CFG = {"size": [32, 32], "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bicubic"}
+PREPROCESS_CFG = {
+    "size": [32, 32],
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.25, 0.25, 0.25],
+    "interpolation": "bicubic",
+}
 
 
 def captions_vocabulary() -> list[str]:
@@ -58,7 +64,7 @@ def byte_pair_merges(words: list[str]) -> list[tuple[str, str]]:
     symbols = {word: [*word[:-1], word[-1] + "</w>"] for word in words}
     merges = []
     while True:
-        counts = collections.Counter(pair for parts in symbols.values() for pair in zip(parts, parts[1:]))
+        counts = collections.Counter(pair for parts in symbols.values() for pair in itertools.pairwise(parts))
         if not counts:
             return merges
         best = min(counts, key=lambda pair: (-counts[pair], pair))
@@ -88,8 +94,12 @@ def draw_stills(world: World, count: int, rng: np.random.Generator) -> tuple[Ten
     textured = rng.random(count) < TEXTURED
     look = spec.look.copy()
     look[:, 4] = np.where(rng.random(count) < 0.3, rng.integers(1, 3, count), 0)
-    spec = replace(spec, scene=np.where(textured, rng.choice(TEXTURES, count), spec.scene), look=look,
-                   speed=np.full(count, 1.0))
+    spec = replace(
+        spec,
+        scene=np.where(textured, rng.choice(TEXTURES, count), spec.scene),
+        look=look,
+        speed=np.full(count, 1.0),
+    )
     videos, _ = render(spec, num_frames=8, size=MODEL_CFG["vision_cfg"]["image_size"], still=rng.integers(0, 8, count))
     images = videos[:, 0]
     captions = []
@@ -121,8 +131,15 @@ def clip_loss(image_features: Tensor, text_features: Tensor, scale: Tensor, capt
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def pretrain(out: str | Path, *, steps: int = 1500, batch: int = 256, lr: float = 2e-3, seed: int = 0,
-             home_seed: int = HOME_SEED) -> dict:
+def pretrain(
+    out: str | Path,
+    *,
+    steps: int = 1500,
+    batch: int = 256,
+    lr: float = 2e-3,
+    seed: int = 0,
+    home_seed: int = HOME_SEED,
+) -> dict:
     """Train the small CLIP and write a folder that ``build_learner(weights=FOLDER)`` loads.
 
     Args:
@@ -143,7 +160,10 @@ def pretrain(out: str | Path, *, steps: int = 1500, batch: int = 256, lr: float 
     atomic_write(out / "bpe.txt.gz", gzip.compress("\n".join(lines).encode(), mtime=0))
     cfg = json.loads(json.dumps(MODEL_CFG))
     cfg["text_cfg"]["vocab_size"] = 512 + len(merges) + 2  # bytes, bytes at a word's end, merges, start and end
-    atomic_write(out / "open_clip_config.json", json.dumps({"model_cfg": cfg, "preprocess_cfg": PREPROCESS_CFG}, indent=1))
+    atomic_write(
+        out / "open_clip_config.json",
+        json.dumps({"model_cfg": cfg, "preprocess_cfg": PREPROCESS_CFG}, indent=1),
+    )
     tokenizer = open_clip.SimpleTokenizer(str(out / "bpe.txt.gz"), context_length=cfg["text_cfg"]["context_length"])
 
     torch.manual_seed(seed)
@@ -152,12 +172,17 @@ def pretrain(out: str | Path, *, steps: int = 1500, batch: int = 256, lr: float 
     clip = open_clip.CLIP(**cfg).train()
     decay = [p for p in clip.parameters() if p.ndim > 1]
     others = [p for p in clip.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}], lr=lr,
-                                  betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}],
+        lr=lr,
+        betas=(0.9, 0.98),
+    )
     schedule = torch.optim.lr_scheduler.SequentialLR(
         optimizer,
-        [torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=100),
-         torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps - 100)],
+        [
+            torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=100),
+            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps - 100),
+        ],
         milestones=[100],
     )
     mean, std = (torch.tensor(PREPROCESS_CFG[key]).view(3, 1, 1) for key in ("mean", "std"))
@@ -178,8 +203,15 @@ def pretrain(out: str | Path, *, steps: int = 1500, batch: int = 256, lr: float 
     with atomic_path(out / "open_clip_model.safetensors") as temporary:
         save_file({name: tensor.contiguous() for name, tensor in clip.state_dict().items()}, temporary)
     facts = {
-        "steps": steps, "batch": batch, "lr": lr, "seed": seed, "home_seed": home_seed, "caption_rho": CAPTION_RHO,
-        "textured": TEXTURED, "final_loss": float(np.mean(losses[-50:])), "logit_scale": clip.logit_scale.exp().item(),
+        "steps": steps,
+        "batch": batch,
+        "lr": lr,
+        "seed": seed,
+        "home_seed": home_seed,
+        "caption_rho": CAPTION_RHO,
+        "textured": TEXTURED,
+        "final_loss": float(np.mean(losses[-50:])),
+        "logit_scale": clip.logit_scale.exp().item(),
         "parameters": sum(p.numel() for p in clip.parameters()),
     }
     atomic_write(out / "training.json", json.dumps(facts, indent=1) + "\n")
@@ -198,8 +230,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     set_threads()
-    log.info("%s", pretrain(args.out, steps=args.steps, batch=args.batch, lr=args.lr, seed=args.seed,
-                            home_seed=args.home_seed))
+    log.info(
+        "%s",
+        pretrain(args.out, steps=args.steps, batch=args.batch, lr=args.lr, seed=args.seed, home_seed=args.home_seed),
+    )
 
 
 if __name__ == "__main__":

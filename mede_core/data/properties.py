@@ -91,7 +91,10 @@ def measure(learners: Mapping[str, VideoLearner], world: World, *, count: int = 
     differences, hits = [], []
     for context in ("noise", "stripes"):
         clips = make_set(world, half="all", context=context, count=count)
-        forward, backward = evaluate(learners["frozen"], clips), evaluate(learners["frozen"], clips.reversed())
+        forward, backward = (
+            evaluate(learners["frozen"], clips),
+            evaluate(learners["frozen"], clips.reversed()),
+        )
         differences.append(np.abs(forward.logits - backward.logits).max())
         hits += [forward.top1, backward.top1]
     figures["reversal/logits"] = float(max(differences))
@@ -114,29 +117,53 @@ def properties(figures: Mapping[str, float]) -> list[Property]:
 
     inside, outside = mean("frozen", ("in",)), mean("frozen")
     rows = [
-        Property("frozen CLIP: largest change of a logit when clips are reversed", figures["reversal/logits"], 0, 1e-3),
+        Property(
+            "frozen CLIP: largest change of a logit when clips are reversed",
+            figures["reversal/logits"],
+            0,
+            1e-3,
+        ),
         # The lower end keeps the bound from being met by a model that sees nothing.
         Property("frozen CLIP: accuracy over clips and their reversals", figures["reversal/top1"], 25, BOUND),
         Property("frozen CLIP: in-context accuracy", inside, 55, 97),
         Property("frozen CLIP: static gap (in-context minus out-of-context)", inside - outside, 20, 100),
-        Property("frozen CLIP: distance of out-of-context accuracy from the order-blind bound", BOUND - outside, -5, 15),
+        Property(
+            "frozen CLIP: distance of out-of-context accuracy from the order-blind bound",
+            BOUND - outside,
+            -5,
+            15,
+        ),
     ]
     for half, least in (("base", 75), ("novel", 60)):
-        rows.append(Property(f"trained at chance: {half} accuracy on swapped scenes", mean("oracle", ("scene",), (half,)), least, 100))
+        rows.append(
+            Property(
+                f"trained at chance: {half} accuracy on swapped scenes",
+                mean("oracle", ("scene",), (half,)),
+                least,
+                100,
+            )
+        )
     for context in ("noise", "stripes"):
         gain = mean("oracle", (context,)) - mean("frozen", (context,))
         rows.append(Property(f"trained at chance: gain over frozen CLIP on {context}", gain, 10, 100))
     oracle, middle, shortcut = (mean(name, ("scene",)) for name in ("oracle", "finetune", "shortcut"))
     rows += [
         Property("the shortcut tempts: loss on swapped scenes when trained at rho 0.95", oracle - shortcut, 10, 100),
-        Property("not hopeless: trained at rho 0.8 minus trained at rho 0.95", middle - shortcut, 1, 100),
-        Property("not free: trained at chance minus trained at rho 0.8", oracle - middle, 1, 100),
+        Property("not hopeless: trained at rho 0.8 minus trained at rho 0.95", middle - shortcut, 5, 100),
+        Property("not free: trained at chance minus trained at rho 0.8", oracle - middle, 5, 100),
     ]
     return rows
 
 
-def train_learners(world_seed: int, runs_dir: str | Path, *, weights: str = "shipped", epochs: int = 4,
-                   base: Config | None = None, null: bool = False) -> dict[str, VideoLearner]:
+def train_learners(
+    world_seed: int,
+    runs_dir: str | Path,
+    *,
+    weights: str = "shipped",
+    epochs: int = 4,
+    base: Config | None = None,
+    null: bool = False,
+) -> dict[str, VideoLearner]:
     """Fine-tune the learners of ``LEARNERS`` (or load them if their runs are finished).
 
     Args:
@@ -184,9 +211,23 @@ def main(argv: list[str] | None = None) -> None:
         figures = measure(learners, World(seed), count=args.count)
         rows = properties(figures)
         for row in rows:
-            log.info("seed %d  %s  %8.3f in [%g, %g]  %s", seed, "ok  " if row.holds else "FAIL", row.value, row.low, row.high, row.name)
-        entry = {"seed": seed, "note": args.note, "weights": learners["frozen"].weights_id, "count": args.count,
-                 "all_hold": all(row.holds for row in rows), "figures": {k: round(v, 7) for k, v in figures.items()}}
+            log.info(
+                "seed %d  %s  %8.3f in [%g, %g]  %s",
+                seed,
+                "ok  " if row.holds else "FAIL",
+                row.value,
+                row.low,
+                row.high,
+                row.name,
+            )
+        entry = {
+            "seed": seed,
+            "note": args.note,
+            "weights": learners["frozen"].weights_id,
+            "count": args.count,
+            "all_hold": all(row.holds for row in rows),
+            "figures": {k: round(v, 7) for k, v in figures.items()},
+        }
         with open(args.out, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(entry) + "\n")
 

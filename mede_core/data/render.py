@@ -15,25 +15,51 @@ from torch import Tensor
 
 # Each actor: its color's name and its shape's; colors are saturated, scenes are muted, so a small CLIP can name both.
 SHAPES = (
-    ("red", "star"), ("blue", "ball"), ("yellow", "box"), ("green", "ring"), ("purple", "cross"), ("white", "triangle"),
-    ("orange", "moon"), ("cyan", "heart"),
+    ("red", "star"),
+    ("blue", "ball"),
+    ("yellow", "box"),
+    ("green", "ring"),
+    ("purple", "cross"),
+    ("white", "triangle"),
+    ("orange", "moon"),
+    ("cyan", "heart"),
 )
-COLORS = torch.tensor([
-    [0.90, 0.12, 0.12], [0.15, 0.25, 0.95], [0.98, 0.90, 0.10], [0.10, 0.85, 0.20], [0.62, 0.12, 0.80],
-    [0.97, 0.97, 0.97], [1.00, 0.55, 0.05], [0.10, 0.90, 0.92],
-])
+COLORS = torch.tensor(
+    [
+        [0.90, 0.12, 0.12],
+        [0.15, 0.25, 0.95],
+        [0.98, 0.90, 0.10],
+        [0.10, 0.85, 0.20],
+        [0.62, 0.12, 0.80],
+        [0.97, 0.97, 0.97],
+        [1.00, 0.55, 0.05],
+        [0.10, 0.90, 0.92],
+    ]
+)
 PAIRS = (
-    ("rising", "falling"), ("moving left", "moving right"), ("orbiting clockwise", "orbiting counterclockwise"),
-    ("growing", "shrinking"), ("appearing", "vanishing"), ("arriving", "leaving"),
+    ("rising", "falling"),
+    ("moving left", "moving right"),
+    ("orbiting clockwise", "orbiting counterclockwise"),
+    ("growing", "shrinking"),
+    ("appearing", "vanishing"),
+    ("arriving", "leaving"),
 )
 SCENES = ("desert", "forest", "sea", "city")
-NOISE, STRIPES, BLOBS, CHECKER, PLAIN = -1, -2, -3, -4, -5  # backgrounds without a name; the last three: pretraining
-PALETTE = torch.tensor([  # [scene, light/dark, rgb]
-    [[0.80, 0.68, 0.48], [0.62, 0.48, 0.32]],
-    [[0.36, 0.48, 0.30], [0.16, 0.28, 0.18]],
-    [[0.50, 0.66, 0.76], [0.26, 0.42, 0.56]],
-    [[0.62, 0.60, 0.62], [0.36, 0.35, 0.40]],
-])
+NOISE, STRIPES, BLOBS, CHECKER, PLAIN = (
+    -1,
+    -2,
+    -3,
+    -4,
+    -5,
+)  # backgrounds without a name; the last three: pretraining
+PALETTE = torch.tensor(
+    [  # [scene, light/dark, rgb]
+        [[0.80, 0.68, 0.48], [0.62, 0.48, 0.32]],
+        [[0.36, 0.48, 0.30], [0.16, 0.28, 0.18]],
+        [[0.50, 0.66, 0.76], [0.26, 0.42, 0.56]],
+        [[0.62, 0.60, 0.62], [0.36, 0.35, 0.40]],
+    ]
+)
 CHUNK = 256  # clips rendered at once: small enough for the cache of a laptop
 
 

@@ -136,8 +136,14 @@ def action_text(actor: int, motion: int) -> str:
     return f"a {ACTORS[actor]} {MOTIONS[motion]}"
 
 
-def draw_spec(world: World, actions: Sequence[tuple[int, int]], count: int, rho: float, rng: np.random.Generator,
-              style: str = "source") -> tuple[ClipSpec, np.ndarray]:
+def draw_spec(
+    world: World,
+    actions: Sequence[tuple[int, int]],
+    count: int,
+    rho: float,
+    rng: np.random.Generator,
+    style: str = "source",
+) -> tuple[ClipSpec, np.ndarray]:
     """Draw what ``count`` clips show, the classes in equal numbers and the share of home scenes exact.
 
     Args:
@@ -168,8 +174,13 @@ def draw_spec(world: World, actions: Sequence[tuple[int, int]], count: int, rho:
     background = rng.random((count, 12))
     background[:, 11] = {"transfer_a": 1.0, "transfer_b": 2.0}.get(style, 0.0)  # palette of the set
     spec = ClipSpec(
-        actor=actor, motion=motion, scene=np.where(at_home, home, other), geometry=rng.random((count, 8)),
-        look=look, background=background, texture_seed=rng.integers(0, 2**31, count),
+        actor=actor,
+        motion=motion,
+        scene=np.where(at_home, home, other),
+        geometry=rng.random((count, 8)),
+        look=look,
+        background=background,
+        texture_seed=rng.integers(0, 2**31, count),
         speed=np.full(count, {"transfer_a": 0.85, "transfer_b": 1.1}.get(style, 1.0)),
     )
     shuffle = rng.permutation(count)
@@ -232,13 +243,28 @@ class ClipSet(Dataset):
         if missing:
             raise ValueError(f"reversed classes are not in this set: {missing[:3]}")
         labels = torch.tensor([actions[text] for text in texts])
-        return ClipSet(self.videos.flip(1), self.masks.flip(1), labels, self.class_names,
-                       replace(self.spec, motion=self.spec.motion ^ 1))
+        return ClipSet(
+            self.videos.flip(1),
+            self.masks.flip(1),
+            labels,
+            self.class_names,
+            replace(self.spec, motion=self.spec.motion ^ 1),
+        )
 
 
-def make_set(world: World, name: str = "source", *, half: str = "base", context: str = "in", train: bool = False,
-             rho: float = IN_CONTEXT_RHO, count: int = 2500, split: int = 1, num_frames: int = 8,
-             size: int = 32) -> ClipSet:
+def make_set(
+    world: World,
+    name: str = "source",
+    *,
+    half: str = "base",
+    context: str = "in",
+    train: bool = False,
+    rho: float = IN_CONTEXT_RHO,
+    count: int = 2500,
+    split: int = 1,
+    num_frames: int = 8,
+    size: int = 32,
+) -> ClipSet:
     """Render one set of clips.
 
     Args:

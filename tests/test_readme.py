@@ -1,0 +1,24 @@
+"""The README's example runs as printed, and its links lead somewhere."""
+
+import re
+
+from mede_core.runs import repo_root
+
+TEXT = (repo_root() / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_example_runs_and_stays_ten_lines_or_so():
+    code = re.search(r"```python\n(.*?)```", TEXT, re.S).group(1)
+    assert len(code.strip().splitlines()) <= 14
+    scope = {}
+    exec(compile(code, "README.md", "exec"), scope)
+    before = scope["torch"].nn.Linear(8, 3)
+    scope["average"].copy_to(before)
+    assert all(scope["torch"].equal(a, b) for a, b in zip(before.parameters(), scope["model"].parameters()))
+    assert scope["average"].epochs == [1, 2, 3, 4, 5, 6]
+
+
+def test_every_local_link_and_picture_exists():
+    targets = re.findall(r"\]\((?!http)([^)#]+)\)", TEXT) + re.findall(r'(?:src|srcset)="([^"]+)"', TEXT)
+    missing = [target for target in targets if not (repo_root() / target).exists()]
+    assert len(targets) > 10 and not missing
