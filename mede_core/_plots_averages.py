@@ -7,7 +7,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from ._style import CONTEXT_STYLE, PAGE_WIDTH, Look, Picture, current_theme, finite, label_right, styled
+from ._style import (
+    CONTEXT_STYLE,
+    PAGE_WIDTH,
+    Look,
+    Picture,
+    backing,
+    current_theme,
+    finite,
+    label_right,
+    styled,
+)
 
 AVERAGE_STYLE = {
     "GWA": Look("GWA", "#bd2a10", "P", "solid", ""),
@@ -85,7 +95,7 @@ def weight_curves(
         inside = min(max(mu, axes.get_xlim()[0]), axes.get_xlim()[1])
         side, shift = ("left", 4) if inside < 0.75 * len(epochs) else ("right", -4)
         axes.annotate(text, (inside, 1.0), (shift, -3), xycoords=("data", "axes fraction"),
-                      textcoords="offset points", va="top", ha=side, fontsize=8)  # fmt: skip
+                      textcoords="offset points", va="top", ha=side, fontsize=8, bbox=backing())  # fmt: skip
     labels = []
     for name, array in arrays.items():
         look = average_look(name, list(arrays))

@@ -12,10 +12,10 @@ from ._style import (
     CONTEXT_STYLE,
     PAGE_WIDTH,
     Picture,
+    backing,
     check_frame,
     current_theme,
     errors,
-    halo,
     label_right,
     look_at,
     look_of,
@@ -58,7 +58,7 @@ def bar_in_out(
     methods, theme = methods_in(frame), current_theme()
     figure = Picture(width, 3.3)
     axes = figure.subplots()
-    bar = 0.82 / len(methods)
+    bar = min(0.82 / len(methods), 0.25)
     for index, method in enumerate(methods):
         look, part = look_of(method), frame[frame["method"] == method].set_index("context")
         at = [contexts.index(context) + (index - (len(methods) - 1) / 2) * bar for context in part.index]
@@ -71,8 +71,8 @@ def bar_in_out(
             tops = tops + ends[1]
         for rectangle, top, value in zip(bars, tops, part["value"], strict=True):
             x = rectangle.get_x() + rectangle.get_width() / 2
-            axes.annotate(f"{value:.0f}", (x, top), (0, 1.5), textcoords="offset points", ha="center",
-                          fontsize=7, path_effects=halo(), zorder=5)  # fmt: skip
+            axes.annotate(f"{value:.0f}", (x, top), (0, 3), textcoords="offset points", ha="center",
+                          fontsize=7, bbox=backing(), zorder=5)  # fmt: skip
     extra = []
     if chance is not None:
         axes.axhline(chance, color=theme.text, lw=0.9, ls=(0, (4, 3)))
@@ -88,6 +88,7 @@ def bar_in_out(
         extra.append(Line2D([], [], color=theme.text, lw=1.4, ls=(0, (1, 1)), label="order-blind bound"))
     axes.set_xticks(range(len(contexts)), [CONTEXT_STYLE[context].label for context in contexts])
     axes.tick_params(axis="x", length=0)
+    axes.set_xlim(-0.6, len(contexts) - 0.4)
     axes.set_ylim(0, 108)
     axes.set_yticks(range(0, 101, 20))
     axes.set_ylabel("top-1 accuracy (%)")
@@ -135,10 +136,18 @@ def base_novel(frame: pd.DataFrame, *, title: str = "Base and novel classes", wi
             axes.plot([novel, base], [row, row], color=look.color, lw=1.4, ls=look.linestyle, zorder=2)
             axes.plot(base, row, look.marker, color=look.color, ms=6.5, zorder=3)
             axes.plot(novel, row, look.marker, mec=look.color, mfc=theme.page, mew=1.5, ms=6.5, zorder=3)
-            low, high = sorted((base, novel))
-            texts = [(low, "right", -7), (high, "left", 7)]
-            for value, side, shift in texts:
-                axes.annotate(f"{value:.1f}", (value, row), (shift, 0), textcoords="offset points", ha=side,
+            ends = own.loc[["base", "novel"]]
+            reach = [ends["value"].min(), ends["value"].max()]
+            if errors(ends) is not None:
+                for low, high in ends[["low", "high"]].dropna().to_numpy(float):
+                    axes.plot(
+                        [low, high], [row, row], color=look.color, lw=5, alpha=0.3, solid_capstyle="butt"
+                    )
+                    reach = [min(reach[0], low), max(reach[1], high)]
+            for value, at, side, shift in zip(
+                sorted((base, novel)), reach, ("right", "left"), (-7, 7), strict=True
+            ):
+                axes.annotate(f"{value:.1f}", (at, row), (shift, 0), textcoords="offset points", ha=side,
                               va="center", fontsize=7.5)  # fmt: skip
             if "hm" in own.index:
                 axes.plot(own.loc["hm", "value"], row, "|", color=theme.text, ms=13, mew=1.6, zorder=4)

@@ -62,8 +62,10 @@ def inner_step_curves(rows: Sequence[Mapping[str, float]], chosen: float) -> Fig
     at = [row["inner_lr"] for row in rows]
     axes.axhline(0, color=theme.muted, lw=0.9)
     axes.axvline(chosen, color=theme.muted, lw=1.0, ls=(0, (4, 3)))
-    axes.annotate(rf"$\alpha$ = {chosen:g}", (chosen, 1), (4, -3), xycoords=("data", "axes fraction"), textcoords="offset points",
-                  va="top", fontsize=8)  # fmt: skip
+    axes.annotate(
+        rf"$\alpha$ = {chosen:g}", (chosen, 1), (4, -3),
+        xycoords=("data", "axes fraction"), textcoords="offset points", va="top", fontsize=8,
+    )  # fmt: skip
     for name, color, line, marker in (
         ("support", _SUPPORT, "solid", "o"),
         ("query", _QUERY, (0, (4, 1.5)), "s"),

@@ -7,8 +7,19 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
-from ._style import PAGE_WIDTH, Look, Picture, check_frame, current_theme, finite, label_right, styled
+from ._style import (
+    PAGE_WIDTH,
+    Look,
+    Picture,
+    backing,
+    check_frame,
+    current_theme,
+    finite,
+    label_right,
+    styled,
+)
 
 _SUPPORT, _QUERY = "#1f5ae0", "#d68e05"  # one color each in every figure of the meta-step
 _PATHS = (("#c37ccf", (0, (4, 1.5))), ("#bd2a10", "solid"), ("#1eb26b", (0, (1, 1.2))))
@@ -137,7 +148,7 @@ def meta_step_2d(
         support_grad: [2] g_S, the gradient of the support loss at theta.
         query_grad: [2] g_Q, the gradient of the query loss at theta'.
         query_weight: delta; the update is along -(g_S + delta g_Q).
-        paths: name -> [P, 2] points visited by whole optimizations, drawn over the sum of both losses.
+        paths: name -> [P, 2] points visited by whole optimizations, on the third panel.
         minimum: [2] where the sum of both losses is least, marked on the third panel.
         title: above the plot.
         width: inches.
@@ -166,7 +177,8 @@ def meta_step_2d(
     total = g_s + query_weight * g_q
     span = min(np.ptp(x), np.ptp(y))
     scale = 0.36 * span / max(np.linalg.norm(v) for v in (g_s, query_weight * g_q, total, [1e-12]))
-    figure = Picture(width, 2.95)
+    shape = min(max(np.ptp(y) / np.ptp(x), 0.4), 1.6)
+    figure = Picture(width, 0.285 * width * shape + 1.45)
     grid = figure.subplots(1, 3, sharey=True)
     texts = (
         "1  Inner step on\nthe support batch", "2  Query gradient at\nthe fast weights",
@@ -192,22 +204,26 @@ def meta_step_2d(
     _arrow(grid[1], fast, fast - scale * g_q, _QUERY)
     _name(grid[1], fast, r"$\theta'$", away_from=fast - scale * g_q)
     _name(grid[1], fast - scale * g_q, r"$-g_Q$", away_from=fast)
-    if paths:
-        for index, (name, path) in enumerate(paths.items()):
-            path = finite(f"paths[{name!r}]", path, 2)
-            color, line = _PATHS[index % len(_PATHS)]
-            grid[2].plot(path[:, 0], path[:, 1], color=color, ls=line, lw=1.5, label=name, zorder=4)
+    turn, end = start - scale * g_s, start - scale * total  # tip to tail, so that parallel ones stay apart
+    grid[2].annotate("", end, start, zorder=4, annotation_clip=False, arrowprops={
+        "arrowstyle": "simple,head_length=0.9,head_width=1.1,tail_width=0.5", "fc": theme.text, "ec": "none",
+        "alpha": 0.35, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 12,
+    })  # fmt: skip
+    _arrow(grid[2], start, turn, _SUPPORT)
+    _arrow(grid[2], turn, end, _QUERY)
+    handles = [
+        Line2D([], [], color=_SUPPORT, lw=1.8, label=r"$-g_S$"),
+        Line2D([], [], color=_QUERY, lw=1.8, label=r"$-\delta\, g_Q$"),
+        Line2D([], [], color=theme.text, alpha=0.35, lw=5, label="the update"),
+    ]
+    for index, (name, path) in enumerate((paths or {}).items()):
+        path = finite(f"paths[{name!r}]", path, 2)
+        color, line = _PATHS[index % len(_PATHS)]
+        handles += grid[2].plot(path[:, 0], path[:, 1], color=color, ls=line, lw=1.5, label=name, zorder=3)
     if minimum is not None:
-        grid[2].plot(*finite("minimum", minimum, 1), "*", color=theme.text, ms=9, zorder=6, ls="",
-                     label="minimum of both losses")  # fmt: skip
-    if paths or minimum is not None:
-        figure.legend(loc="outside lower center", ncols=4)
-    _arrow(grid[2], start, start - scale * g_s, _SUPPORT)
-    _arrow(grid[2], start, start - scale * query_weight * g_q, _QUERY)
-    _arrow(grid[2], start, start - scale * total, theme.text)
-    _name(grid[2], start - scale * g_s, r"$-g_S$", away_from=start)
-    _name(grid[2], start - scale * query_weight * g_q, r"$-\delta g_Q$", away_from=start)
-    _name(grid[2], start - scale * total, "update", away_from=start)
+        handles += grid[2].plot(*finite("minimum", minimum, 1), "*", color=theme.text, ms=9, zorder=6, ls="",
+                                label="minimum of both losses")  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
     figure.suptitle(title, x=0.01, ha="left")
     return figure
 
@@ -225,15 +241,18 @@ def _arrow(axes: Axes, start, end, color: str, faint: bool = False) -> None:
 
 
 def _name(axes: Axes, point, text: str, *, away_from) -> None:
-    """Write beside a point, on the side that looks away from another."""
-    theme = current_theme()
+    """Write beside a point, on the side that looks away from another; the panels keep their size."""
     direction = np.asarray(point, float) - np.asarray(away_from, float)
     length = np.linalg.norm(direction)
     dx, dy = direction / length if length > 0 else (0.0, 1.0)
+    left, right = axes.get_xlim()
+    across = (point[0] - left) / (right - left)
+    if (dx > 0.4 and across > 0.9) or (dx < -0.4 and across < 0.1):  # no room beside it
+        dx, dy = 0.0, 1.0
     axes.annotate(
         text, point, (7 * dx, 7 * dy), textcoords="offset points", fontsize=9, zorder=7,
         annotation_clip=False,
         ha="left" if dx > 0.4 else "right" if dx < -0.4 else "center",
         va="bottom" if dy > 0.4 else "top" if dy < -0.4 else "center",
-        bbox={"boxstyle": "round,pad=0.12", "fc": theme.page, "ec": "none", "alpha": 0.75},
-    )  # fmt: skip
+        bbox=backing(),
+    ).set_in_layout(False)  # fmt: skip

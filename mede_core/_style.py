@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.transforms import ScaledTranslation
 
 from .runs import atomic_write
@@ -58,7 +57,7 @@ class Look:
 METHOD_STYLE = {
     "frozen": Look("Frozen CLIP", "#66696d", "o", (0, (1, 1.2)), ""),
     "finetune": Look("Fine-tuning", "#d68e05", "s", (0, (4, 1.5)), "///"),
-    "open_vclip": Look("Open-VCLIP", "#1f5ae0", "^", (0, (4, 1.5, 1, 1.5)), "..."),
+    "open_vclip": Look("Open-VCLIP", "#1f5ae0", "^", (0, (4, 1.5, 1, 1.5)), "---"),
     "froster": Look("FROSTER", "#1eb26b", "D", (0, (2, 1)), "xxx"),
     "open_mede_no_gwa": Look("Open-MeDe w/o GWA", "#c37ccf", "v", (0, (6, 2)), "\\\\\\"),
     "open_mede": Look("Open-MeDe", "#bd2a10", "P", "solid", ""),
@@ -284,7 +283,7 @@ def spread(positions: Sequence[float], gap: float) -> np.ndarray:
             total, count = blocks.pop()
             blocks[-1][0] += total
             blocks[-1][1] += count
-    shifted = np.concatenate([np.full(int(count), total / count) for total, count in blocks])
+    shifted = np.repeat([total / count for total, count in blocks], [int(count) for _, count in blocks])
     result = np.empty(len(order))
     result[order] = shifted + gap * np.arange(len(order))
     return result
@@ -312,9 +311,9 @@ def label_right(axes: Axes, labels: Sequence[tuple[float, str, Look]], gap: floa
                       va="center", fontsize=8)  # fmt: skip
 
 
-def halo() -> list:
-    """Path effects that keep text readable where lines cross it."""
-    return [withStroke(linewidth=2.2, foreground=current_theme().page)]
+def backing() -> dict:
+    """A box behind text, in the color of the page, that keeps it readable where lines cross it."""
+    return {"boxstyle": "square,pad=0.08", "fc": current_theme().page, "ec": "none", "alpha": 0.8}
 
 
 def look_at(table: dict[str, Look], key: str, what: str) -> Look:

@@ -42,9 +42,7 @@ def demo_run() -> Path:
         epochs = range(1, run_config(DEMO).epochs + 1)
         missing = [path.name for path in (checkpoint_path(DEMO, t) for t in epochs) if not path.is_file()]
     if missing:
-        raise ValueError(
-            f"the demo run lacks {', '.join(missing)}; make it with: python -m mede_core.demo --make"
-        )
+        raise ValueError(f"the demo run lacks {', '.join(missing)}; make it with: python -m mede_core.demo --make")
     return DEMO
 
 
@@ -70,9 +68,7 @@ class Source:
         return self.config.run_name()
 
 
-def trajectory_source(
-    run_dir: str = "", *, gwa_mu: float = 0.0, gwa_sigma: float = 0.0, count: int = 240
-) -> Source:
+def trajectory_source(run_dir: str = "", *, gwa_mu: float = 0.0, gwa_sigma: float = 0.0, count: int = 240) -> Source:
     """A run of the reader's own, or the shipped one.
 
     Args:
@@ -140,9 +136,7 @@ def make_demo(
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m mede_core.demo", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--make", action="store_true", required=True, help="train and replace the shipped demo run"
-    )
+    parser.add_argument("--make", action="store_true", required=True, help="train and replace the shipped demo run")
     parser.add_argument("--profile", default="cpu", help="of the training (default: cpu)")
     parser.add_argument("--runs", default="runs/cpu", help="folder of the training runs (default: runs/cpu)")
     parser.add_argument("--to", default=str(DEMO), help="folder to make (default: inside the package)")

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 
 import open_clip
 import torch
@@ -243,7 +244,7 @@ def _build_open_clip(model: str, weights: str, random_weights: bool):
             clip = open_clip.create_model(
                 model, pretrained=str(path) if path.is_file() else weights, require_pretrained=True
             )
-    except (RuntimeError, OSError, ValueError) as error:
+    except (RuntimeError, OSError, ValueError, KeyError, SafetensorError, UnpicklingError) as error:
         raise ValueError(
             f"weights {weights!r} of {model} could not be loaded from this machine "
             f"({type(error).__name__}: {str(error).splitlines()[0]}); pass a local file with --weights FILE, "

@@ -30,9 +30,7 @@ class _Loss(nn.Module):
         return self.loss_fn(self.model, batch)
 
 
-def inner_step_losses(
-    model: nn.Module, loss_fn: LossFn, support, query, inner_lrs: Sequence[float]
-) -> list[dict]:
+def inner_step_losses(model: nn.Module, loss_fn: LossFn, support, query, inner_lrs: Sequence[float]) -> list[dict]:
     """Losses of both batches after inner steps of several lengths, all along the support batch's gradient.
 
     Args:
@@ -97,7 +95,8 @@ def meta_trace(
         rows.append({
             "step": step, "epoch": 1, "support_loss": found.support_loss, "support_after": after["support_loss"],
             "query_before": before["query_loss"], "query_loss": found.query_loss,
-            "grad_inner_product": found.grad_inner_product, "cosine": found.grad_inner_product / norms if norms else 0.0,
+            "grad_inner_product": found.grad_inner_product,
+            "cosine": found.grad_inner_product / norms if norms else 0.0,
         })  # fmt: skip
     return rows
 
@@ -126,9 +125,7 @@ def describe_trace(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     }
 
 
-def quadratic_pull(
-    curvature: float, inner_lr: float, query_weight: float = 1.0, first_order: bool = True
-) -> float:
+def quadratic_pull(curvature: float, inner_lr: float, query_weight: float = 1.0, first_order: bool = True) -> float:
     """How strongly the merged gradient pulls along a direction of curvature h, averaged over an epoch of parabolas.
 
     Args:
@@ -217,7 +214,8 @@ def limits(
     joint, alone = plain(query_weight), plain(0.0)
     rows = []
     for alpha, delta, name in (
-        (0.0, query_weight, "joint"), (inner_lr, query_weight, "joint"), (inner_lr, 0.0, "plain"), (inner_lr, query_weight, "plain"),
+        (0.0, query_weight, "joint"), (inner_lr, query_weight, "joint"),
+        (inner_lr, 0.0, "plain"), (inner_lr, query_weight, "plain"),
     ):  # fmt: skip
         found = meta_gradients(model, loss_fn, support, query, inner_lr=alpha, query_weight=delta).grads
         reference = joint if name == "joint" else alone

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.patches import FancyArrowPatch
 
-from ._style import Picture, current_theme, style, styled
 from ._plots_teaching import inner_step_curves as inner_step_curves
 from ._plots_teaching import trajectory_steps as trajectory_steps
+from ._style import Picture, current_theme, style, styled
 from .figures import AVERAGE_STYLE
 
 SCREEN_DPI = 160  # sharp where the screen has more pixels than the page
@@ -139,9 +139,7 @@ def average_scene(
         band.set_bounds(low, 0, high - low, 1)
         peak = int(weights.argmax())
         cut.set_x(np.clip(epochs[peak], 1.6, len(epochs) - 0.6))
-        cut.set_text(
-            f"{100 * weights[peak]:.0f} % on epoch {epochs[peak]}" if 100 * weights[peak] > top else ""
-        )
+        cut.set_text(f"{100 * weights[peak]:.0f} % on epoch {epochs[peak]}" if 100 * weights[peak] > top else "")
         if points is not None:
             sizes.set_sizes(18 + 900 * weights)
             star.set_data(*(weights @ points)[:, None])
@@ -155,22 +153,16 @@ def _plane(axes, points: np.ndarray, curves: Mapping[str, np.ndarray], shown: fl
     axes.plot(*points.T, color=theme.muted, lw=1.0, zorder=1)
     dots = axes.scatter(*points.T, s=18, color=theme.muted, alpha=0.45, lw=0, zorder=2)
     for epoch, point in enumerate(points, start=1):
-        if epoch in (1, len(points)) or np.linalg.norm(
-            point - points[epoch - 2 :: -1], axis=1
-        ).min() > 0.06 * np.ptp(points):
-            axes.annotate(
-                str(epoch), point, (5, 4), textcoords="offset points", fontsize=8, color=theme.muted
-            )
+        if epoch in (1, len(points)) or np.linalg.norm(point - points[epoch - 2 :: -1], axis=1).min() > 0.06 * np.ptp(
+            points
+        ):
+            axes.annotate(str(epoch), point, (5, 4), textcoords="offset points", fontsize=8, color=theme.muted)
     for name, weights in curves.items():
         if name != "last":
             look = AVERAGE_STYLE[name]
-            axes.plot(
-                *(weights @ points)[:, None], ls="", marker=look.marker, ms=8, color=look.color, zorder=3
-            )
+            axes.plot(*(weights @ points)[:, None], ls="", marker=look.marker, ms=8, color=look.color, zorder=3)
     look = AVERAGE_STYLE["GWA"]
-    (star,) = axes.plot(
-        [0], [0], ls="", marker=look.marker, ms=11, color=look.color, mec=theme.page, zorder=4
-    )
+    (star,) = axes.plot([0], [0], ls="", marker=look.marker, ms=11, color=look.color, mec=theme.page, zorder=4)
     axes.margins(0.14)
     axes.set(
         xlabel=f"weight space, in the plane that holds\n{100 * shown:.0f} % of the trajectory's spread",
@@ -225,9 +217,7 @@ def _row(frames: np.ndarray, framed: np.ndarray) -> np.ndarray:
         if framed[index]:
             row[:, left : left + side + 2 * gap] = (*_HOME, 255)
             row[:, [left, left + side + 2 * gap - 1]] = 0
-        row[gap:-gap, left + gap : left + gap + side] = np.dstack(
-            [frame, np.full((side, side), 255, np.uint8)]
-        )
+        row[gap:-gap, left + gap : left + gap + side] = np.dstack([frame, np.full((side, side), 255, np.uint8)])
     return row
 
 
@@ -296,13 +286,17 @@ def meta_scene(
     arrows = {}
     for name, color, line in (("inner", _SUPPORT, ":"), ("support", _SUPPORT, "-"), ("query", _QUERY, "-"),
                               ("shifted", _QUERY, ":"), ("update", theme.text, "-")):  # fmt: skip
-        arrows[name] = left.add_patch(FancyArrowPatch((0, 0), (0, 0), arrowstyle="-|>", mutation_scale=10, color=color, lw=1.8,
-                                                      ls=line, shrinkA=0, shrinkB=0, zorder=5))  # fmt: skip
+        arrows[name] = left.add_patch(FancyArrowPatch(
+            (0, 0), (0, 0), arrowstyle="-|>", mutation_scale=10, color=color, lw=1.8, ls=line,
+            shrinkA=0, shrinkB=0, zorder=5,
+        ))  # fmt: skip
     texts = {}
-    for name, text, color in (("theta", r"$\theta$", theme.text), ("fast", r"$\theta'$", _SUPPORT), ("support", r"$-g_S$", _SUPPORT),
-                              ("query", r"$-\delta g_Q$", _QUERY), ("update", "update", theme.text)):  # fmt: skip
-        texts[name] = left.text(0, 0, text, color=color, fontsize=9, ha="center", va="center", zorder=7,
-                                bbox={"boxstyle": "round,pad=0.1", "fc": theme.page, "ec": "none", "alpha": 0.75})  # fmt: skip
+    for name, text, color in (
+        ("theta", r"$\theta$", theme.text), ("fast", r"$\theta'$", _SUPPORT), ("support", r"$-g_S$", _SUPPORT),
+        ("query", r"$-\delta g_Q$", _QUERY), ("update", "update", theme.text),
+    ):  # fmt: skip
+        box = {"boxstyle": "round,pad=0.1", "fc": theme.page, "ec": "none", "alpha": 0.75}
+        texts[name] = left.text(0, 0, text, color=color, fontsize=9, ha="center", va="center", zorder=7, bbox=box)
     (start,) = left.plot([0], [0], "o", color=theme.text, ms=6, zorder=6)
 
     def update(theta, fast, support_grad, query_grad, merged, query_weight, path) -> None:
@@ -316,10 +310,8 @@ def meta_scene(
         for name, tip in tips.items():
             arrows[name].set_positions(theta, tip)
             texts[name].set_position(_beside(tip, theta))
-        texts["support"].set_position(
-            (theta + tips["support"]) / 2 + [0.1, -0.2]
-        )  # beyond its tip lies theta'
-        texts["theta"].set_position(theta + [-0.02, -0.22])
+        texts["support"].set_position((theta + tips["support"]) / 2 + (0.1, -0.2))  # beyond its tip lies theta'
+        texts["theta"].set_position(theta - (0.02, 0.22))
         texts["fast"].set_position(_beside(fast, theta))
         start.set_data(*theta[:, None])
         trail.set_data(*path.T)

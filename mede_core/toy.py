@@ -65,8 +65,7 @@ def make_toy_problem(
     """Draw a problem.
 
     Args:
-        num_batches: batches per epoch, >= 2.
-        curvature: (h_1, h_2), both > 0, of the static and of the motion parameter.
+        num_batches: batches per epoch, >= 2. curvature: (h_1, h_2), both > 0.
         spread: standard deviation of s_b over the batches, >= 0; what they disagree on.
         shortcut: mean of s_b over the batches; what the shortcut is worth on average.
         seed: of the draw.

@@ -92,8 +92,8 @@ def compare_rules(num_epochs: int, *, mu: float, sigma: float, decay: float = EM
         decay: of EMA.
 
     Returns:
-        a row a rule: ``rule``, ``effective_epochs``, and in percent the shares of the ``first``, the ``heaviest`` and the
-        ``last`` epoch; ``heaviest_epoch`` says which one it is.
+        a row a rule: ``rule``, ``effective_epochs``, and in percent the shares of the ``first``, the ``heaviest`` and
+        the ``last`` epoch; ``heaviest_epoch`` says which one it is.
     """
     rows = []
     for rule in RULES:
@@ -139,17 +139,13 @@ def run_config(run_dir: str | os.PathLike, **overrides) -> Config:
     run_dir = Path(run_dir)
     missing = [name for name in ("config.json", "done.json") if not (run_dir / name).is_file()]
     if missing:
-        raise ValueError(
-            f"run_dir is {run_dir}: it lacks {', '.join(missing)}; allowed: the folder of a finished run"
-        )
+        raise ValueError(f"run_dir is {run_dir}: it lacks {', '.join(missing)}; allowed: the folder of a finished run")
     values = dict(json.loads((run_dir / "config.json").read_text(encoding="utf-8")).get("config", {}))
     methods = {"meta": "open_mede", "plain": "finetune"}
     trainer = values.pop("trainer", None)
     unknown = sorted(values.keys() - {field.name for field in fields(Config)})
     if trainer not in methods or unknown:
-        raise ValueError(
-            f"run_dir is {run_dir}: trainer {trainer!r}, unknown fields {unknown}; was it made by `fit`?"
-        )
+        raise ValueError(f"run_dir is {run_dir}: trainer {trainer!r}, unknown fields {unknown}; was it made by `fit`?")
     return Config(**{**values, "method": methods[trainer], **overrides})
 
 
@@ -199,9 +195,7 @@ def plane(checkpoints: Iterable[Mapping[str, Tensor]]) -> tuple[np.ndarray, floa
     coordinates = (left * scale)[:, :2].numpy()
     if coordinates.shape[1] < 2 or len(points) == 2:
         coordinates = np.stack([coordinates[:, 0], np.zeros(len(points))], axis=1)
-    signs = np.where(
-        coordinates[-1] < coordinates[0], -1.0, 1.0
-    )  # an SVD leaves signs open: run left to right, up
+    signs = np.where(coordinates[-1] < coordinates[0], -1.0, 1.0)  # an SVD leaves signs open: run left to right, up
     spread = float(scale.square().sum())
     return coordinates * signs, float(scale[:2].square().sum()) / spread if spread else 1.0
 
@@ -227,11 +221,14 @@ def score_trajectory(
         for epochs, ``epoch``.
 
     Raises:
-        ValueError: a run on other data.
+        ValueError: a run on other data, or on other CLIP weights than those at hand.
     """
     if config.data != "synthetic":
         raise ValueError(f"run_dir is {run_dir}, trained on {config.data}; allowed: a run on the synthetic world")
     learner, records = learner_for(config), []
+    trained_on = json.loads((Path(run_dir) / "config.json").read_text(encoding="utf-8"))["weights"]
+    if learner.weights_id != trained_on:
+        raise ValueError(f"run_dir is {run_dir}, trained on CLIP {trained_on}; here is {learner.weights_id}")
 
     def score(**facts):
         for row in evaluate_world(learner, config, **facts):
@@ -271,9 +268,7 @@ def in_and_out(records: Sequence[Mapping], *, split: str = "base") -> tuple[list
             group["in" if row["context"] == "in" else "out"].append(row["value"])
     if not groups:
         raise ValueError(f"split is {split!r}; the records hold {sorted({row['split'] for row in records})}")
-    means = {
-        key: {name: float(np.mean(values)) for name, values in group.items()} for key, group in groups.items()
-    }
+    means = {key: {name: float(np.mean(values)) for name, values in group.items()} for key, group in groups.items()}
     epochs = sorted(epoch for rule, epoch in means if rule == "epoch")
     accuracy = {name: [means["epoch", epoch][name] for epoch in epochs] for name in ("in", "out")}
     return epochs, accuracy, {rule.upper(): mean for (rule, _), mean in means.items() if rule != "epoch"}

@@ -64,7 +64,7 @@ def _slider(
 def _explorer(
     scene: Scene, controls: Mapping[str, ipywidgets.Widget], values: Callable[..., tuple[dict, str]], css: str
 ):
-    """Controls above a readout above a picture; ``values`` turns the controls' values into the scene's and the readout."""
+    """Controls above a readout above a picture; ``values`` turns the controls' values into the scene's, and a text."""
     width, height = (round(inches * PIXELS_PER_INCH) for inches in scene.figure.get_size_inches())
     layout = ipywidgets.Layout(width=f"{width}px", height=f"{height}px", max_width="none", flex="0 0 auto")
     picture = ipywidgets.Image(format="png", layout=layout)
@@ -77,9 +77,7 @@ def _explorer(
     for control in controls.values():
         control.observe(draw, "value")
     draw()
-    box = ipywidgets.VBox(
-        [*controls.values(), readout, picture], layout=ipywidgets.Layout(overflow="visible")
-    )
+    box = ipywidgets.VBox([*controls.values(), readout, picture], layout=ipywidgets.Layout(overflow="visible"))
     for name in ("mede-explorer", css):
         box.add_class(name)
     picture.add_class("mede-picture")
@@ -88,9 +86,7 @@ def _explorer(
 
 
 # ------------------------------------------------------------------------------------ weight averaging
-def gwa_scene(
-    num_epochs: int, plane: tuple[np.ndarray, float] | None = None, decay: float = EMA_DECAY
-) -> Scene:
+def gwa_scene(num_epochs: int, plane: tuple[np.ndarray, float] | None = None, decay: float = EMA_DECAY) -> Scene:
     """What :func:`gwa_explorer` shows; ``gwa_scene(22).still(mu=15, sigma=10)`` is its static twin.
 
     Args:
@@ -135,8 +131,9 @@ def gwa_explorer(
         shares = gaussian_weights(num_epochs, mu, sigma).numpy()
         text = (
             f"spreads over <b>{effective_epochs(shares):.1f}</b> of {num_epochs} epochs &nbsp;·&nbsp; heaviest: epoch "
-            f"{shares.argmax() + 1} with {100 * shares.max():.1f} % &nbsp;·&nbsp; lightest: epoch {shares.argmin() + 1} "
-            f"with {100 * shares.min():.1f} % &nbsp;·&nbsp; all alike would be {100 / num_epochs:.1f} %"
+            f"{shares.argmax() + 1} with {100 * shares.max():.1f} % &nbsp;·&nbsp; lightest: epoch "
+            f"{shares.argmin() + 1} with {100 * shares.min():.1f} % "
+            f"&nbsp;·&nbsp; all alike would be {100 / num_epochs:.1f} %"
         )
         return {"mu": mu, "sigma": sigma}, text
 
@@ -166,9 +163,7 @@ def meta_step_scene(problem: ToyProblem) -> Scene:
     return meta_scene(*STEP_GRID, *step, loss_surface(problem, *STEP_GRID), paths, scale=0.12)
 
 
-def meta_step_values(
-    problem: ToyProblem, inner_lr: float, query_weight: float = 1.0, first_order: bool = True
-) -> dict:
+def meta_step_values(problem: ToyProblem, inner_lr: float, query_weight: float = 1.0, first_order: bool = True) -> dict:
     """One training on the toy problem as the scene's values.
 
     Args:
@@ -213,8 +208,10 @@ def meta_step_explorer(problem: ToyProblem | None = None, inner_lr: float = 0.2,
     controls = {
         "inner_lr": _slider("inner step α", inner_lr, 0.0, 0.6, 0.05, "mede-alpha"),
         "query_weight": _slider("query weight δ", query_weight, 0.0, 2.0, 0.1, "mede-delta"),
-        "first_order": ipywidgets.ToggleButtons(options={"first order (the paper)": True, "second order (exact)": False},
-                                                description="gradient", style={"description_width": "9em", "button_width": "13em"}),
+        "first_order": ipywidgets.ToggleButtons(
+            options={"first order (the paper)": True, "second order (exact)": False}, description="gradient",
+            style={"description_width": "9em", "button_width": "13em"},
+        ),
     }  # fmt: skip
     return _explorer(meta_step_scene(problem), controls, values, "mede-meta")
 
@@ -239,20 +236,14 @@ def rho_explorer(world: World | None = None, *, clips: int = 10, num_frames: int
 
     def values(rho: float, background: str, pair: int, actor: int) -> tuple[dict, str]:
         actions = [(actor, 2 * pair), (actor, 2 * pair + 1)]
-        spec, labels = draw_spec(
-            world, actions, 2 * clips, rho, np.random.default_rng([world.seed, pair, actor])
-        )
+        spec, labels = draw_spec(world, actions, 2 * clips, rho, np.random.default_rng([world.seed, pair, actor]))
         at_home = spec.scene == world.home[spec.motion]
         if background != "in":
-            spec = swap_background(
-                world, spec, background, np.random.default_rng([world.seed, pair, actor, 1])
-            )
+            spec = swap_background(world, spec, background, np.random.default_rng([world.seed, pair, actor, 1]))
             at_home = np.zeros(len(spec), bool)
         rows = [np.flatnonzero(labels == motion) for motion in (0, 1)]
         middle = np.full(2 * clips, num_frames // 2)
-        stills = (
-            render(spec, num_frames=num_frames, size=size, still=middle)[0][:, 0].permute(0, 2, 3, 1).numpy()
-        )
+        stills = render(spec, num_frames=num_frames, size=size, still=middle)[0][:, 0].permute(0, 2, 3, 1).numpy()
         strips = render(spec[np.array([row[0] for row in rows])], num_frames=num_frames, size=size)[0]
         titles = []
         for (_, motion), row in zip(actions, rows, strict=True):
@@ -266,17 +257,15 @@ def rho_explorer(world: World | None = None, *, clips: int = 10, num_frames: int
             "home": [at_home[row] for row in rows], "titles": titles,
         }  # fmt: skip
         if background == "in":
-            text = f"ρ = {rho:.2f}: <b>{at_home.sum()} of {2 * clips}</b> clips show their motion's home scene; chance is {chance:.2f}"
+            text = f"<b>{at_home.sum()} of {2 * clips}</b> clips show their motion's home; chance: ρ = {chance:.2f}"
         else:
-            text = "swapped backgrounds: the scene no longer says anything about the motion; the actor and its motion are the same"
+            text = "swapped: the background says nothing about the motion; the actor and its motion are as before"
         return drawn, text
 
     controls = {
         "rho": _slider("scene-action ρ", IN_CONTEXT_RHO, chance, 1.0, 0.05, "mede-rho", direct=False),
         "background": ipywidgets.Dropdown(options=BACKGROUNDS, description="background", **wide),
         "pair": ipywidgets.Dropdown(options=pairs, description="motions", **wide),
-        "actor": ipywidgets.Dropdown(
-            options={ACTORS[a]: a for a in range(SOURCE_ACTORS)}, description="actor", **wide
-        ),
+        "actor": ipywidgets.Dropdown(options={ACTORS[a]: a for a in range(SOURCE_ACTORS)}, description="actor", **wide),
     }
     return _explorer(world_scene(num_frames, clips, size), controls, values, "mede-world")

@@ -302,6 +302,7 @@ def test_color_is_never_the_only_difference():
 def test_labels_are_spread_as_little_as_possible_and_never_overlap():
     assert spread([0.1, 0.5, 0.9], 0.1) == pytest.approx([0.1, 0.5, 0.9])
     assert spread([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
+    assert spread([], 0.1).size == 0
     random = np.random.default_rng(0).random(12)
     moved = spread(random, 0.07)
     assert np.diff(np.sort(moved)).min() > 0.07 - 1e-9
@@ -371,7 +372,7 @@ def test_training_curves_leave_out_what_plain_training_lacks():
 
 
 def test_meta_step_arrows_run_along_the_given_vectors():
-    figure = figures.meta_step_2d(**meta_arguments())
+    figure = figures.meta_step_2d(**meta_arguments(), query_weight=0.5)
     arrows = [
         [(a.xyann, a.xy) for a in axes.texts if getattr(a, "arrow_patch", None)] for axes in figure.axes
     ]
@@ -382,9 +383,10 @@ def test_meta_step_arrows_run_along_the_given_vectors():
     assert np.allclose(start, [-0.2, 0])
     assert np.subtract(end, start)[0] == pytest.approx(0)
     assert np.subtract(end, start)[1] > 0  # down the query loss
-    support, query, update = (np.subtract(end, start) for start, end in arrows[2])
+    update, support, query = (np.subtract(end, start) for start, end in arrows[2])
     assert np.allclose(support + query, update)
     assert np.allclose(support / support[0], [1, 0])
+    assert np.allclose(np.linalg.norm(query) / np.linalg.norm(support), 0.5 * 2 / 4)  # delta |g_Q| / |g_S|
 
 
 def test_film_strips_show_every_frame_of_every_clip():

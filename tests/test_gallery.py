@@ -41,9 +41,7 @@ def folder(tmp_path):
     (tmp_path / "figures" / "plot.svg").write_text("<svg>light</svg>")
     (tmp_path / "figures" / "dark.svg").write_text("<svg>dark</svg>")
     out = tmp_path / "reports" / "toy"
-    content = notebook(
-        "plot()", "slider()", "table()", "hidden = 1", prose=PROSE, tags={1: "widget", 3: "hide-input"}
-    )
+    content = notebook("plot()", "slider()", "table()", "hidden = 1", prose=PROSE, tags={1: "widget", 3: "hide-input"})
     cells = content["cells"]
     content["metadata"]["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
     cells[2]["outputs"] = [
@@ -51,15 +49,15 @@ def folder(tmp_path):
         {"output_type": "display_data", "metadata": {}, "data": {WIDGET: {}}},
     ]
     cells[3]["outputs"] = [output(text_plain="SLIDER")]
-    fragment = (
-        '<style>@import url("https://x.org/a.css");</style><link href="https://x.org/b.css"><b>TABLE</b>'
-    )
+    fragment = '<style>@import url("https://x.org/a.css");</style><link href="https://x.org/b.css"><b>TABLE</b>'
     cells[4]["outputs"] = [output(text_html=fragment), output(text_latex=r"$\alpha$")]
     for name, each in {"one": content, "two": notebook("1", prose="# Other")}.items():
         path = out / "executed" / f"{name}.ipynb"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(each))
     (out / "tables").mkdir()
+    (out / "results").mkdir()
+    (out / "results" / "a.jsonl").write_text('{"value": 42.0, "seed": 7}\n{"value": 43.0, "seed": 8}\n')
     (out / "tables" / "main_table.html").write_text("<html><body><table><td>42.0</td></table></body></html>")
     (out / "tables" / "main_table.md").write_text("| 42.0 |")
     (out / "figures").mkdir()
@@ -82,7 +80,6 @@ STEPS = {
         "status": "failed",
         "reason": "no | luck <b>",
         "provides": ["tables/main_table.html"],
-        "parameters": {"seed": 7},
     },
 }
 MANIFEST = {
@@ -107,7 +104,7 @@ def read_page(folder, name):
 
 def test_a_page_loads_nothing_from_the_network(folder):
     build(folder)
-    text = read_page(folder, "one.html")
+    text = read_page(folder, "notebook_one.html")
     loads = re.findall(r"<(?:script|link|img|source|iframe)\b[^>]*(?:src|href|srcset)=[\"']([^\"']*)", text)
     assert loads and all(address.startswith("data:") for address in loads)
     assert "cdn.example.org" not in text and "x.org" not in text and "badge.svg" not in text
@@ -117,7 +114,7 @@ def test_a_page_loads_nothing_from_the_network(folder):
 
 def test_formulas_become_mathml(folder):
     build(folder)
-    text = read_page(folder, "one.html")
+    text = read_page(folder, "notebook_one.html")
     assert text.count("<math") == 4 and "<mfrac>" in text
     assert not re.search(r"\\(theta|alpha|frac)", text)
 
@@ -128,9 +125,7 @@ def test_a_formula_that_cannot_be_converted_stays_readable(tex, caplog):
     assert "formula shown as TeX" in caplog.text
 
 
-@pytest.mark.parametrize(
-    "tex", [r"\begin{aligned} a &= b \\ c &< d \end{aligned}", r"a < b", r"\lVert g_Q \rVert_2"]
-)
+@pytest.mark.parametrize("tex", [r"\begin{aligned} a &= b \\ c &< d \end{aligned}", r"a < b", r"\lVert g_Q \rVert_2"])
 def test_common_formulas_are_converted(tex, caplog):
     assert mathml(tex, block=True).startswith('<math display="block">')
     assert not caplog.text
@@ -138,7 +133,7 @@ def test_common_formulas_are_converted(tex, caplog):
 
 def test_widget_cells_are_dropped_and_hidden_inputs_hidden(folder):
     build(folder)
-    text = read_page(folder, "one.html")
+    text = read_page(folder, "notebook_one.html")
     assert "SLIDER" not in text and "slider" not in text and "widget-state" not in text and WIDGET not in text
     assert "hidden" not in text.split("</style>")[-1]
     assert "TABLE" in text and f"data:image/png;base64,{PNG}" in text
@@ -146,8 +141,8 @@ def test_widget_cells_are_dropped_and_hidden_inputs_hidden(folder):
 
 def test_links_between_notebooks_lead_to_their_pages_and_others_become_text(folder):
     build(folder)
-    text = read_page(folder, "one.html")
-    assert '<a href="two.html#part">next</a>' in text
+    text = read_page(folder, "notebook_one.html")
+    assert '<a href="notebook_two.html#part">next</a>' in text
     assert "README.md" not in text and "readme" in text
 
 
@@ -157,19 +152,27 @@ def test_unchanged_pages_are_not_rebuilt_and_changed_ones_are(folder):
     path = folder / "reports" / "toy" / "executed" / "two.ipynb"
     path.write_text(json.dumps(notebook("1", prose="# New title")))
     assert build(folder) == ["two"]
-    assert "New title" in read_page(folder, "two.html") and "New title" in read_page(folder, "index.html")
+    assert "New title" in read_page(folder, "notebook_two.html") and "New title" in read_page(folder, "index.html")
 
 
 def test_the_index_lists_the_pages_and_forgets_those_without_a_notebook(folder):
     build(folder)
-    assert 'href="one.html"' in read_page(folder, "index.html") and 'href="two.html"' in read_page(
+    assert 'href="notebook_one.html"' in read_page(folder, "index.html") and 'href="notebook_two.html"' in read_page(
         folder, "index.html"
     )
-    assert 'src="one.png"' in read_page(folder, "index.html")
+    assert 'src="notebook_one.png"' in read_page(folder, "index.html")
     (folder / "reports" / "toy" / "executed" / "two.ipynb").unlink()
     build(folder)
-    assert "two.html" not in read_page(folder, "index.html")
-    assert not (folder / "reports" / "toy" / "gallery" / "two.html").exists()
+    assert "notebook_two.html" not in read_page(folder, "index.html")
+    assert not (folder / "reports" / "toy" / "gallery" / "notebook_two.html").exists()
+
+
+def test_a_step_called_index_does_not_take_the_gallerys_own_page(folder):
+    out = folder / "reports" / "toy"
+    (out / "executed" / "index.ipynb").write_text(json.dumps(notebook("1", prose="# Contents")))
+    build_gallery({"index": STEPS["one"]}, out, folder / "notebooks", "toy")
+    assert "Executed notebooks" in read_page(folder, "index.html")
+    assert '<h1 id="Contents">Contents' in read_page(folder, "notebook_index.html")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +209,7 @@ def test_the_summary_shows_every_status_table_and_figure_and_marks_what_is_old(f
     assert "1 min 15 s" in page and "1 min 15 s" in text
     assert 'srcset="figures/curve.dark.svg"' in page and page.count("<figure>") == 1
     for each in (page, text):
-        assert "abc with uncommitted changes" in each and "seed 7" in each and "2.15.0" in each
+        assert "abc with uncommitted changes" in each and "seed 7, seed 8" in each and "2.15.0" in each
         assert "1 of 2 notebooks are up to date, 1 failed" in each
         assert str(folder) not in each
 
@@ -225,7 +228,5 @@ def test_durations_are_for_people(seconds, text):
 
 
 def test_a_title_is_plain_text():
-    assert (
-        title_of(notebook(prose="intro\n\n## The `gap` of [CLIP](x.md), **bold**")) == "The gap of CLIP, bold"
-    )
+    assert title_of(notebook(prose="intro\n\n## The `gap` of [CLIP](x.md), **bold**")) == "The gap of CLIP, bold"
     assert title_of(notebook(prose="no heading")) == "Untitled"

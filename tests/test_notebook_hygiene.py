@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -36,9 +37,7 @@ def problems(path: Path) -> list[str]:
     content = read_notebook(path)
     found = []
     metadata = content["metadata"]
-    found += [
-        f"metadata.{name} is left in it" for name in ("widgets", "papermill", "jupytext") if name in metadata
-    ]
+    found += [f"metadata.{name} is left in it" for name in ("widgets", "papermill", "jupytext") if name in metadata]
     if metadata.get("kernelspec", {}).get("name") != "python3":
         found.append("its kernelspec is not python3")
     try:
@@ -58,9 +57,7 @@ def problems(path: Path) -> list[str]:
         unknown = set(cell["metadata"].get("tags", [])) - TAGS
         found += [f"cell {number}: unknown tag {tag}" for tag in sorted(unknown)]
         if cell["cell_type"] == "markdown":
-            found += [
-                f"cell {number}: {link} does not exist" for link in dead_links(source_of(cell), path.parent)
-            ]
+            found += [f"cell {number}: {link} does not exist" for link in dead_links(source_of(cell), path.parent)]
     for number, cell in enumerate(code_cells(content)):
         found += [f"code cell {number}: {problem}" for problem in code_problems(cell)]
     return found
@@ -72,9 +69,7 @@ def code_problems(cell: dict) -> list[str]:
     found = ["it holds outputs"] if cell["outputs"] else []
     if cell["execution_count"] is not None:
         found.append("it holds an execution count")
-    found += [
-        f"forbidden: {m[0].strip()}" for rule in FORBIDDEN if (m := re.search(rule, source, re.MULTILINE))
-    ]
+    found += [f"forbidden: {m[0].strip()}" for rule in FORBIDDEN if (m := re.search(rule, source, re.MULTILINE))]
     try:
         tree = ast.parse(without_magics(source))
     except SyntaxError as error:
@@ -104,9 +99,11 @@ def test_a_notebook_is_clean(path):
 def test_the_plan_fits_the_notebooks_in_every_profile():
     for profile in yaml.safe_load(PLAN.read_text())["profiles"]:
         plan = load_plan(PLAN, profile)
-        assert check_parameters(plan, {step.id for step in plan.steps}).keys() == {
-            step.id for step in plan.steps
-        }
+        ids = {step.id for step in plan.steps}
+        assert check_parameters(plan, ids).keys() == ids
+        for step in plan.steps:
+            for module in step.ignore_sources:
+                assert find_spec(f"mede_core.{module}"), f"step {step.id}: ignore_sources: no module {module}"
 
 
 @pytest.mark.skipif(not PLAN.exists(), reason="no plan yet")
@@ -132,9 +129,7 @@ def check(tmp_path):
         (tmp_path / name).touch()
 
     def run(change=lambda content: None, **arguments):
-        content = notebook(
-            *arguments.pop("code", ["%matplotlib inline\nx = 1"]), **{"prose": GOOD, **arguments}
-        )
+        content = notebook(*arguments.pop("code", ["%matplotlib inline\nx = 1"]), **{"prose": GOOD, **arguments})
         change(content)
         (tmp_path / "toy.ipynb").write_text(json.dumps(content))
         return problems(tmp_path / "toy.ipynb")

@@ -21,16 +21,16 @@ from mede_core.runs import run_lock
 
 WRITE = "from mede_core.runs import Workspace, atomic_write\nw = Workspace(out_dir, runs_dir)\n"
 MAKE = f"""{WRITE}
-atomic_write(w.results / "make.jsonl", f"{{word}} {{seed}}\\n")
+atomic_write(w.results / "make.txt", f"{{word}} {{seed}}\\n")
 atomic_write(w.runs / "r1" / "a.bin", "x")"""
 USE = f"""{WRITE}
-text = (w.results / "make.jsonl").read_text()
+text = (w.results / "make.txt").read_text()
 atomic_write(w.tables / "use.html", f"<table><td>{{text}}</td></table>")"""
 KILLED = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
 PLAN = """
 profiles: {toy: {jobs: 3, threads: 1}}
 steps:
-  - {id: make, notebook: make.ipynb, provides: [results/make.jsonl, "runs:r*/a.bin"],
+  - {id: make, notebook: make.ipynb, provides: [results/make.txt, "runs:r*/a.bin"],
      parameters: {toy: {word: hi}}}
   - {id: use, notebook: use.ipynb, needs: [make], provides: [tables/use.html]}
   - {id: bad, notebook: bad.ipynb}
@@ -128,7 +128,7 @@ def test_a_failure_says_its_reason(steps, step, reason):
 
 def test_notebooks_are_executed_with_the_plans_parameters_and_relative_paths(first):
     out = first[0] / "reports" / "toy"
-    assert (out / "results" / "make.jsonl").read_text() == "hi 7\n"
+    assert (out / "results" / "make.txt").read_text() == "hi 7\n"
     assert (first[0] / "runs" / "toy" / "r1" / "a.bin").read_text() == "x"
     executed = (out / "executed" / "make.ipynb").read_text()
     assert 'out_dir = \\"../reports/toy\\"' in executed
@@ -147,7 +147,7 @@ def test_the_manifest_tells_what_was_run_with_what(first, steps):
     assert manifest["versions"]["torch"].startswith("2.")
     assert set(manifest["git"]) == {"commit", "dirty"}
     assert steps["make"]["parameters"] == {"profile": "toy", "word": "hi", "seed": 7}
-    assert set(steps["make"]["outputs"]) == {"results/make.jsonl", "runs:r1/a.bin"}
+    assert set(steps["make"]["outputs"]) == {"results/make.txt", "runs:r1/a.bin"}
     assert all(re.fullmatch("[0-9a-f]{64}", value) for value in steps["make"]["outputs"].values())
     assert 0 < steps["make"]["seconds"] < 120
     assert 20 < steps["make"]["peak_memory_mb"] < 2000
@@ -155,7 +155,7 @@ def test_the_manifest_tells_what_was_run_with_what(first, steps):
 
 def test_the_report_is_written_and_holds_no_absolute_path(first):
     out = first[0] / "reports" / "toy"
-    for name in ("summary.html", "summary.md", "manifest.json", "gallery/index.html", "gallery/use.html"):
+    for name in ("summary.html", "summary.md", "manifest.json", "gallery/index.html", "gallery/notebook_use.html"):
         assert str(first[0]) not in (out / name).read_text(), name
     assert "<td>hi 7" in (out / "summary.html").read_text()
     assert "no luck" in (out / "summary.md").read_text()
@@ -166,7 +166,7 @@ def test_nothing_of_the_run_is_left_running(first):
 
 
 def test_a_second_call_skips_what_is_unchanged_and_rebuilds_no_page(first, reproduce):
-    page = first[0] / "reports" / "toy" / "gallery" / "use.html"
+    page = first[0] / "reports" / "toy" / "gallery" / "notebook_use.html"
     before = page.stat().st_mtime_ns
     code, said = reproduce(first[1], "--only", "use")
     assert code == 0, said
@@ -200,7 +200,7 @@ def test_code_changes_rerun_a_step_and_what_depends_on_it_but_prose_does_not(fir
     assert dry_run("--only", "use", "--force") == {"make": "up to date", "use": "forced"}
 
 
-@pytest.mark.parametrize("name", ["reports/toy/results/make.jsonl", "runs/toy/r1/a.bin"])
+@pytest.mark.parametrize("name", ["reports/toy/results/make.txt", "runs/toy/r1/a.bin"])
 def test_an_output_that_was_altered_or_removed_makes_its_step_run_again(first, dry_run, name):
     path = first[0] / name
     original = path.read_bytes()
@@ -255,9 +255,7 @@ def test_the_report_can_be_rebuilt_alone(first, reproduce):
         (PLAN.replace("needs: [bad]", "needs: [sad]"), [], "needs='sad'"),
     ],
 )
-def test_a_wrong_plan_or_argument_is_exit_code_2_before_anything_starts(
-    tmp_path, reproduce, plan, arguments, message
-):
+def test_a_wrong_plan_or_argument_is_exit_code_2_before_anything_starts(tmp_path, reproduce, plan, arguments, message):
     code, said = reproduce(project(tmp_path, NOTEBOOKS, plan), *arguments)
     assert code == 2
     assert message in said
@@ -288,7 +286,7 @@ atomic_write(w.tables / "end.html", "end")"""
 SHORT_PLAN = """
 profiles: {toy: {jobs: 2}}
 steps:
-  - {id: make, notebook: make.ipynb, provides: [results/make.jsonl]}
+  - {id: make, notebook: make.ipynb, provides: [results/make.txt]}
   - {id: use, notebook: use.ipynb, needs: [make], provides: [tables/use.html, tables/end.html]}
 """
 STOPPED_PLAN = "profiles: {toy: {}}\nsteps: [{id: use, notebook: use.ipynb}]"
@@ -362,9 +360,7 @@ def test_a_stopped_run_takes_its_notebooks_with_it_and_says_so(tmp_path, how):
 @pytest.fixture
 def quick(tmp_path, monkeypatch):
     """Return a function that runs a plan with faked outcomes, and the list of (step, attempt) it started."""
-    plan_file = project(
-        tmp_path, {"make.ipynb": notebook("x = 1"), "use.ipynb": notebook("x = 2")}, SHORT_PLAN
-    )
+    plan_file = project(tmp_path, {"make.ipynb": notebook("x = 1"), "use.ipynb": notebook("x = 2")}, SHORT_PLAN)
     started = []
     monkeypatch.setattr(runner, "STAGGER_S", 0)
     monkeypatch.setattr(runner, "POLL_S", 0)
@@ -413,9 +409,7 @@ def test_a_result_that_comes_out_the_same_does_not_rerun_what_depends_on_it(quic
 
 
 def test_outputs_of_a_training_may_be_older_than_the_step_that_loads_them(tmp_path):
-    plan = load_plan(
-        project(tmp_path, {"make.ipynb": notebook("x"), "use.ipynb": notebook("x")}, SHORT_PLAN), "toy"
-    )
+    plan = load_plan(project(tmp_path, {"make.ipynb": notebook("x"), "use.ipynb": notebook("x")}, SHORT_PLAN), "toy")
     folders = Folders(tmp_path, tmp_path / "out", tmp_path / "runs", "", "")
     step = plan.step("make")
     for root, provides in ((folders.runs, "runs:a/*.bin"), (folders.out, "a/*.bin")):
@@ -424,9 +418,7 @@ def test_outputs_of_a_training_may_be_older_than_the_step_that_loads_them(tmp_pa
         step = execute.Step(**{**vars(step), "provides": (provides,)})
         later = time.time_ns() + 10**9
         outputs, wrong = execute.collect_outputs(step, folders, later)
-        assert (list(outputs), bool(wrong)) == (
-            (["runs:a/x.bin"], False) if root == folders.runs else ([], True)
-        )
+        assert (list(outputs), bool(wrong)) == ((["runs:a/x.bin"], False) if root == folders.runs else ([], True))
 
 
 @pytest.mark.parametrize(
@@ -434,9 +426,7 @@ def test_outputs_of_a_training_may_be_older_than_the_step_that_loads_them(tmp_pa
     [(None, "declared output a.html is missing"), ("", "declared output a.html is empty"), ("x", "")],
 )
 def test_a_declared_output_must_exist_and_hold_something(tmp_path, content, problem):
-    plan = load_plan(
-        project(tmp_path, {"make.ipynb": notebook("x"), "use.ipynb": notebook("x")}, SHORT_PLAN), "toy"
-    )
+    plan = load_plan(project(tmp_path, {"make.ipynb": notebook("x"), "use.ipynb": notebook("x")}, SHORT_PLAN), "toy")
     step = execute.Step(**{**vars(plan.step("make")), "provides": ("a.html",)})
     if content is not None:
         (tmp_path / "a.html").write_text(content)
@@ -449,7 +439,7 @@ def test_published_figures_are_copied_beside_the_notebooks(tmp_path):
     plan_file = project(
         tmp_path,
         {"make.ipynb": notebook("x"), "use.ipynb": notebook("x")},
-        SHORT_PLAN.replace("results/make.jsonl", "figures/a.svg") + "publish: [figures/a.svg]\n",
+        SHORT_PLAN.replace("results/make.txt", "figures/a.svg") + "publish: [figures/a.svg]\n",
     )
     out = tmp_path / "reports" / "toy"
     (out / "figures").mkdir(parents=True)

@@ -3,9 +3,8 @@
 No file is ever replaced by another: training goes on without bad files and says which, evaluation refuses
 them unless told otherwise.
 
-Decoded clips are not cached on disk. Measured on one core: 8 frames of a 10-second clip at 340x256 are
-read, cut and scaled in 0.1 s, one forward pass of ViT-B/16 over them takes about 2 s; with data loader
-workers they overlap.
+Decoded clips are not cached on disk: on one core, reading, cutting and scaling 8 frames of a 10-second clip at
+340x256 takes 0.12 s, one forward pass of ViT-B/16 over them 4 s. On a GPU data loader workers hide the reading.
 """
 
 from __future__ import annotations
@@ -48,9 +47,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-_JITTER = (
-    8 / 7
-)  # training scales the short side to 1 .. 8/7 of the crop (224-256 for 224: Open-VCLIP's recipe)
+_JITTER = 8 / 7  # training scales the short side to 1 .. 8/7 of the crop (224-256 for 224: Open-VCLIP's recipe)
 _DIRECTION = re.compile(r"(?<![a-z])(left|right)|Left|Right")  # also camel case: TurnLeft
 
 
@@ -93,9 +90,7 @@ def center_views(frames: Tensor, image_size: int) -> Tensor:
     return v2.functional.center_crop(_short_side(frames, image_size), [image_size, image_size])
 
 
-def read_views(
-    path, info: VideoInfo, *, num_frames: int, image_size: int, sampling: str, views: int
-) -> Tensor:
+def read_views(path, info: VideoInfo, *, num_frames: int, image_size: int, sampling: str, views: int) -> Tensor:
     """Read a video as evaluation sees it: every view, short side scaled, center cropped.
 
     Args:
@@ -174,9 +169,7 @@ class VideoDataset(Dataset):
         self.num_frames, self.image_size, self.sampling, self.views = num_frames, image_size, sampling, views
         self.train, self.seed, self.class_names = train, seed, list(manifest.class_names)
         self.flip = train and not any(_DIRECTION.search(name) for name in self.class_names)
-        self._epoch = torch.zeros(
-            (), dtype=torch.int64
-        ).share_memory_()  # seen by workers that outlive an epoch
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that outlive an epoch
         report = check_manifest(manifest, full=check == "full", workers=workers)
         for position, info in report.infos.copy().items():
             if sampling == "dense" and info.fps <= 0:

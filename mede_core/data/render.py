@@ -243,4 +243,4 @@ def _texture(kind: int, xx: Tensor, yy: Tensor, p: Tensor, seeds: np.ndarray, si
     field = F.interpolate(grids, size=(size, size), mode="bilinear", align_corners=False)
     if kind == BLOBS:
         return 0.15 + 0.6 * field
-    return (light + (0.3 + 0.4 * p[:, 6:7]) * (field - 0.5)).clamp(0, 1)
+    return (light + (0.2 + 0.3 * p[:, 6:7]) * (field - 0.5)).clamp(0, 1)

@@ -16,9 +16,7 @@ from mede_core.runs import LockedError, remove_stale_temps, repo_root, run_lock
 logger = logging.getLogger(__name__)
 
 
-def show_plan(
-    plan: Plan, runner_parameters: dict[str, dict], folders: Folders, forced: set[str], jobs: int
-) -> None:
+def show_plan(plan: Plan, runner_parameters: dict[str, dict], folders: Folders, forced: set[str], jobs: int) -> None:
     """Print what a run would do and about how long it would take, without starting anything."""
     entries = {step.id: {"key": None, "outputs": {}} for step in plan.steps}
     entries.update(read_manifest(folders.out).get("steps", {}))
@@ -34,9 +32,7 @@ def show_plan(
         if reason:
             would_run.add(step.id)
             minutes += step.minutes
-        logger.info(
-            "  %-28s %-36s %5.1f min  %s", step.id, step.notebook, step.minutes, reason or "up to date"
-        )
+        logger.info("  %-28s %-36s %5.1f min  %s", step.id, step.notebook, step.minutes, reason or "up to date")
     logger.info("%d to run, about %.1f min with %d at a time", len(would_run), minutes / jobs, jobs)
 
 
@@ -77,24 +73,14 @@ def check_kernel() -> None:
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mede_core.reproduce", description=__doc__.split("\n\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m mede_core.reproduce", description=__doc__.split("\n\n")[0])
     parser.add_argument("--profile", default="cpu", help="a profile of the plan (default: cpu)")
-    parser.add_argument(
-        "--only", metavar="GLOB", help="these steps (by id or notebook name) and what they need"
-    )
-    parser.add_argument(
-        "--force", action="store_true", help="run the chosen steps even where they are up to date"
-    )
+    parser.add_argument("--only", metavar="GLOB", help="these steps (by id or notebook name) and what they need")
+    parser.add_argument("--force", action="store_true", help="run the chosen steps even where they are up to date")
     parser.add_argument("--jobs", type=int, metavar="N", help="notebooks at a time (default: the profile's)")
     parser.add_argument("--dry-run", action="store_true", help="show what would run, and why, and stop")
-    parser.add_argument(
-        "--report-only", action="store_true", help="rebuild gallery and summary of the last run"
-    )
-    parser.add_argument(
-        "--publish", action="store_true", help="run what the plan publishes, then copy it to figures/"
-    )
+    parser.add_argument("--report-only", action="store_true", help="rebuild gallery and summary of the last run")
+    parser.add_argument("--publish", action="store_true", help="run what the plan publishes, then copy it to figures/")
     parser.add_argument("--plan", help="default: notebooks/reproduce.yaml")
     parser.add_argument("--reports", metavar="DIR", help="default: reports/; the profile's name is appended")
     parser.add_argument("--runs", metavar="DIR", help="default: runs/; the profile's name is appended")
@@ -164,9 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     logging.getLogger("mede_core").setLevel(logging.INFO)
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(FAILED)
-    )  # as an exception: children are killed on the way out
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(FAILED))  # as an exception: children are killed on the way out
     try:
         return reproduce(options)
     except (PlanError, LockedError) as error:

@@ -22,9 +22,7 @@ from mede_core.runs import atomic_write, sha256_file
 
 START_TIMEOUT_S = "180"
 _PR_SET_PDEATHSIG = 1
-_NO_START = re.compile(
-    r"Kernel didn't respond in|Kernel died before replying to kernel_info|Address already in use"
-)
+_NO_START = re.compile(r"Kernel didn't respond in|Kernel died before replying to kernel_info|Address already in use")
 _KERNEL_DIED = re.compile(r"DeadKernelError|Kernel died")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -155,9 +153,7 @@ def poll(running: Running, folders: Folders) -> Outcome | None:
         _keep(running, folders)
     elif running.partial.is_file():
         os.replace(running.partial, folders.failed(running.step.id))
-        folders.executed(running.step.id).unlink(
-            missing_ok=True
-        )  # of an earlier run: no longer what the step gives
+        folders.executed(running.step.id).unlink(missing_ok=True)  # of an earlier run: no longer what the step gives
     return Outcome(not reason, reason, seconds, peak, outputs, retry)
 
 
@@ -185,9 +181,7 @@ def _failure(running: Running, folders: Folders) -> str:
     if code and _KERNEL_DIED.search(log):
         return "the kernel was killed (memory?)"
     if code:
-        return (
-            f"papermill ended with exit code {code}: {(log.strip().splitlines() or ['no output'])[-1][:300]}"
-        )
+        return f"papermill ended with exit code {code}: {(log.strip().splitlines() or ['no output'])[-1][:300]}"
     noted = notebook["metadata"].get("papermill", {}) if notebook else {}
     if noted.get("exception") or not noted.get("end_time"):
         return "papermill ended well but left no whole executed notebook"

@@ -50,12 +50,12 @@ def build_gallery(steps: dict[str, dict], out: Path, notebooks: Path, profile: s
     executed = {step_id: path for step_id, path in executed.items() if path.is_file()}
     links: dict[str, str] = {}  # notebook -> its page; where several steps share one, the first in the plan
     for step_id in executed:
-        links.setdefault(steps[step_id]["notebook"], f"{step_id}.html")
+        links.setdefault(steps[step_id]["notebook"], page_name(step_id))
     recipe = hashlib.sha256(Path(__file__).read_bytes() + "".join(map(template, TEMPLATES)).encode())
     recipe.update(repr(sorted(links.items())).encode())
     built, pages = [], []
     for step_id, path in executed.items():
-        page = folder / f"{step_id}.html"
+        page = folder / page_name(step_id)
         key = hashlib.sha256((recipe.hexdigest() + sha256_file(path)).encode()).hexdigest()
         notebook = read_notebook(path)
         subtitle = _subtitle(steps[step_id])
@@ -66,13 +66,19 @@ def build_gallery(steps: dict[str, dict], out: Path, notebooks: Path, profile: s
             atomic_write(page, text)
             _write_thumbnail(notebook, page.with_suffix(".png"))
             built.append(step_id)
-        picture = f"{step_id}.png" if page.with_suffix(".png").is_file() else ""
-        pages.append({"id": step_id, "title": title_of(notebook), "subtitle": subtitle, "picture": picture})
-    for page in folder.glob("*.*"):
-        if page.stem not in executed and page.name != "index.html":
-            page.unlink()
+        picture = page.with_suffix(".png").name if page.with_suffix(".png").is_file() else ""
+        pages.append({"page": page.name, "title": title_of(notebook), "subtitle": subtitle, "picture": picture})
+    current = {Path(page_name(step_id)).stem for step_id in executed}
+    for file in folder.glob("notebook_*"):
+        if file.stem not in current:
+            file.unlink()
     atomic_write(folder / "index.html", render("index.html.j2", pages=pages, profile=profile, css=style()))
     return built
+
+
+def page_name(step_id: str) -> str:
+    """Return the file name of a step's page; the prefix keeps a step called "index" off the gallery's own page."""
+    return f"notebook_{step_id}.html"
 
 
 TEMPLATES = ("style.css", "page.html.j2", "index.html.j2")
@@ -104,9 +110,7 @@ def render(name: str, **values) -> str:
             values[key] = markupsafe.Markup(value)
         elif isinstance(value, list):
             values[key] = [marked(item) for item in value]
-    loaded = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        template(name)
-    )
+    loaded = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template(name))
     return loaded.render(**values)
 
 
@@ -120,9 +124,7 @@ def check_offline(text: str, name: str) -> None:
 def title_of(notebook: dict) -> str:
     """Return a notebook's first heading as plain text."""
     for cell in notebook["cells"]:
-        if cell["cell_type"] == "markdown" and (
-            match := re.search(r"^#+\s+(.+)$", source_of(cell), re.MULTILINE)
-        ):
+        if cell["cell_type"] == "markdown" and (match := re.search(r"^#+\s+(.+)$", source_of(cell), re.MULTILINE)):
             return re.sub(r"[*`$]|\[([^\]]*)\]\([^)]*\)", r"\1", match[1]).strip()
     return "Untitled"
 
@@ -155,9 +157,7 @@ def notebook_body(path: Path, notebooks: Path, links: dict[str, str]) -> str:
 
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("widgets", None)
-    notebook.cells = [
-        cell for cell in notebook.cells if not DROPPED_TAGS & set(cell.metadata.get("tags", []))
-    ]
+    notebook.cells = [cell for cell in notebook.cells if not DROPPED_TAGS & set(cell.metadata.get("tags", []))]
     for number, cell in enumerate(notebook.cells):
         if cell.cell_type == "code":
             cell.metadata.setdefault("alt", f"Picture made by cell {number}")

@@ -37,9 +37,7 @@ class Step:
     id: str
     notebook: str  # file name, relative to the plan's folder
     needs: tuple[str, ...]  # ids of the steps that go before
-    provides: tuple[
-        str, ...
-    ]  # relative to reports/<profile>/; "runs:x" relative to runs/<profile>/, may be a glob
+    provides: tuple[str, ...]  # relative to reports/<profile>/; "runs:x" relative to runs/<profile>/, may be a glob
     parameters: dict  # without the three of COMMON_PARAMETERS
     minutes: float  # estimate on 2 CPU cores
     timeout_minutes: float  # wall-clock guard
@@ -77,9 +75,7 @@ class Plan:
         chosen = {
             step.id
             for step in self.steps
-            if any(
-                fnmatch.fnmatch(name, pattern) for name in (step.id, step.notebook, Path(step.notebook).stem)
-            )
+            if any(fnmatch.fnmatch(name, pattern) for name in (step.id, step.notebook, Path(step.notebook).stem))
         }
         if not chosen:
             raise PlanError(f"only={pattern!r} matches no step; steps: {', '.join(s.id for s in self.steps)}")
@@ -105,11 +101,7 @@ def load_plan(path, profile: str) -> Plan:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise PlanError(f"{path.name} is no valid YAML: {error}") from error
-    if (
-        not isinstance(raw, dict)
-        or not isinstance(raw.get("profiles"), dict)
-        or not isinstance(raw.get("steps"), list)
-    ):
+    if not isinstance(raw, dict) or not isinstance(raw.get("profiles"), dict) or not isinstance(raw.get("steps"), list):
         raise PlanError(f"{path.name}: expected the keys profiles (a mapping) and steps (a list)")
     _only_known("the plan", raw, {"profiles", "steps", "publish"})
     profiles = raw["profiles"]
@@ -141,18 +133,14 @@ def _parse_step(entry, profile: str, profiles) -> Step | None:
     if profile not in only_in:
         return None
     if not re.fullmatch(r"[\w.-]+\.ipynb", str(entry.get("notebook", ""))):
-        raise PlanError(
-            f"{where}: notebook={entry.get('notebook')!r}: expected an .ipynb file beside the plan"
-        )
+        raise PlanError(f"{where}: notebook={entry.get('notebook')!r}: expected an .ipynb file beside the plan")
     sets = entry.get("parameters") or {}
     _only_known(f"{where}: parameters", sets, {"common", *profiles})
     parameters = {**(sets.get("common") or {}), **(sets.get(profile) or {})}
     if reserved := set(COMMON_PARAMETERS) & set(parameters):
         raise PlanError(f"{where}: the runner itself passes {', '.join(sorted(reserved))}")
     minutes = entry.get("minutes", 1)
-    minutes = _positive(
-        where, "minutes", minutes.get(profile, 1) if isinstance(minutes, dict) else minutes, float
-    )
+    minutes = _positive(where, "minutes", minutes.get(profile, 1) if isinstance(minutes, dict) else minutes, float)
     limit = _positive(where, "timeout_minutes", entry.get("timeout_minutes", max(15, 10 * minutes)), float)
     for name in entry.get("provides") or ():
         inner = PurePosixPath(name.removeprefix("runs:"))
@@ -174,9 +162,7 @@ def _only_known(where: str, mapping, known) -> None:
     if not isinstance(mapping, dict):
         raise PlanError(f"{where}: expected a mapping, not {mapping!r}")
     if unknown := set(mapping) - set(known):
-        raise PlanError(
-            f"{where}: unknown {', '.join(map(str, sorted(unknown)))}; known: {', '.join(sorted(known))}"
-        )
+        raise PlanError(f"{where}: unknown {', '.join(map(str, sorted(unknown)))}; known: {', '.join(sorted(known))}")
 
 
 def _positive(where: str, name: str, value, kind=int):
@@ -251,9 +237,7 @@ def notebook_parameters(path) -> dict[str, object]:
 
     defaults = {}
     for statement in ast.parse(source_of(tagged[0])).body:
-        targets = (
-            statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-        )
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
         if len(targets) != 1 or not isinstance(targets[0], ast.Name):
             raise PlanError(f"{name}: parameters cell, line {statement.lineno}: expected `name = literal`")
         try:
@@ -284,9 +268,7 @@ def check_parameters(plan: Plan, ids) -> dict[str, dict]:
             raise PlanError(f"step {step.id}: {step.notebook} has no parameter {', '.join(sorted(unknown))}; "
                             f"it has {', '.join(defaults)}")  # fmt: skip
         if missing := set(COMMON_PARAMETERS) - set(defaults):
-            raise PlanError(
-                f"step {step.id}: {step.notebook} lacks the parameter {', '.join(sorted(missing))}"
-            )
+            raise PlanError(f"step {step.id}: {step.notebook} lacks the parameter {', '.join(sorted(missing))}")
         chosen = {**defaults, **step.parameters, "profile": plan.profile}
         effective[step.id] = {name: chosen[name] for name in chosen if name not in ("out_dir", "runs_dir")}
     return effective

@@ -26,9 +26,7 @@ POLL_S = 0.05
 class Runner:
     """Runs the selected steps of a plan, several at a time, and keeps the manifest."""
 
-    def __init__(
-        self, plan: Plan, folders: Folders, parameters: dict[str, dict], jobs: int, forced: set[str]
-    ):
+    def __init__(self, plan: Plan, folders: Folders, parameters: dict[str, dict], jobs: int, forced: set[str]):
         self.plan, self.folders, self.jobs, self.forced = plan, folders, jobs, forced
         self.parameters = parameters  # effective ones of the selected steps; its keys are the selection
         self.manifest = self._resumed()
@@ -91,9 +89,7 @@ class Runner:
         """Start a step whose needs are settled, or settle it: blocked, or up to date."""
         entry = self.entries[step.id]
         if broken := [need for need in step.needs if self.entries[need]["status"] != "done"]:
-            entry.update(
-                status="blocked", reason=f"needs {', '.join(broken)}"
-            )  # its key stays: it may yet be good
+            entry.update(status="blocked", reason=f"needs {', '.join(broken)}")  # its key stays: it may yet be good
             logger.info("  %s: blocked, %s", step.id, entry["reason"])
         else:
             parts, reason = staleness(self.plan, step, self.parameters[step.id], self.entries, self.folders)
@@ -141,9 +137,7 @@ class Runner:
         if outcome.ok:
             entry["executed_sha256"] = sha256_file(self.folders.executed(step.id))
         self._save()
-        logger.info(
-            "  %s: %s in %.1f s%s", step.id, entry["status"], outcome.seconds, f": {reason}" if reason else ""
-        )
+        logger.info("  %s: %s in %.1f s%s", step.id, entry["status"], outcome.seconds, f": {reason}" if reason else "")
         if not outcome.ok:
             logger.info("    log: %s", os.path.relpath(self.folders.log(step.id)))
 
@@ -190,11 +184,7 @@ def outside_tolerance(out: Path) -> list[str]:
     found = []
     for path in sorted((out / "tables").glob("[!.]*.json")):
         sidecar = json.loads(path.read_text(encoding="utf-8"))
-        if (
-            isinstance(sidecar, dict)
-            and sidecar.get("comparable") is True
-            and sidecar.get("outside_tolerance") is True
-        ):
+        if isinstance(sidecar, dict) and sidecar.get("comparable") is True and sidecar.get("outside_tolerance") is True:
             found.append(path.stem)
     return found
 

@@ -21,9 +21,7 @@ from mede_core.runs import sha256_file
 KEY_PACKAGES = ("torch", "numpy", "open_clip_torch")
 
 
-def key_parts(
-    plan: Plan, step: Step, parameters: dict, inputs: dict[str, str], package: Path | None = None
-) -> dict:
+def key_parts(plan: Plan, step: Step, parameters: dict, inputs: dict[str, str], package: Path | None = None) -> dict:
     """Return what a step's result depends on, part by part, so that a rerun can say why.
 
     Args:
@@ -62,11 +60,7 @@ def what_changed(old: dict | None, new: dict) -> str:
         before = old.get(part)
         if before != value:
             named = isinstance(value, dict) and isinstance(before, dict)
-            keys = (
-                sorted(k for k in value.keys() | before.keys() if value.get(k) != before.get(k))
-                if named
-                else []
-            )
+            keys = sorted(k for k in value.keys() | before.keys() if value.get(k) != before.get(k)) if named else []
             changed.append(" ".join([part, ", ".join(keys)]).strip())
     return "; ".join(changed)
 
@@ -89,9 +83,7 @@ def source_hashes(notebook: dict, step: Step, package: Path) -> dict[str, str]:
             try:
                 tree = ast.parse(without_magics(source_of(cell)))
             except SyntaxError as error:
-                raise PlanError(
-                    f"{step.notebook}, cell {number}: {error.msg} (line {error.lineno})"
-                ) from error
+                raise PlanError(f"{step.notebook}, cell {number}: {error.msg} (line {error.lineno})") from error
             todo |= _imported(tree, package, ())
     hashes: dict[str, str] = {}
     while todo:
@@ -116,9 +108,7 @@ def _read_module(package: Path, module: str, file_hash: str) -> tuple[str, froze
     tree = ast.parse(_module_file(package, module).read_text(encoding="utf-8"))
     path = tuple(module.split("."))
     parents = path if (package.joinpath(*path) / "__init__.py").is_file() else path[:-1]
-    data = {
-        f.name for f in package.iterdir() if f.is_dir() and f.name[0] not in "._" and not list(f.glob("*.py"))
-    }
+    data = {f.name for f in package.iterdir() if f.is_dir() and f.name[0] not in "._" and not list(f.glob("*.py"))}
     words = {
         word
         for node in ast.walk(tree)
@@ -145,11 +135,7 @@ def _imported(tree: ast.AST, package: Path, parents: tuple[str, ...]) -> set[str
                 for alias in node.names:
                     home = mede_core._HOME.get(alias.name) if not base else None
                     found |= _with_parents(package, [*base, alias.name] if home is None else home.split("."))
-        elif (
-            isinstance(node, ast.Attribute)
-            and isinstance(node.value, ast.Name)
-            and node.value.id == "mede_core"
-        ):
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "mede_core":
             found |= _with_parents(package, mede_core._HOME.get(node.attr, node.attr).split("."))
     return found
 

@@ -1,10 +1,11 @@
 """The report of a run: summary.html and summary.md from the manifest, the tables and the figures."""
 
 import html
+import json
 import re
 from pathlib import Path
 
-from mede_core.reproduce.gallery import check_offline, render, style
+from mede_core.reproduce.gallery import check_offline, page_name, render, style
 from mede_core.runs import atomic_write
 
 _STATUS_MARK = {
@@ -26,10 +27,10 @@ def build_summary(manifest: dict, out: Path) -> None:
     values = {
         "profile": manifest["profile"],
         "headline": headline(manifest),
-        "when": manifest["finished"] or manifest["started"],
+        "when": (manifest["finished"] or manifest["started"])[:16].replace("T", " ") + " UTC",
         "total_time": duration(sum(entry.get("seconds") or 0 for entry in manifest["steps"].values())),
     }
-    facts = _facts(manifest)
+    facts = _facts(manifest, out)
     stale = _stale_files(manifest)
     page = render(
         "summary.html.j2",
@@ -68,7 +69,7 @@ def duration(seconds: float) -> str:
 
 
 def _row(step_id: str, entry: dict, out: Path) -> dict:
-    page = f"gallery/{step_id}.html"
+    page = f"gallery/{page_name(step_id)}"
     links = [("log", f"logs/{step_id}.log"), ("failed notebook", f"executed/{step_id}.failed.ipynb")]
     memory = entry.get("peak_memory_mb")
     return {
@@ -98,9 +99,7 @@ def _tables(out: Path, stale: dict[str, str]) -> list[dict]:
     for file in sorted((out / "tables").glob("[!.]*.html")):
         text = file.read_text(encoding="utf-8")
         body = re.search(r"<body[^>]*>(.*)</body>", text, re.DOTALL)
-        styles = (
-            "".join(re.findall(r"<style[^>]*>.*?</style>", text.split("<body")[0], re.DOTALL)) if body else ""
-        )
+        styles = "".join(re.findall(r"<style[^>]*>.*?</style>", text.split("<body")[0], re.DOTALL)) if body else ""
         tables.append({
             "name": file.stem,
             "title": _title(file.stem),
@@ -125,25 +124,32 @@ def _figures(out: Path, stale: dict[str, str]) -> list[dict]:
 
 
 def _title(stem: str) -> str:
-    return stem.replace("_", " ").capitalize()
+    """Turn a file's name into words; a leading number only orders the files."""
+    return re.sub(r"^\d+_", "", stem).replace("_", " ").capitalize()
 
 
-def _facts(manifest: dict) -> list[tuple[str, str]]:
-    seeds = sorted({
-        f"{name} {value}"
-        for entry in manifest["steps"].values()
-        for name, value in entry.get("parameters", {}).items()
-        if "seed" in name
-    })  # fmt: skip
+def _facts(manifest: dict, out: Path) -> list[tuple[str, str]]:
+    seeds = ", ".join(f"{name} {value}" for name, value in sorted(_seeds(out)))
     git = manifest["git"]
     commit = git["commit"] or "no git checkout"
     facts = [
         ("Commit", commit + (" with uncommitted changes" if git["dirty"] else "")),
-        ("Seeds", ", ".join(seeds) or "the profile's"),
+        ("Seeds", seeds or "no results yet"),
         ("Threads per notebook", str(manifest["threads"])),
         ("GPU", "; ".join(manifest["gpus"]) or "none"),
     ]
     return facts + [(name, str(version)) for name, version in manifest["versions"].items() if version]
+
+
+def _seeds(out: Path) -> set[tuple[str, int]]:
+    """Return the seeds that stand in the results themselves."""
+    return {
+        (name, value)
+        for file in (out / "results").glob("[!.]*.jsonl")
+        for line in file.read_text(encoding="utf-8").splitlines()
+        for name, value in json.loads(line).items()
+        if "seed" in name and isinstance(value, int)
+    }
 
 
 def _markdown(values: dict, rows: list[dict], facts, out: Path, stale: dict[str, str]) -> str:
@@ -155,9 +161,7 @@ def _markdown(values: dict, rows: list[dict], facts, out: Path, stale: dict[str,
     lines += ["| Step | Notebook | Status | Time | Memory |", "|---|---|---|---:|---:|"]
     for row in rows:
         name = f"[{row['id']}]({row['page']})" if row["page"] else row["id"]
-        status = _STATUS_MARK.get(row["status"], row["status"]) + (
-            f": {row['reason']}" if row["reason"] else ""
-        )
+        status = _STATUS_MARK.get(row["status"], row["status"]) + (f": {row['reason']}" if row["reason"] else "")
         cells = [
             name,
             row["notebook"],

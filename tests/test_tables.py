@@ -1,0 +1,341 @@
+"""Tables from records: every number agrees with the bits it was made of, and every sentence with its number."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from toy_notebooks import notebook, project
+
+from mede_core.config import Config
+from mede_core.contents import contents, contents_markdown
+from mede_core.layout import (
+    NOT_RUN,
+    column_label,
+    pick,
+    property_table,
+    verdict_markdown,
+    verdict_sentence,
+    verdict_table,
+    wide,
+)
+from mede_core.metrics import harmonic_mean
+from mede_core.notebook import (
+    marked,
+    name_run,
+    overrides,
+    read_metrics,
+    run_files,
+    run_weights,
+    settings_table,
+    training_record,
+)
+from mede_core.results import ResultStore, pack_correct
+from mede_core.tables import (
+    accuracies,
+    base_novel,
+    clip_scores,
+    dial,
+    differences,
+    in_and_out,
+    order_blind_bounds,
+)
+
+CONTEXTS = ("in", "scene", "noise", "stripes")
+CLIPS = 200
+
+
+def bits(share: float, seed: int) -> np.ndarray:
+    """Exactly ``share`` of the clips right, at places that the seed chooses."""
+    return np.random.default_rng(seed).permutation(CLIPS) < round(share * CLIPS)
+
+
+def record(method, context, correct, split="base", seed=0, **more):
+    return {
+        "table": "evaluate", "method": method, "set": "source", "split": split, "context": context, "metric": "top1",
+        "value": 100 * correct.mean(), "n": len(correct), "seed": seed, "profile": "smoke", "weights": "shipped:0",
+        "run": f"run-{method}-{seed}", "correct": pack_correct(correct), "world_seed": 1, "rho": 0.8, **more,
+    }  # fmt: skip
+
+
+def study(shares: dict[str, dict[str, float]], seeds=(0,), **more) -> list[dict]:
+    """Records of methods with the given accuracy in each context, base and novel alike."""
+    return [
+        record(method, context, bits(share, index + 10 * seed + 100 * CONTEXTS.index(context)), split, seed, **more)
+        for method, by_context in shares.items()
+        for context, share in by_context.items()
+        for index, split in enumerate(("base", "novel"))
+        for seed in seeds
+    ]
+
+
+SHARES = {
+    "frozen": {"in": 0.8, "scene": 0.3, "noise": 0.4, "stripes": 0.5},
+    "open_mede": {"in": 0.9, "scene": 0.6, "noise": 0.7, "stripes": 0.8},
+}
+
+
+def cell(frame: pd.DataFrame, method: str, column: str, key="column") -> pd.Series:
+    rows = frame[(frame["method"] == method) & (frame[key] == column)]
+    assert len(rows) == 1
+    return rows.iloc[0]
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------
+def test_accuracies_are_those_of_the_records():
+    frame = in_and_out(study(SHARES))
+    for method, by_context in SHARES.items():
+        for context, share in by_context.items():
+            assert cell(frame, method, context)["value"] == pytest.approx(100 * share)
+        outside = 100 * np.mean([by_context[context] for context in CONTEXTS[1:]])
+        assert cell(frame, method, "out")["value"] == pytest.approx(outside)
+        assert cell(frame, method, "gap")["value"] == pytest.approx(100 * by_context["in"] - outside)
+        assert cell(frame, method, "hm")["value"] == pytest.approx(harmonic_mean(100 * by_context["in"], outside))
+    assert (frame["low"] <= frame["value"]).all()
+    assert (frame["value"] <= frame["high"]).all()
+    assert set(frame["clips"]) == {2 * CLIPS}
+
+
+def test_base_and_novel_are_kept_apart():
+    records = [record("frozen", "in", bits(0.9, 1), "base"), record("frozen", "in", bits(0.3, 2), "novel")]
+    frame = base_novel(records)
+    assert [cell(frame, "frozen", column)["value"] for column in ("base", "novel")] == pytest.approx([90, 30])
+    assert cell(frame, "frozen", "hm")["value"] == pytest.approx(45)
+
+
+def test_twins_are_averaged_clip_by_clip():
+    """Two contexts that are right on opposite clips give every clip one half, and no spread at all."""
+    one = bits(0.5, 3)
+    records = [record("frozen", "noise", one), record("frozen", "stripes", ~one)]
+    scores = clip_scores(records, "frozen", test_set="source", splits=("base",), contexts=("noise", "stripes"))
+    assert (scores[0] == 0.5).all()
+
+
+def test_the_gap_of_the_same_bits_is_zero_with_certainty():
+    same = bits(0.6, 4)
+    records = [record("frozen", context, same, split) for context in CONTEXTS for split in ("base", "novel")]
+    gap = cell(in_and_out(records), "frozen", "gap")
+    assert (gap["value"], gap["low"], gap["high"]) == (0, 0, 0)
+
+
+def test_several_seeds_are_averaged():
+    records = [
+        record("frozen", "in", bits(share, seed), split, seed)
+        for seed, share in enumerate((0.2, 0.4))
+        for split in ("base", "novel")
+    ]
+    row = cell(base_novel(records), "frozen", "base")
+    assert (row["value"], row["seeds"]) == (pytest.approx(30), 2)
+
+
+def test_accuracies_on_several_sets_have_a_column_each():
+    records = [*study(SHARES), *study(SHARES, set="transfer_a")]
+    frame = accuracies(records, ("source", "transfer_a"), ("in", "scene"))
+    assert cell(frame, "frozen", "transfer_a/scene")["value"] == pytest.approx(30)
+    assert list(wide(frame).columns[1:]) == [
+        "source, in context", "source, other scene", "transfer_a, in context", "transfer_a, other scene",
+    ]  # fmt: skip
+
+
+def test_the_dial_repeats_frozen_clip_at_every_rho():
+    records = study({"frozen": SHARES["frozen"]})
+    for rho, share in ((0.25, 0.7), (0.95, 0.4)):
+        trained = {"finetune": dict.fromkeys(CONTEXTS, share)}
+        records += study(trained, rho=rho, run=f"run-{rho}")
+    frame = dial(records)
+    assert sorted(frame["rho"].unique()) == [0.25, 0.95]
+    part = frame[frame["context"] == "out"].set_index(["method", "rho"])["value"]
+    assert part["frozen", 0.25] == part["frozen", 0.95] == pytest.approx(40)
+    assert (part["finetune", 0.25], part["finetune", 0.95]) == (pytest.approx(70), pytest.approx(40))
+    with pytest.raises(ValueError, match="at least one rho"):
+        dial(study({"frozen": SHARES["frozen"]}))
+
+
+def test_the_order_blind_bound_is_what_the_best_blind_guess_scores():
+    """Counted over many draws: home scene with probability rho, otherwise another scene; guess the likelier motion."""
+    rng = np.random.default_rng(0)
+    for rho in (0.25, 0.5, 0.8, 1.0):
+        forward = rng.random(200_000) < 0.5
+        home = rng.random(200_000) < rho
+        away = rng.integers(1, 4, 200_000)  # 1 is the home of the pair's other motion
+        evidence = np.where(home, 1, np.where(away == 1, -1, 0)) * np.where(forward, 1, -1)
+        guess = np.where(evidence == 0, rng.random(200_000) < 0.5, evidence > 0)
+        assert order_blind_bounds(rho, 4)["in"] == pytest.approx(100 * (guess == forward).mean(), abs=0.4)
+    assert order_blind_bounds(0.8, 4)["noise"] == 50
+    with pytest.raises(ValueError, match="rho is 1.2"):
+        order_blind_bounds(1.2, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r.pop(0), "no record for base, in"),
+        (lambda r: r.append(dict(r[0], run="again")), "more than one record"),
+        (lambda r: r[0].update(correct=None), "no per-clip bits"),
+        (lambda r: r.clear(), "no record of frozen"),
+        (lambda r: r[1].update(n=8, correct="ff"), "differ in clips"),
+    ],
+)
+def test_records_that_do_not_fit_are_an_error(change, message):
+    records = [record("frozen", context, bits(0.5, 5)) for context in ("in", "scene")]
+    change(records)
+    with pytest.raises(ValueError, match=message):
+        clip_scores(records, "frozen", test_set="source", splits=("base",), contexts=("in", "scene"))
+
+
+# --- verdicts ---------------------------------------------------------------------------------------------------
+def test_differences_are_paired_and_signed():
+    frame = differences(study(SHARES), [("open_mede", "frozen")]).set_index("quantity")
+    assert frame["value"].to_dict() == pytest.approx({"in": 10, "out": 30, "gap": -20})
+    assert (frame["low"] <= frame["value"]).all()
+    assert (frame["value"] <= frame["high"]).all()
+    assert frame.loc["out", "low"] > 0
+
+
+def test_one_seed_is_never_decided():
+    frame = differences(study(SHARES), [("open_mede", "frozen")])
+    assert set(frame["verdict"]) == {"undecided across seeds"}
+    assert "one seed: undecided across seeds" in verdict_markdown(frame)
+
+
+def test_several_seeds_decide_a_clear_difference_and_no_equal_pair():
+    records = study(SHARES, seeds=(0, 1, 2))
+    twin = [dict(r, method="finetune", run="x") for r in records if r["method"] == "open_mede"]
+    frame = differences([*records, *twin], [("open_mede", "frozen"), ("open_mede", "finetune")])
+    verdicts = frame.set_index(["second", "quantity"])["verdict"]
+    assert verdicts["frozen", "out"] == "higher"
+    assert verdicts["frozen", "gap"] == "lower"
+    assert verdicts["finetune", "out"] == "undecided"
+
+
+def test_a_verdict_says_what_its_numbers_say():
+    row = {"first": "open_mede", "second": "finetune", "quantity": "out", "seeds": 1, "verdict": ""}
+    above = verdict_sentence({**row, "value": 2.34, "low": 0.5, "high": 4.0})
+    assert above.startswith("Open-MeDe is 2.3 points above Fine-tuning out of context (95 % interval +0.5 to +4.0")
+    assert "excludes zero" in above
+    below = verdict_sentence({**row, "value": -2.34, "low": -5.0, "high": 0.4})
+    assert "2.3 points below" in below
+    assert "includes zero" in below
+    assert "level with" in verdict_sentence({**row, "value": 0.04, "low": -1.0, "high": 1.0})
+    many = verdict_sentence({**row, "value": 2.0, "low": 1.0, "high": 3.0, "seeds": 3, "verdict": "higher"})
+    assert many.endswith("over 3 seeds and their clips: higher).")
+
+
+def test_a_difference_needs_the_same_seeds():
+    records = [*study({"frozen": SHARES["frozen"]}), *study({"open_mede": SHARES["open_mede"]}, seeds=(1,))]
+    with pytest.raises(ValueError, match=r"seeds \[1\] and \[0\] differ"):
+        differences(records, [("open_mede", "frozen")])
+
+
+# --- what a reader sees -----------------------------------------------------------------------------------------
+def test_methods_stand_in_the_fixed_order_and_missing_ones_say_so():
+    shown = wide(in_and_out(study(dict(reversed(SHARES.items())))), methods=("open_vclip", "froster"))
+    assert list(shown["Method"]) == ["Frozen CLIP", "Open-VCLIP", "FROSTER", "Open-MeDe"]
+    assert (shown.iloc[1, 1:] == NOT_RUN).all()
+    assert shown.iloc[3]["Other scene"].startswith("60.0 [")
+    plain = wide(in_and_out(study(SHARES)), intervals=False)
+    assert list(plain["Static gap"]) == ["40.0", "20.0"]
+
+
+def test_plots_get_the_columns_they_ask_for():
+    frame = pick(in_and_out(study(SHARES)), ("in", "scene"), "context")
+    assert sorted(frame["context"].unique()) == ["in", "scene"]
+    assert {"method", "value", "low", "high"} <= set(frame.columns)
+    assert column_label("gap") == "Static gap"
+
+
+def test_the_verdict_table_shows_signs():
+    shown = verdict_table(differences(study(SHARES), [("open_mede", "frozen")]))
+    assert list(shown["Difference"]) == ["+10.0", "+30.0", "-20.0"]
+
+
+def test_a_property_outside_its_range_says_so():
+    class One:
+        def __init__(self, name, value, low, high):
+            self.name, self.value, self.low, self.high = name, value, low, high
+            self.holds = low <= value <= high
+
+    measured = [One("a", 5.0, 1, 10), One("b", 0.00002, 0, 0.001)]
+    table = property_table(measured, {"Seed 1": [One("a", 0.5, 1, 10), One("b", 0.0, 0, 0.001)]})
+    assert table["Here"].tolist() == ["5.0", "2e-05"]
+    assert table["Seed 1"].tolist() == ["0.5 (outside)", "0.0"]
+    with pytest.raises(ValueError, match="other properties"):
+        property_table(measured, {"Seed 1": [One("c", 1.0, 0, 2), measured[1]]})
+
+
+# --- parameters and runs ----------------------------------------------------------------------------------------
+def test_unset_parameters_leave_the_profile_alone():
+    unset = {"rho": -1.0, "epochs": 0, "batch_size": 0, "data": "", "seed": -1, "inner_lr": -1.0}
+    assert overrides(**unset) == {}
+    meant = {"rho": 0.0, "query_weight": 0.0, "seed": 0, "random_weights": False, "epochs": 3, "data": "x.csv"}
+    assert overrides(**meant) == meant
+    assert overrides(epochs=-3) == {"epochs": -3}  # a mistake is left for the configuration to refuse
+
+
+def test_settings_show_what_differs_from_the_defaults():
+    table = settings_table(Config(epochs=5, data="/home/someone/clips.csv"), "rho").set_index("Setting")
+    assert table.loc["rho", "Changed"] == ""
+    assert (table.loc["epochs", "Value"], table.loc["epochs", "Changed"]) == ("5", "yes")
+    assert table.loc["data", "Value"] == "clips.csv"  # no folder of this machine in an output
+    with pytest.raises(ValueError, match="nonsense"):
+        settings_table(Config(), "nonsense")
+
+
+def test_random_weights_mark_a_title_and_pretrained_ones_do_not():
+    assert "RANDOM WEIGHTS" in marked("Accuracy", "random")
+    assert marked("Accuracy", "shipped:abc") == "Accuracy"
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "plain-0123456789ab"
+    folder.mkdir()
+    lines = [
+        {"epoch": e, "step": 2 * e + s, "lr": 0.1, "support_loss": 4.0 - e - s / 2} for e in (1, 2) for s in (0, 1)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "config.json").write_text(json.dumps({"weights": "random"}))
+    for epoch in (1, 2):
+        (folder / f"epoch_{epoch:03d}.safetensors").write_bytes(b"x" * 2048)
+    return folder
+
+
+def test_a_run_gets_a_readable_name_that_can_move(run, tmp_path):
+    link = name_run(run, "finetune")
+    assert (link / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
+    assert not link.readlink().is_absolute()
+    other = tmp_path / "plain-other"
+    other.mkdir()
+    assert name_run(other, "finetune").resolve() == other.resolve()
+    with pytest.raises(ValueError, match="name is 'a/b'"):
+        name_run(run, "a/b")
+    with pytest.raises(ValueError, match="plain-other"):
+        name_run(run, "plain-other")
+
+
+def test_a_training_is_recorded_by_its_last_epoch(run, tmp_path):
+    facts = {"table": "training", "method": "finetune", "set": "source", "split": "base", "context": "in"}
+    one = training_record(name_run(run, "finetune"), **facts, seed=0, profile="smoke", weights=run_weights(run))
+    assert (one["value"], one["n"], one["run"]) == (1.75, 2, "plain-0123456789ab")
+    ResultStore(tmp_path / "results").replace("train_finetune", [one])
+    files = run_files(run).set_index("File")
+    assert files.loc["epoch_*.safetensors", ["Number", "Size"]].tolist() == [2, "4.1 kB"]
+    assert files.loc["done.json", "Number"] == 0
+    assert list(read_metrics(run)["epoch"]) == [1, 1, 2, 2]
+
+
+def test_the_contents_page_lists_every_notebook_with_its_links_and_minutes(tmp_path):
+    prose = "# A *title*\n\n**You will learn**\n- one thing,\n  on two lines\n- another\n\n**Cost**: 1 min"
+    plan = """profiles: {smoke: {jobs: 1}, cpu: {jobs: 1}}
+steps:
+  - {id: first, notebook: a.ipynb, minutes: {smoke: 0.5, cpu: 2}}
+  - {id: second, notebook: a.ipynb, minutes: {smoke: 0.5, cpu: 3}, profiles: [cpu]}"""
+    frame = contents(project(tmp_path, {"a.ipynb": notebook(prose=prose)}, plan))
+    row = frame.iloc[0]
+    assert (row["title"], row["learn"], row["steps"]) == (
+        "A title",
+        "one thing, on two lines; another",
+        "first, second",
+    )
+    assert (row["smoke"], row["cpu"]) == (0.5, 5)
+    assert "| [A title](a.ipynb) | one thing, on two lines; another | 0.5 | 5.0 |" in contents_markdown(frame)

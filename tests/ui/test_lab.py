@@ -1,0 +1,233 @@
+"""The notebooks in a real JupyterLab in headless Chromium: they run, and their sliders move the pictures.
+
+Needs `playwright` (extra `ui`) and a Chromium on the path: `make test-ui`. Each notebook is opened in a copy of
+`notebooks/`, so nothing that git tracks changes. Screenshots go to `reports/ui/`.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from mede_core.runs import repo_root
+
+pytestmark = pytest.mark.ui
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+SCREENSHOTS = repo_root() / "reports" / "ui"
+MINUTES = 60_000  # milliseconds
+# These run in the page. Lab connects a notebook to its kernel late, and "run all" before that silently runs nothing;
+# `kernel.info` is a promise that the kernel keeps once it answers.
+KERNEL_READY = """async () => {
+  const session = window.jupyterapp?.shell.currentWidget?.sessionContext?.session;
+  if (!session?.kernel) return false;
+  const late = new Promise(resolve => setTimeout(() => resolve(null), 1000));
+  return (await Promise.race([session.kernel.info, late])) !== null;
+}"""
+RUN_ALL = """() => {
+  window.ranAll = false;
+  window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.ranAll = true; });
+}"""
+CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets
+  .filter(cell => cell.model.type === 'code')
+  .map(cell => ({count: cell.model.executionCount, outputs: cell.model.outputs.toJSON()}))"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """A JupyterLab of our own on an ephemeral port; yields the address of a path in it."""
+    folder = tmp_path_factory.mktemp("lab")
+    shutil.copytree(repo_root() / "notebooks", folder / "notebooks")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    token = secrets.token_hex(16)
+    home = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
+    environment = {**os.environ, **home, "JUPYTER_PREFER_ENV_PATH": "1", "MEDE_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    environment.pop("MPLBACKEND", None)
+    environment["JUPYTERLAB_SETTINGS_DIR"] = str(folder / "settings")
+    environment["JUPYTERLAB_WORKSPACES_DIR"] = str(folder / "workspaces")
+    command = [
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}",
+        f"--ServerApp.root_dir={folder / 'notebooks'}", "--LabApp.expose_app_in_browser=True",
+        "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]  # fmt: skip
+    with open(folder / "lab.log", "w") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/api/status?token={token}", server, folder / "lab.log")
+        yield lambda path: f"http://127.0.0.1:{port}/lab/tree/{path}?token={token}"
+    finally:
+        server.send_signal(signal.SIGTERM)  # ends the kernels too
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
+    for _ in range(240):
+        assert server.poll() is None, f"JupyterLab ended at once:\n{log.read_text()[-2000:]}"
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.5)
+    pytest.fail(f"JupyterLab did not answer within 2 minutes:\n{log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium from the distribution's packages."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test-ui")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on the path: install the distribution's package `chromium`")
+    with playwright.sync_playwright() as session:
+        chromium = session.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A fresh page that may talk to nothing but this machine."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1000}, service_workers="block")
+    context.route(lambda url: not url.startswith(("http://127.0.0.1", "data:", "blob:")), lambda route: route.abort())
+    page = context.new_page()
+    page.set_default_timeout(2 * MINUTES)
+    yield page
+    context.close()
+
+
+def wait_until(page, what: str, question, seconds: float):
+    """Ask until the answer is true; a page cannot hang the test."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if answer := question():
+            return answer
+        page.wait_for_timeout(200)
+    raise AssertionError(f"{what}: not within {seconds:g} s")
+
+
+def run_notebook(page, lab, name: str) -> list[dict]:
+    """Open a notebook, run all of it, and return its code cells; a cell that failed fails the test."""
+    page.goto(lab(f"{name}.ipynb"))
+    page.wait_for_selector(".jp-NotebookPanel .jp-Cell")
+    wait_until(page, "a kernel that answers", lambda: page.evaluate(KERNEL_READY), 180)
+    page.evaluate(RUN_ALL)
+
+    def finished() -> bool:
+        for cell in page.evaluate(CELLS):
+            for output in cell["outputs"]:
+                assert output["output_type"] != "error", f"{output['ename']}: {output['evalue']}"
+        return page.evaluate("() => window.ranAll")
+
+    wait_until(page, f"{name} run to its end", finished, 600)
+    cells = page.evaluate(CELLS)
+    assert len(cells) > 3
+    assert all(cell["count"] for cell in cells), "a code cell was not run"
+    screenshot(page, name)
+    return cells
+
+
+def screenshot(page, name: str) -> None:
+    """Save what a reader sees, cell by cell, for a person to look at; nothing is compared with it."""
+    folder = SCREENSHOTS / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for number, cell in enumerate(page.query_selector_all(".jp-Notebook .jp-Cell")):
+        cell.scroll_into_view_if_needed()
+        cell.screenshot(path=folder / f"{number:02d}.png")
+
+
+def explorer(page, css: str, number: int = 0):
+    """One explorer of a notebook, scrolled into view."""
+    found = page.locator(f".mede-explorer.{css}").nth(number)
+    found.wait_for()
+    found.scroll_into_view_if_needed()
+    return found
+
+
+def pixels(widget) -> str:
+    """The picture's bytes, as the browser holds them."""
+    return widget.locator("img.mede-picture, .mede-picture img").first.evaluate(
+        """async (img) => {
+          const bytes = new Uint8Array(await (await fetch(img.src)).arrayBuffer());
+          const digest = await crypto.subtle.digest('SHA-256', bytes);
+          return Array.from(new Uint8Array(digest)).join(',') + ':' + bytes.length;
+        }"""
+    )
+
+
+def press(page, widget, slider: str, key: str, times: int = 1) -> None:
+    """Move a slider with the keyboard, as a reader without a mouse would."""
+    handle = widget.locator(f".{slider} .noUi-handle")
+    handle.focus()
+    for _ in range(times):
+        page.keyboard.press(key)
+
+
+def wait_for_change(page, widget, before: str) -> str:
+    wait_until(page, "another picture", lambda: pixels(widget) != before, 20)
+    return pixels(widget)
+
+
+def test_the_sigma_slider_redraws_the_weight_curve_in_place(page, lab):
+    run_notebook(page, lab, "03_gaussian_weight_averaging")
+    widget = explorer(page, "mede-gwa")
+    before, told = pixels(widget), widget.locator(".mede-readout").inner_text()
+    value = widget.locator(".mede-sigma .widget-readout").inner_text()
+    height = widget.bounding_box()["height"]
+    press(page, widget, "mede-sigma", "ArrowLeft", 8)
+    after = wait_for_change(page, widget, before)
+    assert widget.locator(".mede-sigma .widget-readout").inner_text() != value
+    assert widget.locator(".mede-readout").inner_text() != told
+    widget.screenshot(path=SCREENSHOTS / "gwa_after_sigma.png")
+    press(page, widget, "mede-sigma", "ArrowRight", 8)
+    assert wait_for_change(page, widget, after) == before, "the same setting gives another picture"
+    assert widget.locator("img").count() == 1, "pictures pile up"
+    assert widget.bounding_box()["height"] == height, "the page jumps"
+
+
+def test_the_average_moves_on_the_map_of_a_trajectory(page, lab):
+    run_notebook(page, lab, "03_gaussian_weight_averaging")
+    widget = explorer(page, "mede-gwa", 1)
+    before = pixels(widget)
+    press(page, widget, "mede-mu", "ArrowRight", 4)
+    wait_for_change(page, widget, before)
+    widget.screenshot(path=SCREENSHOTS / "gwa_map_after_mu.png")
+
+
+def test_the_meta_step_answers_its_knobs(page, lab):
+    run_notebook(page, lab, "02_cross_batch_meta_optimization")
+    widget = explorer(page, "mede-meta")
+    first = pixels(widget)
+    press(page, widget, "mede-alpha", "ArrowRight", 2)
+    second = wait_for_change(page, widget, first)
+    press(page, widget, "mede-delta", "ArrowLeft", 3)
+    third = wait_for_change(page, widget, second)
+    widget.get_by_text("second order").click()
+    wait_for_change(page, widget, third)
+    widget.screenshot(path=SCREENSHOTS / "meta_after_knobs.png")
+
+
+def test_the_lab_leaves_the_repository_as_it_was(lab, tmp_path):
+    originals = sorted((repo_root() / "notebooks").glob("*.ipynb"))
+    for path in originals:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        assert not any(cell.get("outputs") for cell in cells), f"{path.name} has outputs"
