@@ -37,7 +37,8 @@ test: $(STAMP)  ## run the tests
 $(UI): $(STAMP)
 	$(PY) -m uv pip install --quiet --python $(PY) -e '.[ui]'
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
-	  apt-get install -y -qq chromium || sudo apt-get install -y -qq chromium || \
+	  { apt-get update -qq && apt-get install -y -qq chromium; } || \
+	  { sudo apt-get update -qq && sudo apt-get install -y -qq chromium; } || \
 	  { echo "Please install Chromium from your distribution." >&2; exit 1; }
 	@touch $@
 

@@ -31,13 +31,18 @@ def contents(plan_path) -> pd.DataFrame:
         notebook = read_notebook(path)
         steps = {name: [s for s in plan.steps if s.notebook == path.name] for name, plan in plans.items()}
         ids = dict.fromkeys(step.id for some in steps.values() for step in some)
-        minutes = {
-            name: sum(s.minutes for s in some) if some else float("nan") for name, some in steps.items()
-        }
+        minutes = {name: sum(s.minutes for s in some) if some else float("nan") for name, some in steps.items()}
         learn = "; ".join(bullet.rstrip(".;") for bullet in _bullets(source_of(notebook["cells"][0])))
         row = {"notebook": path.name, "title": title_of(notebook), "learn": learn, "steps": ", ".join(ids)}
         rows.append({**row, **minutes})
     return pd.DataFrame(rows)
+
+
+def contents_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The contents as a table for files: notebook, title, steps, and minutes for each profile."""
+    names = {"notebook": "Notebook", "title": "Title", "steps": "Steps"}
+    minutes = {name: f"Minutes ({name})" for name in frame.columns[4:]}
+    return frame.drop(columns="learn").rename(columns=names | minutes)
 
 
 def contents_markdown(frame: pd.DataFrame) -> str:

@@ -51,9 +51,7 @@ def check_kernel() -> Finding:
         return Finding("kernel", "no kernel named python3: install ipykernel", fault=True)
     executable = spec.argv[0]
     # jupyter_client puts its own interpreter in place of a bare "python"
-    ours = (
-        executable in ("python", "python3") or Path(executable).absolute() == Path(sys.executable).absolute()
-    )
+    ours = executable in ("python", "python3") or Path(executable).absolute() == Path(sys.executable).absolute()
     if ours:
         return Finding("kernel", f"python3 runs {sys.executable}")
     return Finding("kernel", f"python3 runs {executable}, not {sys.executable}: "
@@ -74,18 +72,12 @@ def check_widgets(installed: dict[str, str | None] | None = None) -> Finding:
     if None in installed.values():
         return Finding("widgets", text, fault=True)
     needs = [Requirement(line) for line in metadata.requires("ipywidgets") or ()]
-    need = next(
-        requirement for requirement in needs if requirement.name.replace("-", "_") == "jupyterlab_widgets"
-    )
+    need = next(requirement for requirement in needs if requirement.name.replace("-", "_") == "jupyterlab_widgets")
     if not need.specifier.contains(installed["jupyterlab_widgets"]):
         return Finding("widgets", f"{text}: ipywidgets needs jupyterlab_widgets {need.specifier}", fault=True)
-    extension = Path(
-        sys.prefix, "share", "jupyter", "labextensions", "@jupyter-widgets", "jupyterlab-manager"
-    )
+    extension = Path(sys.prefix, "share", "jupyter", "labextensions", "@jupyter-widgets", "jupyterlab-manager")
     if not extension.is_dir():
-        return Finding(
-            "widgets", f"{text}, but JupyterLab's extension is not in this environment", fault=True
-        )
+        return Finding("widgets", f"{text}, but JupyterLab's extension is not in this environment", fault=True)
     return Finding("widgets", f"{text}: they fit")
 
 
@@ -101,9 +93,7 @@ def check_device() -> list[Finding]:
     import torch
 
     threads = os.environ.get("MEDE_THREADS") or min(2, available_cpus())
-    findings = [
-        Finding("CPU", f"{available_cpus()} usable, {threads} threads per run (MEDE_THREADS changes it)")
-    ]
+    findings = [Finding("CPU", f"{available_cpus()} usable, {threads} threads per run (MEDE_THREADS changes it)")]
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         findings.append(Finding("device", f"cuda: {', '.join(names)}"))
@@ -153,13 +143,9 @@ def check_data() -> list[Finding]:
     lists = sorted(folder.glob("**/*.csv")) if folder.is_dir() else []
     for file in lists[:20]:
         with open(file, encoding="utf-8", errors="replace") as stream:
-            findings.append(
-                Finding("data", f"{file.relative_to(folder.parent)}: {sum(1 for _ in stream)} lines")
-            )
+            findings.append(Finding("data", f"{file.relative_to(folder.parent)}: {sum(1 for _ in stream)} lines"))
     if not lists:
-        findings.append(
-            Finding("data", "no video lists (path,label CSV files) in data/; any path can be passed")
-        )
+        findings.append(Finding("data", "no video lists (path,label CSV files) in data/; any path can be passed"))
     return findings
 
 

@@ -139,9 +139,7 @@ def property_table(measured: Sequence, reported: Mapping[str, Sequence]) -> pd.D
         row = {"Property": one.name, "Allowed": f"{one.low:g} to {one.high:g}", "Here": _held(one)}
         for name, others in reported.items():
             if len(others) != len(measured) or others[index].name != one.name:
-                raise ValueError(
-                    f"{name} reports other properties than those measured here: measure it again"
-                )
+                raise ValueError(f"{name} reports other properties than those measured here: measure it again")
             row[name] = _held(others[index])
         rows.append(row)
     return pd.DataFrame(rows, columns=["Property", "Allowed", "Here", *reported])

@@ -144,9 +144,7 @@ def run_lock(folder):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(descriptor, 200).decode("utf-8", "replace").strip() or "pid unknown"
-            raise LockedError(
-                f"{folder} is in use by another run ({holder}); wait for it or stop it"
-            ) from None
+            raise LockedError(f"{folder} is in use by another run ({holder}); wait for it or stop it") from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         _forget_locks_in_forks()

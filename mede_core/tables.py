@@ -15,11 +15,19 @@ import pandas as pd
 
 from ._paper import PAPER_ROWS
 from ._store import unpack_correct
-from .metrics import Interval, bootstrap_accuracy, bootstrap_harmonic_mean, paired_difference
+from .metrics import (
+    Interval,
+    bootstrap_accuracy,
+    bootstrap_harmonic_mean,
+    harmonic_mean,
+    mean_std,
+    paired_difference,
+    static_gap,
+)
 
 OUT_OF_CONTEXT = ("scene", "noise", "stripes")
 SPLITS = ("base", "novel")
-_LONG = ("method", "column", "value", "low", "high", "seeds", "clips")
+_LONG = ("method", "column", "value", "std", "low", "high", "seeds", "clips")
 
 
 def methods_of(records: Iterable[Mapping]) -> list[str]:
@@ -65,18 +73,14 @@ def clip_scores(
     scores = {}
     for seed in seeds:
         wanted = [(seed, split, context) for split in splits for context in contexts]
-        missing = [
-            f"{split}, {context}" for _, split, context in wanted if (seed, split, context) not in found
-        ]
+        missing = [f"{split}, {context}" for _, split, context in wanted if (seed, split, context) not in found]
         if missing:
             raise ValueError(f"{method} on {test_set}, seed {seed}: no record for {'; '.join(missing)}")
         parts = []
         for split in splits:
             twins = [found[seed, split, context] for context in contexts]
             if len({len(twin) for twin in twins}) > 1:
-                raise ValueError(
-                    f"{method} on {test_set}, seed {seed}, {split}: the contexts differ in clips"
-                )
+                raise ValueError(f"{method} on {test_set}, seed {seed}, {split}: the contexts differ in clips")
             parts.append(np.mean(twins, axis=0))
         scores[seed] = np.concatenate(parts)
     return scores
@@ -92,23 +96,19 @@ def base_novel(records: Sequence[Mapping], test_set: str = "source", context: st
         context: the background.
 
     Returns:
-        Columns method, column ("base", "novel", "hm"), value, low, high (percent), seeds, clips.
+        Columns method, column ("base", "novel", "hm"), value in percent, std over seeds (ddof=1; NaN for one), low,
+        high, seeds, clips.
     """
     rows = []
     for method in methods_of(records):
         base, novel = (
-            clip_scores(records, method, test_set=test_set, splits=(split,), contexts=(context,))
-            for split in SPLITS
+            clip_scores(records, method, test_set=test_set, splits=(split,), contexts=(context,)) for split in SPLITS
         )
         _same_seeds(base, novel, method)
-        rows += [
-            _row(method, split, _accuracy(scores, records))
-            for split, scores in zip(SPLITS, (base, novel), strict=True)
-        ]
-        joined = bootstrap_harmonic_mean(
-            _stack(base), _stack(novel), paired_clips=False, shared_clips=_shared(records)
-        )
-        rows.append(_row(method, "hm", joined))
+        rows += [_accuracy(method, "base", base, records), _accuracy(method, "novel", novel, records)]
+        shared = _shared(records)
+        joined = bootstrap_harmonic_mean(_stack(base), _stack(novel), paired_clips=False, shared_clips=shared)
+        rows.append(_row(method, "hm", joined, harmonic_mean(_percent(base), _percent(novel))))
     return pd.DataFrame(rows, columns=list(_LONG))
 
 
@@ -133,18 +133,19 @@ def in_and_out(
     rows = []
     for method in methods_of(records):
         inside = clip_scores(records, method, test_set=test_set, splits=splits, contexts=("in",))
-        rows.append(_row(method, "in", _accuracy(inside, records)))
+        rows.append(_accuracy(method, "in", inside, records))
         for context in contexts:
             one = clip_scores(records, method, test_set=test_set, splits=splits, contexts=(context,))
-            rows.append(_row(method, context, _accuracy(one, records)))
+            rows.append(_accuracy(method, context, one, records))
         outside = clip_scores(records, method, test_set=test_set, splits=splits, contexts=contexts)
         _same_seeds(inside, outside, method)
+        rows.append(_accuracy(method, "out", outside, records))
         pair, shared = (_stack(inside), _stack(outside)), _shared(records)
-        rows.append(_row(method, "out", _accuracy(outside, records)))
-        rows.append(
-            _row(method, "hm", bootstrap_harmonic_mean(*pair, paired_clips=True, shared_clips=shared))
-        )
-        rows.append(_row(method, "gap", paired_difference(*pair, shared_clips=shared)))
+        per_seed = _percent(inside), _percent(outside)
+        joined = bootstrap_harmonic_mean(*pair, paired_clips=True, shared_clips=shared)
+        rows.append(_row(method, "hm", joined, harmonic_mean(*per_seed)))
+        gap = paired_difference(*pair, shared_clips=shared)
+        rows.append(_row(method, "gap", gap, static_gap(*per_seed)))
     return pd.DataFrame(rows, columns=list(_LONG))
 
 
@@ -165,8 +166,23 @@ def accuracies(
     rows = []
     for method, name, context in itertools.product(methods_of(records), sets, contexts):
         scores = clip_scores(records, method, test_set=name, splits=splits, contexts=(context,))
-        rows.append(_row(method, f"{name}/{context}", _accuracy(scores, records)))
+        rows.append(_accuracy(method, f"{name}/{context}", scores, records))
     return pd.DataFrame(rows, columns=list(_LONG))
+
+
+def paper_cells(long: pd.DataFrame, columns: Mapping[str, str], **facts) -> list[dict]:
+    """The rows of a long frame as the cells that ``results.compare_with_paper`` takes.
+
+    Args:
+        long: from :func:`in_and_out` or :func:`base_novel`.
+        columns: key of the long frame -> column of the paper.
+        facts: written into each cell, e.g. weights and profile.
+
+    Returns:
+        mappings with method, column, value, std, low, high, seeds.
+    """
+    rows = long[long["column"].isin(list(columns))].to_dict("records")
+    return [{**row, "column": columns[row["column"]], **facts} for row in rows]
 
 
 def dial(records: Sequence[Mapping], test_set: str = "source") -> pd.DataFrame:
@@ -258,23 +274,26 @@ def order_blind_bounds(rho: float, scenes: int) -> dict[str, float]:
 
 
 def _difference(first: str, second: str, quantity: str, interval: Interval) -> dict:
-    numbers = _row("", "", interval)
-    del numbers["method"], numbers["column"]
-    names = {"first": first, "second": second, "quantity": quantity}
-    return {**names, **numbers, "verdict": interval.verdict()}
+    numbers = {name: getattr(interval, name) for name in ("value", "low", "high", "seeds", "clips")}
+    return {"first": first, "second": second, "quantity": quantity, **numbers, "verdict": interval.verdict()}
 
 
-def _row(method: str, column: str, interval: Interval) -> dict:
-    values = (method, column, interval.value, interval.low, interval.high, interval.seeds, interval.clips)
-    return dict(zip(_LONG, values, strict=True))
+def _row(method: str, column: str, interval: Interval, per_seed: np.ndarray) -> dict:
+    values = (interval.value, mean_std(per_seed).std, interval.low, interval.high, interval.seeds, interval.clips)
+    return dict(zip(_LONG, (method, column, *values), strict=True))
 
 
-def _accuracy(scores: Mapping[int, np.ndarray], records: Sequence[Mapping]) -> Interval:
-    return bootstrap_accuracy(_stack(scores), shared_clips=_shared(records))
+def _accuracy(method: str, column: str, scores: Mapping[int, np.ndarray], records: Sequence[Mapping]) -> dict:
+    interval = bootstrap_accuracy(_stack(scores), shared_clips=_shared(records))
+    return _row(method, column, interval, _percent(scores))
 
 
 def _stack(scores: Mapping[int, np.ndarray]) -> list[np.ndarray]:
     return list(scores.values())
+
+
+def _percent(scores: Mapping[int, np.ndarray]) -> np.ndarray:
+    return np.array([100 * row.mean() for row in scores.values()])
 
 
 def _shared(records: Sequence[Mapping]) -> bool:
@@ -284,6 +303,4 @@ def _shared(records: Sequence[Mapping]) -> bool:
 
 def _same_seeds(first: Mapping, second: Mapping, what: str) -> None:
     if first.keys() != second.keys():
-        raise ValueError(
-            f"{what}: seeds {sorted(first)} and {sorted(second)} differ; allowed: the same seeds in both"
-        )
+        raise ValueError(f"{what}: seeds {sorted(first)} and {sorted(second)} differ; allowed: the same seeds in both")

@@ -29,7 +29,7 @@ from .scenes import Scene, average_scene, meta_scene, world_scene
 from .toy import ToyProblem, loss_surface, make_toy_problem, run_toy
 from .trajectory import EMA_DECAY, effective_epochs, epoch_shares
 
-PIXELS_PER_INCH = 108  # of the page
+PIXELS_PER_INCH = 100  # of the page
 STEP = {"start": (0.3, -1.2), "seed": 46}  # the single meta-step that is shown; its two batches disagree
 STEP_GRID = (np.linspace(-2.4, 3.0, 109), np.linspace(-1.9, 2.3, 85))  # of theta_1 and theta_2
 BACKGROUNDS = {"as the dial says": "in", "another scene": "scene", "noise": "noise", "stripes": "stripes"}
@@ -66,7 +66,10 @@ def _explorer(
 ):
     """Controls above a readout above a picture; ``values`` turns the controls' values into the scene's, and a text."""
     width, height = (round(inches * PIXELS_PER_INCH) for inches in scene.figure.get_size_inches())
-    layout = ipywidgets.Layout(width=f"{width}px", height=f"{height}px", max_width="none", flex="0 0 auto")
+    layout = ipywidgets.Layout(
+        width=f"{width}px", height=f"{height}px", max_width="100%", flex="0 0 auto",
+        object_fit="contain", object_position="left top",
+    )  # fmt: skip
     picture = ipywidgets.Image(format="png", layout=layout)
     readout = ipywidgets.HTML(layout=ipywidgets.Layout(min_height="1.8em"))
 
@@ -125,7 +128,7 @@ def gwa_explorer(
     if num_epochs < 2:
         raise ValueError(f"num_epochs is {num_epochs!r}; allowed: an integer >= 2")
     published = published_schedule(num_epochs)
-    mu, sigma = mu or published[0], sigma or published[1]
+    mu, sigma = (round(one or other, 1) for one, other in zip((mu, sigma), published, strict=True))
 
     def values(mu: float, sigma: float) -> tuple[dict, str]:
         shares = gaussian_weights(num_epochs, mu, sigma).numpy()
@@ -138,8 +141,8 @@ def gwa_explorer(
         return {"mu": mu, "sigma": sigma}, text
 
     controls = {
-        "mu": _slider("center μ (epoch)", mu, 0.0, 1.25 * num_epochs, 0.25, "mede-mu"),
-        "sigma": _slider("width σ (epochs)", sigma, 0.25, 1.5 * num_epochs, 0.25, "mede-sigma"),
+        "mu": _slider("center μ (epoch)", mu, 0.0, 1.25 * num_epochs, 0.1, "mede-mu"),
+        "sigma": _slider("width σ (epochs)", sigma, 0.1, 1.5 * num_epochs, 0.1, "mede-sigma"),
     }
     return _explorer(gwa_scene(num_epochs, plane), controls, values, "mede-gwa")
 

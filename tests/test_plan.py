@@ -155,9 +155,7 @@ def key(tmp_path):
         (package / name).write_text(text)
     (package / "weights" / "model.bin").write_bytes(b"123")
 
-    def compute(
-        code="from mede_core import fit, figures\nimport mede_core.data.world as w", prose="# A", **change
-    ):
+    def compute(code="from mede_core import fit, figures\nimport mede_core.data.world as w", prose="# A", **change):
         plan = load_plan(project(tmp_path, {"a.ipynb": notebook(code, prose=prose)}, PLAN), "smoke")
         plan = dataclasses.replace(plan, threads=change.pop("threads", 1))
         step = dataclasses.replace(plan.step("one"), ignore_sources=change.pop("ignore", ()))
@@ -217,9 +215,7 @@ def test_the_reason_for_a_rerun_names_what_changed(key):
 def test_every_public_name_leads_to_the_module_that_defines_it(tmp_path):
     package = Path(mede_core.__file__).parent
     for name, module in mede_core._HOME.items():
-        plan = load_plan(
-            project(tmp_path, {"a.ipynb": notebook(f"from mede_core import {name}")}, PLAN), "smoke"
-        )
+        plan = load_plan(project(tmp_path, {"a.ipynb": notebook(f"from mede_core import {name}")}, PLAN), "smoke")
         assert module in stepkey.key_parts(plan, plan.step("one"), {}, {}, package=package)["sources"]
 
 

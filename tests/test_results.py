@@ -465,6 +465,21 @@ def test_base_and_novel_are_joined_by_their_harmonic_mean():
     assert frame.loc[("K400 (Novel)", "Open-MeDe"), "difference"] == pytest.approx(0)
 
 
+@pytest.mark.parametrize(("pair", "paired"), [("context", True), ("split", False)])
+def test_a_joined_interval_pairs_clips_only_across_backgrounds(pair, paired):
+    rng = np.random.default_rng(1)
+    first, second = rng.permutation(np.arange(40) < 30), rng.permutation(np.arange(40) < 20)
+    records = [
+        record(**{pair: key}, n=40, value=100 * bits.mean(), correct=pack_correct(bits))
+        for key, bits in (("a", first), ("b", second))
+    ]
+    columns = {"HM": ({pair: "a"}, {pair: "b"})}
+    frame = cells(compare_with_paper("out_of_context", records, columns=columns, comparable=True))
+    expected = bootstrap_harmonic_mean(first, second, paired_clips=paired)
+    cell = frame.loc[("HM", "Open-MeDe (full)")]
+    assert (cell["low"], cell["high"]) == (expected.low, expected.high)
+
+
 def test_a_method_that_the_paper_lacks_keeps_its_line():
     comparison = compare_with_paper("out_of_context", study(("finetune",)), columns=COLUMNS, comparable=True)
     line = cells(comparison).loc[("UCF (in-ctx)", "Fine-tuning")]

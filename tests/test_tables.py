@@ -8,7 +8,7 @@ import pytest
 from toy_notebooks import notebook, project
 
 from mede_core.config import Config
-from mede_core.contents import contents, contents_markdown
+from mede_core.contents import contents, contents_markdown, contents_table
 from mede_core.layout import (
     NOT_RUN,
     column_label,
@@ -30,7 +30,7 @@ from mede_core.notebook import (
     settings_table,
     training_record,
 )
-from mede_core.results import ResultStore, pack_correct
+from mede_core.results import ResultStore, compare_with_paper, pack_correct
 from mede_core.tables import (
     accuracies,
     base_novel,
@@ -39,6 +39,7 @@ from mede_core.tables import (
     differences,
     in_and_out,
     order_blind_bounds,
+    paper_cells,
 )
 
 CONTEXTS = ("in", "scene", "noise", "stripes")
@@ -126,6 +127,26 @@ def test_several_seeds_are_averaged():
     ]
     row = cell(base_novel(records), "frozen", "base")
     assert (row["value"], row["seeds"]) == (pytest.approx(30), 2)
+    assert row["std"] == pytest.approx(np.std([20, 40], ddof=1))
+    assert np.isnan(cell(base_novel(study(SHARES)), "frozen", "base")["std"]), "one seed has no spread"
+
+
+def test_the_papers_table_gets_the_numbers_and_intervals_of_our_own():
+    long = in_and_out(study(SHARES, seeds=(0, 1)))
+    names = {"in": "UCF (in-ctx)", "out": "UCF-SCUBA (out-ctx)", "hm": "HM"}
+    cells = paper_cells(long, names, weights="shipped:0", profile="smoke")
+    frame = compare_with_paper("out_of_context", cells, comparable=False, reason="a toy").frame
+    for ours, theirs in names.items():
+        row = frame[(frame["column"] == theirs) & (frame["row"] == "Open-MeDe (full)")].iloc[0]
+        mine = cell(long, "open_mede", ours)
+        for a, b in (
+            ("reproduced", "value"),
+            ("reproduced_std", "std"),
+            ("low", "low"),
+            ("high", "high"),
+            ("seeds", "seeds"),
+        ):
+            assert row[a] == pytest.approx(mine[b]), (theirs, a)
 
 
 def test_accuracies_on_several_sets_have_a_column_each():
@@ -338,4 +359,5 @@ steps:
         "first, second",
     )
     assert (row["smoke"], row["cpu"]) == (0.5, 5)
+    assert list(contents_table(frame)) == ["Notebook", "Title", "Steps", "Minutes (smoke)", "Minutes (cpu)"]
     assert "| [A title](a.ipynb) | one thing, on two lines; another | 0.5 | 5.0 |" in contents_markdown(frame)

@@ -12,7 +12,7 @@ from mede_core.data.properties import LEARNERS, measure, properties, published, 
 from mede_core.data.synthetic import World
 from mede_core.learner import build_learner
 
-SEED, COUNT = 1, 720
+SEED, COUNT = 4, 720
 REPORTED = published()
 NAMES = [row.name for row in properties(REPORTED[0]["figures"])]
 
@@ -38,11 +38,11 @@ def null_properties(figures, learners):
 
 
 def test_three_seeds_are_reported_with_the_shipped_weights_and_none_is_the_design_seed():
-    assert [entry["seed"] for entry in REPORTED] == [1, 2, 3]
+    assert [entry["seed"] for entry in REPORTED] == [4, 5, 6]
     assert {entry["weights"] for entry in REPORTED} == {build_learner().weights_id}
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [4, 5, 6])
 @pytest.mark.parametrize("index", range(len(NAMES)), ids=NAMES)
 def test_the_reported_figures_hold(seed, index):
     row = properties(next(entry["figures"] for entry in REPORTED if entry["seed"] == seed))[index]
