@@ -57,7 +57,7 @@ gallery: $(STAMP)  ## rebuild the HTML gallery and the summary of the last run [
 lint: $(STAMP)  ## check the code and the notebooks
 	$(PY) -m ruff check .
 	@for notebook in notebooks/*.ipynb; do \
-	  [ ! -e "$$notebook" ] || $(VENV)/bin/nbstripout --verify "$$notebook" || exit 1; done
+	  [ ! -e "$$notebook" ] || $(VENV)/bin/nbstripout --keep-id --verify "$$notebook" || exit 1; done
 
 bench: $(STAMP)  ## time and memory of the kernel beside plain training
 	@for file in benchmarks/*.py; do echo "$$file"; $(PY) "$$file" || exit 1; done

@@ -59,8 +59,9 @@ def check_kernel() -> Finding:
 
 
 def check_widgets(installed: dict[str, str | None] | None = None) -> Finding:
-    """Report whether ipywidgets and its JupyterLab half fit each other; out of step, widgets show "model
-    not found".
+    """Report whether ipywidgets and its JupyterLab half fit each other.
+
+    Out of step, every widget shows only "model not found".
 
     Args:
         installed: {package: version} of ipywidgets and jupyterlab_widgets; default: what is installed.

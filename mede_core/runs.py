@@ -53,8 +53,7 @@ def atomic_path(path):
     """Give a temporary path beside `path` that replaces it when the block ends without an error.
 
     Args:
-        path: the final path; missing parent folders are made. The temporary name keeps the suffix, for
-            writers that choose the format by it.
+        path: the final path; missing parent folders are made. The temporary name keeps its suffix.
 
     Returns:
         A context manager yielding the temporary `Path`. A reader sees the old file or the whole new one,
@@ -124,12 +123,10 @@ class LockedError(RuntimeError):
 
 @contextlib.contextmanager
 def run_lock(folder):
-    """Hold a folder for this process alone; the lock ends with the block or with the process, however it
-    dies.
+    """Hold a folder for this process alone; the lock ends with the block or the process.
 
     Args:
-        folder: the run or report folder; made if missing. The lock file `.lock` stays behind and means
-            nothing by itself.
+        folder: the run or report folder; made if missing. The file `.lock` stays behind and means nothing.
 
     Raises:
         LockedError: if another holder (also one in this process) has the folder; the message names its pid.
@@ -156,8 +153,7 @@ def run_lock(folder):
 
 
 def _forget_locks_in_forks() -> None:
-    """Close held locks in forked children: a data-loading worker that outlives its parent must not keep
-    them."""
+    """Close held locks in forked children: a loader's worker that outlives its parent must not keep them."""
     if not getattr(_forget_locks_in_forks, "registered", False):
         os.register_at_fork(after_in_child=_close_inherited_locks)
         _forget_locks_in_forks.registered = True
@@ -189,14 +185,11 @@ def seed_everything(seed: int) -> None:
 
 def available_cpus() -> int:
     """Return how many CPUs this process may use (not how many the machine has)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def set_threads(n: int | None = None) -> int:
-    """Fix torch's thread count: the bits of a sum depend on how it is split, so it must not vary by machine
-    load.
+    """Fix torch's thread count: the bits of a sum depend on how it is split.
 
     Args:
         n: threads; default: the environment's MEDE_THREADS, else the smaller of 2 and the CPUs to be had.
@@ -265,8 +258,7 @@ def _logged(iterable, desc: str, total: int | None):
 
 
 def _say(line: str) -> None:
-    """Log a line; where logging was never set up (a notebook in a batch run), write it to stderr as tqdm
-    would."""
+    """Log a line; where logging was never set up (a notebook in a batch run), write it to stderr."""
     if logger.hasHandlers():
         logger.info(line)
     else:
@@ -305,8 +297,7 @@ def git_state() -> dict[str, str | bool | None]:
     """Return the checkout's state.
 
     Returns:
-        {"commit": 40 hex characters or None outside a checkout, "dirty": whether tracked files differ from
-        it}.
+        {"commit": 40 hex characters or None outside a checkout, "dirty": do tracked files differ from it}.
     """
     root = Path(__file__).resolve().parents[1]
     if shutil.which("git") is None or not (root / ".git").exists():
@@ -317,10 +308,8 @@ def git_state() -> dict[str, str | bool | None]:
         return answer.stdout.strip() if answer.returncode == 0 else None
 
     status = git("status", "--porcelain", "--untracked-files=no")
-    return {
-        "commit": git("rev-parse", "--verify", "-q", "HEAD"),
-        "dirty": None if status is None else bool(status),
-    }
+    commit = git("rev-parse", "--verify", "-q", "HEAD")
+    return {"commit": commit, "dirty": None if status is None else bool(status)}
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from .toy import ToyProblem, loss_surface, make_toy_problem, run_toy
 from .trajectory import EMA_DECAY, effective_epochs, epoch_shares
 
 PIXELS_PER_INCH = 100  # of the page
+WIDE = {"style": {"description_width": "9em"}, "layout": {"width": "34em"}}
 STEP = {"start": (0.3, -1.2), "seed": 46}  # the single meta-step that is shown; its two batches disagree
 STEP_GRID = (np.linspace(-2.4, 3.0, 109), np.linspace(-1.9, 2.3, 85))  # of theta_1 and theta_2
 BACKGROUNDS = {"as the dial says": "in", "another scene": "scene", "noise": "noise", "stripes": "stripes"}
@@ -54,8 +55,7 @@ def _slider(
         description=name,
         continuous_update=direct,
         readout_format=readout_format,
-        style={"description_width": "9em"},
-        layout=ipywidgets.Layout(width="34em"),
+        **WIDE,
     )
     slider.add_class(css)
     return slider
@@ -186,7 +186,7 @@ def meta_step_values(problem: ToyProblem, inner_lr: float, query_weight: float =
     }  # fmt: skip
 
 
-def meta_step_explorer(problem: ToyProblem | None = None, inner_lr: float = 0.2, query_weight: float = 1.0):
+def meta_step_explorer(problem: ToyProblem | None = None, inner_lr: float = 0.15, query_weight: float = 1.0):
     """The meta-step on two parameters under sliders for alpha and delta.
 
     Args:
@@ -211,9 +211,8 @@ def meta_step_explorer(problem: ToyProblem | None = None, inner_lr: float = 0.2,
     controls = {
         "inner_lr": _slider("inner step α", inner_lr, 0.0, 0.6, 0.05, "mede-alpha"),
         "query_weight": _slider("query weight δ", query_weight, 0.0, 2.0, 0.1, "mede-delta"),
-        "first_order": ipywidgets.ToggleButtons(
-            options={"first order (the paper)": True, "second order (exact)": False}, description="gradient",
-            style={"description_width": "9em", "button_width": "13em"},
+        "first_order": ipywidgets.Dropdown(
+            options={"first order (the paper)": True, "second order (exact)": False}, description="gradient", **WIDE
         ),
     }  # fmt: skip
     return _explorer(meta_step_scene(problem), controls, values, "mede-meta")
@@ -234,7 +233,6 @@ def rho_explorer(world: World | None = None, *, clips: int = 10, num_frames: int
     """
     world = world or World(1)
     pairs = {f"{MOTIONS[2 * k]} / {MOTIONS[2 * k + 1]}": k for k in range(len(MOTIONS) // 2)}
-    wide = {"style": {"description_width": "9em"}, "layout": ipywidgets.Layout(width="34em")}
     chance = 1 / len(SCENES)
 
     def values(rho: float, background: str, pair: int, actor: int) -> tuple[dict, str]:
@@ -267,8 +265,8 @@ def rho_explorer(world: World | None = None, *, clips: int = 10, num_frames: int
 
     controls = {
         "rho": _slider("scene-action ρ", IN_CONTEXT_RHO, chance, 1.0, 0.05, "mede-rho", direct=False),
-        "background": ipywidgets.Dropdown(options=BACKGROUNDS, description="background", **wide),
-        "pair": ipywidgets.Dropdown(options=pairs, description="motions", **wide),
-        "actor": ipywidgets.Dropdown(options={ACTORS[a]: a for a in range(SOURCE_ACTORS)}, description="actor", **wide),
+        "background": ipywidgets.Dropdown(options=BACKGROUNDS, description="background", **WIDE),
+        "pair": ipywidgets.Dropdown(options=pairs, description="motions", **WIDE),
+        "actor": ipywidgets.Dropdown(options={ACTORS[a]: a for a in range(SOURCE_ACTORS)}, description="actor", **WIDE),
     }
     return _explorer(world_scene(num_frames, clips, size), controls, values, "mede-world")

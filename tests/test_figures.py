@@ -194,7 +194,7 @@ def test_figures_do_not_register_with_pyplot_nor_change_settings():
 
 def test_a_readers_own_settings_do_not_change_the_bytes(tmp_path):
     first = save_figure(DRAW["bar_in_out"], tmp_path / "a")["svg"].read_bytes()
-    with matplotlib.rc_context({"axes.grid": True, "font.size": 20, "lines.linewidth": 9}):
+    with matplotlib.rc_context({"xtick.direction": "in", "axes.labelpad": 20, "font.size": 20}):
         assert save_figure(DRAW["bar_in_out"], tmp_path / "a")["svg"].read_bytes() == first
 
 

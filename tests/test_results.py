@@ -637,6 +637,11 @@ def test_plain_frames_and_stylers_are_written_too(tmp_path):
         "| a_b | 71.2 | 40.0 |", "| c | – | 41.0 |",
     ]  # fmt: skip
     assert paths["csv"].read_text() == "method,top-1 / in,top-1 / out\na_b,71.234,40\nc,,41\n"
+    cells_too = pd.DataFrame({"a_b": ["50 % & more"]})
+    assert (
+        "a\\_b \\\\\n\\midrule\n50 \\% \\& more"
+        in render_table(cells_too, tmp_path / "l", caption="c")["tex"].read_text()
+    )
     styler = pd.DataFrame({"x": [1.0, 2.0]}).style.highlight_max(color="#abcdef")
     assert "#abcdef" in render_table(styler, tmp_path / "s", caption="Styled")["html"].read_text()
 

@@ -70,7 +70,7 @@ def test_no_file_of_the_repository_names_a_package_index_or_this_machine():
     hosts = ("pythonhosted.org", "pypi.org/simple", "index-url", "--find-links")
     private = [*hosts, f"{ROOT}/", f"{Path.home()}/"]
     for path in committed_files():
-        if path.suffix not in {".safetensors", ".gz", ".png", ".pdf"}:
+        if path.suffix not in {".safetensors", ".gz", ".png", ".pdf"} and path.name != "test_setup.py":
             text = path.read_text(encoding="utf-8")
             assert not [word for word in private if word in text], path.relative_to(ROOT)
 

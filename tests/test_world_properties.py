@@ -12,7 +12,7 @@ from mede_core.data.properties import LEARNERS, measure, properties, published, 
 from mede_core.data.synthetic import World
 from mede_core.learner import build_learner
 
-SEED, COUNT = 4, 720
+SEED, COUNT = 5, 720
 REPORTED = published()
 NAMES = [row.name for row in properties(REPORTED[0]["figures"])]
 

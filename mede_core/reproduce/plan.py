@@ -1,5 +1,4 @@
-"""The plan of `make reproduce` (notebooks/reproduce.yaml) and its validation, all of it before anything
-starts.
+"""The plan of `make reproduce` (notebooks/reproduce.yaml) and its validation, before anything starts.
 
 A step is one notebook with one set of parameters; several steps may share a notebook.
 """

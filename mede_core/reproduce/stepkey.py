@@ -51,8 +51,7 @@ def digest(value) -> str:
 
 
 def what_changed(old: dict | None, new: dict) -> str:
-    """Say in which parts two results of `key_parts` differ, such as "sources train"; empty where they are
-    equal."""
+    """Say in which parts two results of `key_parts` differ, such as "sources train"; "" where in none."""
     if not old:
         return "never finished"
     changed = []
@@ -120,8 +119,7 @@ def _read_module(package: Path, module: str, file_hash: str) -> tuple[str, froze
 
 
 def _imported(tree: ast.AST, package: Path, parents: tuple[str, ...]) -> set[str]:
-    """Return the modules of the package (names without `mede_core.`) that the import statements of a tree
-    reach."""
+    """Return the modules of the package (without `mede_core.`) that a tree's import statements reach."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -232,7 +232,7 @@ def test_the_meta_step_answers_its_knobs(notebook):
     second = wait_for_change(page, widget, first)
     press(page, widget, "mede-delta", "ArrowLeft", 3)
     third = wait_for_change(page, widget, second)
-    widget.get_by_text("second order").click()
+    widget.locator("select").select_option(label="second order (exact)")
     wait_for_change(page, widget, third)
     widget.screenshot(path=SCREENSHOTS / "meta_after_knobs.png")
 
