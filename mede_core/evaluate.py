@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from .config import Config
 from .data.synthetic import CONTEXTS, SETS, World, make_set
 from .learner import VideoLearner
-from .metrics import topk_accuracy
+from .metrics import topk_accuracy, topk_correct
 from .results import pack_correct
 
 
@@ -32,8 +32,8 @@ class Evaluation:
 
     @cached_property
     def correct(self) -> np.ndarray:
-        """[N] bool, top-1."""
-        return self.logits.argmax(1) == self.labels
+        """[N] bool, top-1; a tie counts against the label."""
+        return topk_correct(self.logits, self.labels)
 
     @property
     def top1(self) -> float:
