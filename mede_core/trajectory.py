@@ -272,3 +272,21 @@ def in_and_out(records: Sequence[Mapping], *, split: str = "base") -> tuple[list
     epochs = sorted(epoch for rule, epoch in means if rule == "epoch")
     accuracy = {name: [means["epoch", epoch][name] for epoch in epochs] for name in ("in", "out")}
     return epochs, accuracy, {rule.upper(): mean for (rule, _), mean in means.items() if rule != "epoch"}
+
+
+def against_last(records: Sequence[Mapping]) -> list[dict]:
+    """What each average gains over the last epoch of its own training.
+
+    Args:
+        records: of :func:`score_trajectory`.
+
+    Returns:
+        a row a rule and split: ``rule``, ``split``, ``in`` and ``out``: points, below zero where the last epoch is better.
+    """
+    rows = []
+    for split in dict.fromkeys(row["split"] for row in records):
+        _, accuracy, averages = in_and_out(records, split=split)
+        for rule, scores in averages.items():
+            gains = {name: scores[name] - accuracy[name][-1] for name in ("in", "out")}
+            rows.append({"rule": rule, "split": split, **gains})
+    return rows

@@ -15,6 +15,7 @@ from mede_core.runs import sha256_file
 from mede_core.train import trajectory
 from mede_core.trajectory import (
     RULES,
+    against_last,
     compare_rules,
     effective_epochs,
     epoch_shares,
@@ -135,6 +136,7 @@ def test_out_of_context_is_the_mean_over_the_swapped_backgrounds():
     assert epochs == [0, 1]
     assert accuracy == {"in": [90, 80], "out": [20, 50]}
     assert averages == {"GWA": {"in": 85, "out": 1}}
+    assert against_last(rows("base", table)) == [{"rule": "GWA", "split": "base", "in": 5, "out": -49}]
 
 
 @pytest.fixture(scope="module")
