@@ -281,7 +281,8 @@ def against_last(records: Sequence[Mapping]) -> list[dict]:
         records: of :func:`score_trajectory`.
 
     Returns:
-        a row a rule and split: ``rule``, ``split``, ``in`` and ``out``: points, below zero where the last epoch is better.
+        a row a rule and split: ``rule``, ``split``, ``in`` and ``out``: points, below zero where the last epoch
+        is better.
     """
     rows = []
     for split in dict.fromkeys(row["split"] for row in records):

@@ -73,7 +73,7 @@ def test_every_step_runs_and_leaves_what_it_declares(smoke):
             files = list(root.glob(name.removeprefix("runs:")))
             assert files, f"{step.id} left no {name}"
             assert all(file.stat().st_size > 0 for file in files), name
-        assert (smoke.out / "gallery" / f"{step.id}.html").stat().st_size > 0
+        assert (smoke.out / "gallery" / f"notebook_{step.id}.html").stat().st_size > 0
     assert (smoke.out / "summary.html").is_file()
 
 

@@ -318,7 +318,13 @@ def begin(tmp_path, plan):
     out.mkdir(parents=True)
     (out / "wait").touch()
     command = [sys.executable, "-m", "mede_core.reproduce", "--plan", str(plan), "--profile", "toy"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # Ctrl-C as in a terminal: a shell's background jobs start with SIGINT ignored, and children inherit that.
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     wait_for((out / "results" / "pid").exists)
     return process
 
