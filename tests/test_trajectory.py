@@ -183,10 +183,11 @@ def test_scores_are_those_of_the_methods_own_evaluation(small_run):
 
 
 def test_a_run_of_ones_own_is_a_source_with_the_wanted_average(small_run):
-    source = trajectory_source(str(small_run), gwa_mu=1.0, gwa_sigma=0.01, count=36)
+    source = trajectory_source(str(small_run), gwa_mu=2.0, gwa_sigma=0.01, count=36)
+    assert (source.config.mu, source.config.sigma) == (2.0, 0.01)
     scores = {(r["rule"], r.get("epoch"), r["split"], r["context"]): r["value"] for r in source.records}
     for half in ("base", "novel"):
-        assert scores["gwa", None, half, "in"] == scores["epoch", 1, half, "in"]  # so narrow: epoch 1 alone
+        assert scores["gwa", None, half, "in"] == scores["epoch", 2, half, "in"]  # so narrow: epoch 2 alone
 
 
 def test_a_run_on_other_clip_weights_is_refused(small_run, tmp_path):
@@ -195,7 +196,7 @@ def test_a_run_on_other_clip_weights_is_refused(small_run, tmp_path):
     facts = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**facts, "weights": "shipped:000000000000"}))
     with pytest.raises(ValueError, match=r"trained on CLIP shipped:000000000000; here is shipped:"):
-        score_trajectory(tmp_path, run_config(tmp_path))
+        score_trajectory(tmp_path, run_config(tmp_path, test_clips=36))
 
 
 def test_what_is_no_finished_run_is_refused(small_run, tmp_path):
