@@ -31,9 +31,10 @@ SCREENSHOTS = repo_root() / "reports" / "ui"
 LOCAL = ("http://127.0.0.1", "data:", "blob:")
 # These run in the page. Lab connects a notebook to its kernel late, and "run all" before that silently runs nothing;
 # `kernel.info` is a promise that the kernel keeps once it answers.
-KERNEL_READY = """async () => {
-  const session = window.jupyterapp?.shell.currentWidget?.sessionContext?.session;
-  if (!session?.kernel) return false;
+KERNEL_READY = """async (name) => {
+  const panel = window.jupyterapp?.shell.currentWidget;
+  const session = panel?.sessionContext?.session;
+  if (panel?.context?.path !== name || !session?.kernel) return false;
   const late = new Promise(resolve => setTimeout(() => resolve(null), 1000));
   return (await Promise.race([session.kernel.info, late])) !== null;
 }"""
@@ -48,7 +49,7 @@ CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """A JupyterLab of our own on an ephemeral port; yields the address of a path in it."""
+    """A JupyterLab of our own on an ephemeral port; yields a function from a notebook's name to its address."""
     folder = tmp_path_factory.mktemp("lab")
     shutil.copytree(repo_root() / "notebooks", folder / "notebooks")
     with socket.socket() as probe:
@@ -72,7 +73,8 @@ def lab(tmp_path_factory):
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         _wait_for(f"http://127.0.0.1:{port}/api/status?token={token}", server, folder / "lab.log")
-        yield lambda path: f"http://127.0.0.1:{port}/lab/tree/{path}?token={token}"
+        # A workspace for each notebook: Lab would bring back the tabs of the last one.
+        yield lambda name: f"http://127.0.0.1:{port}/lab/workspaces/{name}/tree/{name}.ipynb?token={token}"
     finally:
         server.send_signal(signal.SIGTERM)  # ends the kernels too
         try:
@@ -136,9 +138,9 @@ def wait_until(page, what: str, question, seconds: float):
 
 def run_notebook(page, lab, name: str) -> list[dict]:
     """Open a notebook, run all of it, and return its code cells; a cell that failed fails the test."""
-    page.goto(lab(f"{name}.ipynb"))
+    page.goto(lab(name))
     page.wait_for_selector(".jp-NotebookPanel .jp-Cell")
-    wait_until(page, "a kernel that answers", lambda: page.evaluate(KERNEL_READY), 180)
+    wait_until(page, "a kernel that answers", lambda: page.evaluate(KERNEL_READY, f"{name}.ipynb"), 180)
     page.evaluate(RUN_ALL)
 
     def finished() -> bool:
