@@ -6,7 +6,8 @@ PY      := $(VENV)/bin/python
 STAMP   := $(VENV)/.stamp
 UI      := $(VENV)/.stamp-ui
 RUN      = $(PY) -m mede_core.reproduce --profile $(PROFILE)
-OPTIONS  = $(if $(ONLY),--only '$(ONLY)') $(if $(filter-out 0,$(FORCE)),--force) $(if $(JOBS),--jobs $(JOBS))
+OPTIONS  = $(if $(ONLY),--only '$(ONLY)') $(if $(filter-out 0,$(FORCE)),--force) $(if $(JOBS),--jobs $(JOBS)) \
+           $(if $(DATA),--data '$(DATA)') $(if $(filter-out 0,$(DRY)),--dry-run)
 
 # The kernel of this environment, never one of the user's with the same name.
 export JUPYTER_PREFER_ENV_PATH := 1
@@ -28,7 +29,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(PY) -m uv pip install --quiet --python $(PY) --no-deps -e .
 	@touch $@
 
-reproduce: $(STAMP)  ## run all notebooks, write reports/PROFILE [PROFILE=cpu|smoke ONLY='22_*' FORCE=1 JOBS=2]
+reproduce: $(STAMP)  ## run all notebooks [PROFILE=cpu|smoke|paper ONLY='22_*' FORCE=1 JOBS=2 DRY=1 DATA=data.yaml]
 	$(RUN) $(OPTIONS)
 
 test: $(STAMP)  ## run the tests

@@ -11,65 +11,18 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
+from mede_core.cost import allocation_peak
 from mede_core.meta import meta_step
 
 TARGET = 2.1  # first-order meta-step over plain step, in time
 Batch = tuple[Tensor, Tensor]
-
-
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of tensor memory that was allocated inside the context and is still alive.
-
-    Every operator of the forward, the backward and the optimizer passes through here. Memory is counted once,
-    when the first tensor on it appears, however many views follow, and no longer once its last owner is gone.
-    Memory that existed before (an operator's input that was never counted) is not counted. Scratch space
-    inside an operator is invisible.
-
-    Attributes:
-        live: bytes now. peak: the most there ever were.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live = self.peak = 0
-        self._known: dict[int, weakref.ref] = {}
-
-    def __torch_dispatch__(
-        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        for value in tree_iter((args, kwargs)):
-            self._meet(value, counted=False)
-        result = func(*args, **kwargs)
-        for value in tree_iter(result):
-            self._meet(value, counted=True)
-        self.peak = max(self.peak, self.live)
-        return result
-
-    def _meet(self, value: Any, counted: bool) -> None:
-        if not isinstance(value, Tensor):
-            return
-        storage = value.untyped_storage()
-        key = storage._cdata
-        if key in self._known:
-            return
-        size = storage.nbytes() if counted else 0
-        self._known[key] = weakref.ref(storage, lambda _: self._forget(key, size))
-        self.live += size
-
-    def _forget(self, key: int, size: int) -> None:
-        del self._known[key]
-        self.live -= size
 
 
 class SmallTransformer(nn.Module):
@@ -119,13 +72,6 @@ def plain_step(model: nn.Module, batch: Batch, optimizer: torch.optim.Optimizer)
     cross_entropy(model, batch).backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-
-
-def allocation_peak(step: Callable[[], Any]) -> int:
-    """The most bytes that `step` held at once, beyond what was allocated before it, on any device."""
-    with LiveBytes() as memory:
-        step()
-    return memory.peak
 
 
 def main() -> None:

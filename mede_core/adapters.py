@@ -1,14 +1,31 @@
 """Temporal modules that turn open_clip's image transformer into a video learner.
 
-Only the ST-Adapter lives here so far: a bottleneck with a depthwise convolution over time, inserted in front of
-the attention of every block. It starts as the identity, so a fresh learner equals frozen CLIP exactly.
+* ``st_adapter``: a bottleneck with a depthwise convolution over time in front of each block's attention;
+* ``aim``: bottlenecks around each block's frozen attention, which is used a second time, along time;
+* ``expanded``: no parameters; each frame's tokens also attend to those of the frames before and after it.
+
+The first two start as the identity, so a fresh learner equals frozen CLIP exactly. Expanded attention does not:
+its zero keys at a clip's borders take attention away, and neighbors bring theirs.
+
+Modules are installed by changing the class of an existing one (``module.__class__ = ...``): weights and checkpoint
+names stay as they are, and ``copy.deepcopy`` works, which forward hooks would break.
 """
 
 from __future__ import annotations
 
 import torch
-from open_clip.transformer import ResidualAttentionBlock
+import torch.nn.functional as F
+from open_clip.transformer import LayerNorm, ResidualAttentionBlock
 from torch import Tensor, nn
+
+TEMPORAL_MODULES = ("st_adapter", "aim", "expanded")
+# Of the ST-Adapter: (LayerNorm before the down-projection and GELU after the convolution, which part starts at zero).
+ADAPTER_FORMS = {
+    "ours": (True, "up"),
+    "published": (False, "up"),  # as the authors' fork of Open-VCLIP has it (stadapt_zeroinit)
+    "published_conv": (False, "conv"),  # as ST-Adapter itself has it
+}
+BORDERS = ("zero", "mask")
 
 
 class STAdapter(nn.Module):
@@ -25,23 +42,38 @@ class STAdapter(nn.Module):
         kernel_size: temporal extent of the depthwise convolution, odd, in frames.
         norm: LayerNorm before the down-projection.
         activation: GELU after the temporal convolution.
+        zero: which part is zero at the start and makes the adapter the identity: ``up`` (the fork), or ``conv``
+            with all biases (ST-Adapter's own initialization).
     """
 
     def __init__(
-        self, width: int, bottleneck: int, *, kernel_size: int = 3, norm: bool = True, activation: bool = True
+        self,
+        width: int,
+        bottleneck: int,
+        *,
+        kernel_size: int = 3,
+        norm: bool = True,
+        activation: bool = True,
+        zero: str = "up",
     ):
         super().__init__()
-        if bottleneck < 1:
-            raise ValueError(f"adapter_width is {bottleneck}; it must be at least 1")
+        _check_bottleneck(bottleneck)
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size is {kernel_size}; it must be a positive odd number of frames")
+        if zero not in ("up", "conv"):
+            raise ValueError(f"zero is {zero!r}; allowed: up, conv")
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
         self.down = nn.Linear(width, bottleneck)
         self.conv = nn.Conv1d(bottleneck, bottleneck, kernel_size, padding=kernel_size // 2, groups=bottleneck)
         self.activation = nn.GELU() if activation else nn.Identity()
         self.up = nn.Linear(bottleneck, width)
-        nn.init.zeros_(self.up.weight)  # identity at the start: the fresh learner is frozen CLIP
-        nn.init.zeros_(self.up.bias)
+        zeros = (
+            [self.up.weight, self.up.bias]
+            if zero == "up"
+            else [self.down.bias, self.conv.weight, self.conv.bias, self.up.bias]
+        )
+        for parameter in zeros:
+            nn.init.zeros_(parameter)
 
     def forward(self, tokens: Tensor, num_frames: int) -> Tensor:
         """Add temporal context to the patch tokens of each clip.
@@ -65,11 +97,7 @@ class STAdapter(nn.Module):
 
 
 class STAdapterBlock(ResidualAttentionBlock):
-    """open_clip's residual attention block with an adapter in front of its attention.
-
-    Instances are made by :func:`insert_adapters`, which changes the class of an existing block: its weights and
-    their checkpoint names stay as they are, and ``copy.deepcopy`` works (hooks would break under it).
-    """
+    """open_clip's residual attention block with an ST-Adapter in front of its attention."""
 
     adapter: STAdapter
     num_frames: int
@@ -78,28 +106,177 @@ class STAdapterBlock(ResidualAttentionBlock):
         return super().forward(self.adapter(q_x, self.num_frames), k_x, v_x, attn_mask)
 
 
-def insert_adapters(visual: nn.Module, bottleneck: int, **adapter_options) -> list[STAdapterBlock]:
-    """Give every block of an open_clip ``VisionTransformer`` its own ST-Adapter, in place.
+class Bottleneck(nn.Module):
+    """AIM's adapter: down, GELU, up; zero at the start, since its up-projection is.
+
+    Args:
+        width: channels of the transformer, D.
+        bottleneck: channels inside.
+    """
+
+    def __init__(self, width: int, bottleneck: int):
+        super().__init__()
+        _check_bottleneck(bottleneck)
+        self.down, self.up = nn.Linear(width, bottleneck), nn.Linear(bottleneck, width)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[..., D] -> [..., D], without a residual."""
+        return self.up(F.gelu(self.down(tokens)))
+
+
+class AIMBlock(ResidualAttentionBlock):
+    """open_clip's block with AIM's three adapters.
+
+    Source: AIM (Yang et al., ICLR 2023): the frozen attention runs along time first and passes through an adapter
+    of its own; the spatial attention and the MLP get one each, the latter in parallel and halved. Its drop path is
+    left out: it is a regularizer of long Kinetics trainings and would make the steps random.
+    """
+
+    temporal_adapter: Bottleneck
+    spatial_adapter: Bottleneck
+    mlp_adapter: Bottleneck
+    num_frames: int
+
+    def forward(self, q_x, k_x=None, v_x=None, attn_mask=None):
+        frames, count, width = q_x.shape
+        over_time = q_x.view(-1, self.num_frames, count, width).transpose(1, 2).reshape(-1, self.num_frames, width)
+        over_time = self.attention(q_x=self.ln_1(over_time)).view(-1, count, self.num_frames, width)
+        x = q_x + self.temporal_adapter(over_time.transpose(1, 2).reshape(frames, count, width))
+        attended = self.attention(q_x=self.ln_1(x), attn_mask=attn_mask)
+        x = x + self.ls_1(attended + self.spatial_adapter(attended))
+        normed = self.ln_2(x)
+        return x + self.ls_2(self.mlp(normed)) + 0.5 * self.mlp_adapter(normed)
+
+
+class TemporalLayerNorm(LayerNorm):
+    """The LayerNorm before the first block, with AIM's temporal embedding (zero at the start) added to its input."""
+
+    temporal_embedding: nn.Parameter  # [T, D]
+    num_frames: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        expected = len(self.temporal_embedding)
+        if self.num_frames != expected:
+            raise ValueError(f"video has {self.num_frames} frames; this AIM learner was built for {expected}")
+        embedding = self.temporal_embedding.repeat(len(x) // expected, 1)  # [B*T, D]
+        return super().forward(x + embedding[:, None])
+
+
+class NeighborAttention(nn.MultiheadAttention):
+    """Self-attention whose keys and values also come from the frames before and after, without new parameters.
+
+    Keys and values are projected once per frame and then concatenated. A clip's first frame has none before it and
+    its last none after: as published, zero keys and values stand there, which still take their share of the softmax
+    (exp(0) for each token); ``border="mask"`` leaves them out.
+
+    The frames before and after enter the softmax alike: a learner with this attention and the mean over frames gives
+    a clip and its exact reversal the same logits, however it is trained. It sees change, but not its direction.
+
+    Source: Open-VCLIP (Weng et al., ICML 2023), its expanded temporal view.
+    """
+
+    num_frames: int
+    border: str
+
+    def forward(self, query, key, value, key_padding_mask=None, need_weights=True, attn_mask=None,
+                average_attn_weights=True, is_causal=False):  # fmt: skip
+        """Attend as ``nn.MultiheadAttention`` does; the weights are [B*T, heads, N, 3N]: after, before, itself."""
+        if key is not query or value is not query or attn_mask is not None or key_padding_mask is not None:
+            raise ValueError("expanded attention is self-attention without a mask")
+        frames, count, width = query.shape
+        projected = F.linear(query, self.in_proj_weight, self.in_proj_bias)
+        q, k, v = projected.view(frames, count, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # [B*T, heads, N, d]
+        k, v = self._with_neighbors(k), self._with_neighbors(v)  # [B*T, heads, 3N, d]
+        seen = self._inside(frames, count, query.device) if self.border == "mask" else None
+        weights = None
+        if need_weights:
+            logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+            weights = (logits if seen is None else logits.masked_fill(~seen, -torch.inf)).softmax(-1)
+            attended = weights @ v
+            weights = weights.mean(1) if average_attn_weights else weights
+        else:
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        return self.out_proj(attended.transpose(1, 2).reshape(frames, count, width)), weights
+
+    def _with_neighbors(self, x: Tensor) -> Tensor:
+        clips = x.unflatten(0, (-1, self.num_frames))
+        none = torch.zeros_like(clips[:, :1])
+        after, before = torch.cat([clips[:, 1:], none], 1), torch.cat([none, clips[:, :-1]], 1)
+        return torch.cat([after, before, clips], dim=-2).flatten(0, 1)
+
+    def _inside(self, frames: int, count: int, device) -> Tensor:
+        """[B*T, 1, 1, 3N] bool: which keys are frames of the clip."""
+        frame = torch.arange(frames, device=device) % self.num_frames
+        seen = torch.stack([frame < self.num_frames - 1, frame > 0, torch.ones_like(frame, dtype=torch.bool)], 1)
+        return seen.repeat_interleave(count, 1)[:, None, None]
+
+
+def insert_temporal(
+    visual: nn.Module,
+    temporal_module: str = "st_adapter",
+    *,
+    bottleneck: int = 24,
+    form: str = "ours",
+    num_frames: int = 8,
+    border: str = "zero",
+) -> list[nn.Module]:
+    """Give every block of an open_clip ``VisionTransformer`` its temporal module, in place.
 
     Args:
         visual: open_clip's visual tower, a ViT built of ``ResidualAttentionBlock``.
-        bottleneck: channels inside each adapter.
-        adapter_options: passed to :class:`STAdapter`.
+        temporal_module: one of ``TEMPORAL_MODULES``.
+        bottleneck: channels inside each adapter; published: 384 (ST-Adapter), 192 (AIM) of 768.
+        form: of the ST-Adapter, one of ``ADAPTER_FORMS``.
+        num_frames: T, for AIM's temporal embedding.
+        border: of expanded attention: ``zero`` keys at a clip's borders as published, or ``mask``.
 
     Returns:
-        the blocks, whose ``num_frames`` the learner sets before each forward pass.
+        the modules whose ``num_frames`` the learner sets before each forward pass.
 
     Raises:
-        ValueError: the tower is not a ViT of plain residual attention blocks.
+        ValueError: a value that is not allowed, or the tower is not a ViT of plain residual attention blocks.
     """
+    allowed = (("temporal_module", temporal_module, TEMPORAL_MODULES), ("adapter_form", form, ADAPTER_FORMS),
+               ("border", border, BORDERS))  # fmt: skip
+    for name, value, values in allowed:
+        if value not in values:
+            raise ValueError(f"{name} is {value!r}; allowed: {', '.join(values)}")
     blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
     if blocks is None or any(type(block) is not ResidualAttentionBlock for block in blocks):
         raise ValueError(
             f"model has a visual tower of type {type(visual).__name__}; adapters need an open_clip ViT of "
             "ResidualAttentionBlock (ViT-B-32, ViT-B-16, ViT-L-14, ...)"
         )
+    width = blocks[0].ln_1.normalized_shape[0]
+    aware = list(blocks)
     for block in blocks:
-        block.__class__ = STAdapterBlock
-        block.adapter = STAdapter(block.ln_1.normalized_shape[0], bottleneck, **adapter_options)
-        block.num_frames = 1
-    return list(blocks)
+        if temporal_module == "st_adapter":
+            plus, zero = ADAPTER_FORMS[form]
+            block.__class__ = STAdapterBlock
+            block.adapter = STAdapter(width, bottleneck, norm=plus, activation=plus, zero=zero)
+        elif temporal_module == "aim":
+            block.__class__ = AIMBlock
+            block.temporal_adapter, block.spatial_adapter, block.mlp_adapter = (
+                Bottleneck(width, bottleneck) for _ in range(3)
+            )
+    if temporal_module == "aim":
+        if type(visual.ln_pre) is not LayerNorm:
+            raise ValueError(f"ln_pre is of type {type(visual.ln_pre).__name__}; AIM needs open_clip's LayerNorm")
+        visual.ln_pre.__class__ = TemporalLayerNorm
+        visual.ln_pre.temporal_embedding = nn.Parameter(torch.zeros(num_frames, width))
+        aware.append(visual.ln_pre)
+    elif temporal_module == "expanded":
+        aware = [block.attn for block in blocks]
+        for attention in aware:
+            attention.__class__ = NeighborAttention
+            attention.border = border
+    for module in aware:
+        module.num_frames = 1
+    return aware
+
+
+def _check_bottleneck(bottleneck: int) -> None:
+    if bottleneck < 1:
+        raise ValueError(f"adapter_width is {bottleneck}; it must be at least 1")

@@ -23,25 +23,27 @@ from .learner import VideoLearner
 
 
 @contextmanager
-def record_attention(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Record the attention weights of every ``nn.MultiheadAttention`` below a module, in the order they run.
+def record_attention(module: nn.Module) -> Iterator[dict[nn.Module, Tensor]]:
+    """Record the spatial attention of every ``nn.MultiheadAttention`` below a module, in the order they run.
 
     open_clip asks for no weights (``need_weights=False``), so the request is changed on the way in; the hooks are
-    removed at the end, also after an error.
+    removed at the end, also after an error. Where a layer runs twice in a pass (AIM: along time first), the second
+    counts; of expanded attention only the share within the frame itself, whose keys stand last.
 
     Args:
         module: the visual tower.
 
     Yields:
-        a list that fills with [B*T, heads, N, N] tensors.
+        a dict that fills with {layer: [B*T, heads, N, N]}.
     """
-    recorded: list[Tensor] = []
+    recorded: dict[nn.Module, Tensor] = {}
 
     def ask(_module, args, kwargs):
         return args, {**kwargs, "need_weights": True, "average_attn_weights": False}
 
-    def keep(_module, _args, output):
-        recorded.append(output[1])
+    def keep(layer, _args, output):
+        own = output[1][..., -output[1].shape[-2] :]
+        recorded[layer] = own / own.sum(-1, keepdim=True)
 
     layers = [layer for layer in module.modules() if isinstance(layer, nn.MultiheadAttention)]
     handles = [layer.register_forward_pre_hook(ask, with_kwargs=True) for layer in layers]
@@ -55,7 +57,10 @@ def record_attention(module: nn.Module) -> Iterator[list[Tensor]]:
 
 @torch.no_grad()  # not inference_mode: the class-text features made in here are used in training later
 def attention_maps(learner: VideoLearner, video: Tensor, *, method: str = "last") -> Tensor:
-    """Where the class token looks, frame by frame.
+    """Where the class token looks within each frame.
+
+    With expanded attention it also looks at the frames before and after: that share is left out here. So is AIM's
+    attention along time.
 
     Args:
         learner: any learner; its mode is left alone.
@@ -73,13 +78,12 @@ def attention_maps(learner: VideoLearner, video: Tensor, *, method: str = "last"
         raise ValueError(f"method is {method!r}; allowed: last, rollout")
     with record_attention(learner.visual) as recorded:
         learner.encode(video)
-    if method == "last":
-        attention = recorded[-1].mean(1)  # [B*T, N, N]
-    else:
-        attention = torch.eye(recorded[0].shape[-1], device=recorded[0].device)
-        for layer in recorded:
-            mixed = (layer.mean(1) + torch.eye(layer.shape[-1], device=layer.device)) / 2
-            attention = mixed @ attention
+    layers = [layer.mean(1) for layer in recorded.values()]  # [B*T, N, N] each
+    attention = layers[-1]
+    if method == "rollout":
+        attention = identity = torch.eye(attention.shape[-1], device=attention.device)
+        for layer in layers:
+            attention = (layer + identity) / 2 @ attention
     patches = attention[:, 0, 1:]
     patches = patches / patches.sum(-1, keepdim=True)
     side = round(patches.shape[-1] ** 0.5)

@@ -14,11 +14,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from .checkpoints import checkpoint_path, load_checkpoint
 from .config import Config, load_config
 from .experiment import train_method
-from .learner import load_checkpoint
 from .runs import atomic_write, set_threads
-from .train import checkpoint_path
 from .trajectory import run_config, score_trajectory
 
 log = logging.getLogger(__name__)

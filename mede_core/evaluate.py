@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from .config import Config
-from .data.synthetic import CONTEXTS, SETS, World, make_set
+from .data.prompts import Prompts, load_prompts
+from .data.synthetic import CONTEXTS, SETS, ClipSet, World, make_set
+from .distributed import gather_rows, rank, world_size
 from .learner import VideoLearner
 from .metrics import topk_accuracy, topk_correct
 from .results import pack_correct
@@ -47,14 +50,22 @@ class Evaluation:
 
 
 @torch.no_grad()  # not inference_mode: the class-text features made in here are used in training later
-def evaluate(learner: VideoLearner, dataset: Dataset, *, batch_size: int = 64, num_workers: int = 0) -> Evaluation:
-    """Score every clip against the dataset's classes.
+def evaluate(
+    learner: VideoLearner,
+    dataset: Dataset,
+    *,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    prompts: Prompts | None = None,
+) -> Evaluation:
+    """Score every clip against the dataset's classes; under torchrun each process scores its share.
 
     Args:
         learner: its classes are set to the dataset's; its mode is restored.
         dataset: items (video [T, 3, H, W] or [V, T, 3, H, W], label), with ``class_names``.
         batch_size: clips at once; it does not change a result beyond rounding.
         num_workers: of the data loader.
+        prompts: the texts of a class; default: its bare name.
 
     Returns:
         logits (averaged over frames, then views: protocols of Open-VCLIP) and labels.
@@ -64,17 +75,21 @@ def evaluate(learner: VideoLearner, dataset: Dataset, *, batch_size: int = 64, n
     """
     if len(dataset) == 0:
         raise ValueError("dataset has 0 clips; nothing to evaluate")
-    learner.set_classes(dataset.class_names)
+    prompts = prompts or load_prompts("name")
+    learner.set_classes(dataset.class_names, texts=prompts.texts(dataset.class_names))
     device, training = learner.logit_scale.device, learner.training
     learner.eval()
     logits, labels = [], []
-    for video, label in DataLoader(dataset, batch_size, num_workers=num_workers):
+    # No padding to equal shares, as DistributedSampler does it: a clip that counts twice would change the accuracy.
+    share = Subset(dataset, range(rank(), len(dataset), world_size())) if world_size() > 1 else dataset
+    for video, label in DataLoader(share, batch_size, num_workers=num_workers):
         views = video.shape[1] if video.ndim == 6 else 1
         output = learner(video.flatten(0, 1).to(device) if video.ndim == 6 else video.to(device))
         logits.append(output.view(len(label), views, -1).mean(1).float().cpu())
         labels.append(label)
     learner.train(training)
-    return Evaluation(torch.cat(logits).numpy(), torch.cat(labels).numpy(), list(dataset.class_names))
+    whole = gather_rows(torch.cat(logits), len(dataset)), gather_rows(torch.cat(labels), len(dataset))
+    return Evaluation(whole[0].numpy(), whole[1].numpy(), list(dataset.class_names))
 
 
 def record(result: Evaluation, **facts) -> dict:
@@ -94,48 +109,39 @@ def evaluate_world(
     *,
     sets: tuple[str, ...] = ("source",),
     contexts: tuple[str, ...] = CONTEXTS,
+    halves: tuple[str, ...] = ("base", "novel"),
+    parts: tuple[int, ...] = (1,),
     **facts,
 ) -> list[dict]:
-    """Evaluate on the synthetic world's base and novel halves, in and out of context.
+    """Evaluate on sets of the synthetic world, in and out of context.
 
     Args:
         learner: with the method's weights loaded.
         config: world seed, clips a set, frames.
         sets: names of the world's sets.
         contexts: ``in`` and the out-of-context backgrounds; the twins share actors and motions clip by clip.
+        halves: ``base`` and ``novel``, each scored among its own classes, or ``all`` of a set's classes together.
+        parts: independent draws of clips: 1, 2 and 3 stand for a data set's three test splits.
         facts: written into each record (method, run, profile, ...).
 
     Returns:
-        records with set, split, context, value and per-clip correctness.
+        records with set, split (the half), part, context, value and per-clip correctness.
     """
     unknown = sorted(set(sets) - set(SETS))
     if unknown:
         raise ValueError(f"sets are {unknown}; allowed: {', '.join(SETS)}")
-    world = World(config.world_seed)
+    about = {"seed": config.seed, "world_seed": config.world_seed, "rho": config.rho, "weights": learner.weights_id}
     records = []
-    for name in sets:
-        for half in ("base", "novel"):
-            for context in contexts:
-                clips = make_set(
-                    world,
-                    name,
-                    half=half,
-                    context=context,
-                    count=config.test_clips,
-                    num_frames=config.num_frames,
-                    size=learner.image_size,
-                )
-                records.append(
-                    record(
-                        evaluate(learner, clips),
-                        set=name,
-                        split=half,
-                        context=context,
-                        seed=config.seed,
-                        world_seed=config.world_seed,
-                        rho=config.rho,
-                        weights=learner.weights_id,
-                        **facts,
-                    )
-                )
+    for name, half, context, part in itertools.product(sets, halves, contexts, parts):
+        drawn = (config.world_seed, name, half, context, part, config.test_clips, config.num_frames)
+        result = evaluate(learner, _rendered(*drawn, learner.image_size))
+        records.append(record(result, set=name, split=half, context=context, part=part, **about, **facts))
     return records
+
+
+@lru_cache(maxsize=32)  # every method is tested on the same clips: 80 MB for each set of 2,500, rendered once
+def _rendered(
+    world_seed: int, name: str, half: str, context: str, part: int, count: int, num_frames: int, size: int
+) -> ClipSet:
+    world = World(world_seed)
+    return make_set(world, name, half=half, context=context, split=part, count=count, num_frames=num_frames, size=size)

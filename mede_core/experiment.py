@@ -5,17 +5,25 @@ The notebooks and command lines call these, so that the same configuration means
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 from torch.utils.data import Dataset
 
+from .checkpoints import interpolate, method_weights
 from .config import METHODS, Config
-from .data.datasets import VideoDataset, read_manifest
+from .data.clips import VideoDataset
+from .data.datasets import read_sidecar, select
+from .data.prompts import load_prompts
 from .data.synthetic import World, make_set
 from .evaluate import evaluate, evaluate_world, record
 from .learner import VideoLearner, build_learner
-from .train import fit, method_weights
+from .train import fit
 
 
 def learner_for(config: Config, device: str = "cpu") -> VideoLearner:
@@ -28,11 +36,40 @@ def learner_for(config: Config, device: str = "cpu") -> VideoLearner:
     Returns:
         the learner, in evaluation mode.
     """
+    # Frozen CLIP sees each frame by itself: expanded attention, which has no identity, must not be in it.
+    plain = METHODS[config.method].trainer == "none" and config.temporal_module == "expanded"
     return build_learner(
         config.model,
         config.weights,
-        adapter_width=config.adapter_width,
         trainable=config.trainable,
+        temporal_module=config.temporal_module,
+        adapter_width=0 if plain else config.adapter_width,
+        adapter_form=config.adapter_form,
+        num_frames=config.num_frames,
+        border=config.border,
+        random_weights=config.random_weights,
+        seed=config.seed,
+        device=device,
+    )
+
+
+def teacher_for(config: Config, device: str = "cpu") -> VideoLearner | None:
+    """Frozen CLIP for a method that distills, frame by frame; None for the others.
+
+    Args:
+        config: the experiment.
+        device: where it lives.
+
+    Returns:
+        a learner without a temporal module, with the same CLIP weights as :func:`learner_for`.
+    """
+    if METHODS[config.method].objective != "distilled":
+        return None
+    return build_learner(
+        config.model,
+        config.weights,
+        trainable="visual",
+        adapter_width=0,
         random_weights=config.random_weights,
         seed=config.seed,
         device=device,
@@ -58,28 +95,51 @@ def training_clips(config: Config, learner: VideoLearner) -> Dataset:
             num_frames=config.num_frames,
             size=learner.image_size,
         )
+    manifest = select(config.data, split=config.data_split, half=config.half, shots=config.shots, seed=config.seed)
     return VideoDataset(
-        read_manifest(config.data),
+        manifest,
         num_frames=config.num_frames,
         image_size=learner.image_size,
+        sampling=config.sampling,
         train=True,
         seed=config.seed,
+        flip_directions=config.flip_directions,
     )
 
 
-def train_method(config: Config, runs_dir: str | os.PathLike, device: str = "cpu") -> Path:
+def train_method(
+    config: Config, runs_dir: str | os.PathLike, device: str = "cpu", *, processes: int = 1, num_workers: int = 0
+) -> Path:
     """Train a configuration in its own folder below ``runs_dir``; a finished run is not trained again.
 
     Args:
         config: the experiment; its method must train.
         runs_dir: the folder of runs.
         device: where to train.
+        processes: more than one starts torchrun on this machine and waits for it.
+        num_workers: of each process's data loader.
 
     Returns:
         the run folder.
+
+    Raises:
+        RuntimeError: torchrun failed; its own messages went to stderr.
     """
-    learner = learner_for(config, device)
-    return fit(learner, training_clips(config, learner), config, Path(runs_dir) / config.run_name())
+    run_dir = Path(runs_dir) / config.run_name()
+    if processes > 1:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "config.json"
+            file.write_text(json.dumps(asdict(config)), encoding="utf-8")
+            command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}",
+                       "-m", "mede_core", "train", "--config", str(file), "--runs", os.fspath(runs_dir),
+                       "--device", device, "--num-workers", str(num_workers)]  # fmt: skip
+            code = subprocess.run(command, check=False).returncode
+        if code:
+            raise RuntimeError(f"torchrun ended with exit code {code}; what failed is said above")
+        return run_dir
+    learner, teacher = learner_for(config, device), teacher_for(config, device)
+    learner.text_cache = Path(runs_dir) / "text_features"
+    return fit(learner, training_clips(config, learner), config, run_dir, teacher=teacher, num_workers=num_workers)
 
 
 def trained_learner(config: Config, runs_dir: str | os.PathLike, device: str = "cpu") -> VideoLearner:
@@ -96,9 +156,13 @@ def trained_learner(config: Config, runs_dir: str | os.PathLike, device: str = "
     Raises:
         ValueError: the run is not there or not finished.
     """
-    learner = learner_for(config, device)
-    if METHODS[config.method].trainer != "none":
-        learner.load_trainable(method_weights(Path(runs_dir) / config.run_name(), config))
+    learner, method = learner_for(config, device), METHODS[config.method]
+    learner.text_cache = Path(runs_dir) / "text_features"
+    if method.trainer != "none":
+        weights = method_weights(Path(runs_dir) / config.run_name(), config)
+        if method.patched:  # between CLIP and what was learned; of adapters: between their identity and that
+            weights = interpolate(weights, learner.trainable_state(), config.patch_ratio)
+        learner.load_trainable(weights)
     return learner
 
 
@@ -108,6 +172,8 @@ def evaluate_method(
     *,
     sets: tuple[str, ...] = ("source",),
     device: str = "cpu",
+    skip_bad: bool = False,
+    num_workers: int = 0,
     **facts,
 ) -> list[dict]:
     """Evaluate one method on the data that its configuration names.
@@ -117,6 +183,8 @@ def evaluate_method(
         runs_dir: the folder of runs.
         sets: sets of the synthetic world; ignored for a CSV.
         device: where to evaluate.
+        skip_bad: go on without videos that cannot be read, instead of refusing them.
+        num_workers: of the data loader.
         facts: written into each record.
 
     Returns:
@@ -126,16 +194,52 @@ def evaluate_method(
     facts = {"method": config.method, "run": config.run_name(), **facts}
     if config.data == "synthetic":
         return evaluate_world(learner, config, sets=sets, **facts)
-    clips = VideoDataset(read_manifest(config.data), num_frames=config.num_frames, image_size=learner.image_size)
-    result = evaluate(learner, clips, batch_size=min(config.batch_size, 8))
     return [
-        record(
-            result,
-            set=Path(config.data).stem,
-            split="all",
-            context="in",
-            seed=config.seed,
-            weights=learner.weights_id,
-            **facts,
+        evaluate_videos(
+            learner, config, config.data, split=config.data_split, half=config.half,
+            skip_bad=skip_bad, num_workers=num_workers, **facts,
         )
-    ]
+    ]  # fmt: skip
+
+
+def evaluate_videos(
+    learner: VideoLearner,
+    config: Config,
+    data: str | os.PathLike,
+    *,
+    split: str = "all",
+    half: str = "all",
+    skip_bad: bool = False,
+    num_workers: int = 0,
+    **facts,
+) -> dict:
+    """Evaluate a learner on videos of a CSV, in the views and with the prompts that the configuration names.
+
+    Args:
+        learner: with a method's weights loaded.
+        config: views, sampling, prompts, batch size.
+        data: the CSV.
+        split: rows of that membership.
+        half: all classes, or the base or the novel half, scored among themselves.
+        skip_bad: go on without videos that cannot be read, instead of refusing them.
+        num_workers: of the data loader.
+        facts: written into the record.
+
+    Returns:
+        one result record; ``prompts``, ``views`` and ``skipped`` stand beside the number.
+    """
+    prompts = load_prompts(config.prompts)
+    clips = VideoDataset(
+        select(data, split=split, half=half),
+        num_frames=config.num_frames,
+        image_size=learner.image_size,
+        sampling=config.sampling,
+        views=config.views,
+        compat=config.compat or None,
+        skip_bad=skip_bad,
+    )
+    result = evaluate(learner, clips, batch_size=min(config.batch_size, 8), num_workers=num_workers, prompts=prompts)
+    name = (read_sidecar(data) or {}).get("dataset") or Path(data).stem
+    about = {"set": name, "split": half, "part": split, "context": "in", "seed": config.seed}
+    about |= {"weights": learner.weights_id, "prompts": prompts.id, "views": config.views, "skipped": len(clips.bad)}
+    return record(result, **about, **facts)

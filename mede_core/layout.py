@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from ._paper import PAPER_ROWS
+from ._store import unpack_correct
 from ._tables import MISSING, format_interval, format_signed
+from .metrics import bootstrap_accuracy
 from .tables import methods_of
 
 NOT_RUN = "not run"
@@ -85,6 +87,23 @@ def verdict_table(frame: pd.DataFrame) -> pd.DataFrame:
             "95 % interval": f"{format_signed(row['low'])} to {format_signed(row['high'])}",
             "Seeds": row["seeds"],
             "Verdict": row["verdict"],
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def records_table(records: Sequence[Mapping]) -> pd.DataFrame:
+    """Records as a reader sees them, one line a number: on what, with which prompts and views, with its interval."""
+    rows = []
+    for record in records:
+        low = high = math.nan
+        if record.get("correct"):
+            interval = bootstrap_accuracy(unpack_correct(record["correct"], record["n"]))
+            low, high = interval.low, interval.high
+        rows.append({
+            "Method": method_label(record["method"]), "Set": record["set"], "Split": str(record.get("part", MISSING)),
+            "Classes": record["split"], "Context": record["context"], "Metric": record["metric"],
+            "Percent": format_interval(record["value"], low, high), "Clips": record["n"],
+            "Prompts": record.get("prompts", MISSING), "Views": str(record.get("views", MISSING)),
         })  # fmt: skip
     return pd.DataFrame(rows)
 

@@ -1,4 +1,4 @@
-"""The video learner: open_clip's image encoder + temporal adapters + a class-text head, and its checkpoints.
+"""The video learner: open_clip's image encoder + a temporal module + a class-text head.
 
 A clip's logits are the mean over frames of each frame's similarity to the class texts (protocol: per-frame feature,
 L2 norm, logit scale, mean of logits over frames). The text encoder is frozen and runs once per class set.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +17,11 @@ from pickle import UnpicklingError
 import open_clip
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from .adapters import insert_adapters
-from .runs import atomic_path
+from .adapters import insert_temporal
+from .checkpoints import file_hash, load_checkpoint, save_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -37,23 +35,41 @@ class VideoLearner(nn.Module):
     Args:
         clip: an open_clip model; its visual tower is used, its text tower only by :meth:`set_classes`.
         tokenizer: turns texts into the token ids of ``clip``.
-        adapter_width: channels inside each ST-Adapter; 0 inserts none.
+        weights_id: what the CLIP weights are, written beside every number.
         trainable: ``"adapters"`` (the paper's text) or ``"visual"`` (the whole encoder, as the authors' scripts
             suggest). The logit scale and the text encoder are always frozen.
-        weights_id: what the CLIP weights are, written beside every number.
+        temporal_module: ``st_adapter``, ``aim`` or ``expanded``.
+        adapter_width: channels inside each adapter; 0: no temporal module, each frame by itself.
+        temporal_options: passed to :func:`~mede_core.adapters.insert_temporal`.
     """
 
-    def __init__(self, clip: nn.Module, tokenizer, *, adapter_width: int, trainable: str, weights_id: str):
+    def __init__(
+        self,
+        clip: nn.Module,
+        tokenizer,
+        *,
+        weights_id: str,
+        trainable: str,
+        temporal_module: str = "st_adapter",
+        adapter_width: int,
+        **temporal_options,
+    ):
         super().__init__()
         if trainable not in TRAINABLE_SETS:
             raise ValueError(f"trainable is {trainable!r}; allowed: {', '.join(TRAINABLE_SETS)}")
-        if trainable == "adapters" and adapter_width == 0:
-            raise ValueError("adapter_width is 0, so trainable='adapters' would train nothing; use trainable='visual'")
+        if trainable == "adapters" and (adapter_width == 0 or temporal_module == "expanded"):
+            cause = "temporal_module is 'expanded'" if adapter_width else "adapter_width is 0"
+            raise ValueError(f"{cause}, so trainable='adapters' would train nothing; use trainable='visual'")
         self.visual = clip.visual
         self.requires_grad_(trainable == "visual")
-        self.blocks = insert_adapters(self.visual, adapter_width) if adapter_width else []  # trainable: made after
+        self.temporal: list[nn.Module] = []  # what must know T; its parameters are made here, so they are trainable
+        if adapter_width:
+            temporal_options |= {"bottleneck": adapter_width}
+            self.temporal = insert_temporal(self.visual, temporal_module, **temporal_options)
         self.weights_id = weights_id
+        self.text_cache: Path | None = None  # a folder: class-text features are kept there too
         self.image_size = int(clip.visual.image_size[0])
+        self.embed_dim = int(clip.visual.output_dim)
         self.register_buffer("mean", torch.tensor(clip.visual.image_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(clip.visual.image_std).view(3, 1, 1), persistent=False)
         # Frozen: trainable, it receives weight decay in the peers' recipes and has been "destroyed in training".
@@ -66,12 +82,19 @@ class VideoLearner(nn.Module):
         ]  # in a list: the text tower is no submodule, so it is never trained or saved
         self._feature_cache: dict[tuple, Tensor] = {}
 
-    def set_classes(self, names: Sequence[str], templates: Sequence[str] = ("{}",)) -> VideoLearner:
-        """Switch the class set; each text is encoded once and remembered.
+    def set_classes(
+        self,
+        names: Sequence[str],
+        templates: Sequence[str] = ("{}",),
+        *,
+        texts: Sequence[Sequence[str]] | None = None,
+    ) -> VideoLearner:
+        """Switch the class set; each text is encoded once and remembered, on disk where ``text_cache`` is a folder.
 
         Args:
             names: K class names, non-empty and unique.
             templates: prompts with one ``{}`` each; their normalized embeddings are averaged and normalized again.
+            texts: for each class its own texts, in place of the templates.
 
         Returns:
             the learner itself.
@@ -84,24 +107,37 @@ class VideoLearner(nn.Module):
             )
         if not templates or any("{}" not in template for template in templates):
             raise ValueError(f"templates must each hold '{{}}'; got {list(templates)}")
-        missing = [name for name in names if (name, *templates) not in self._feature_cache]
-        for start in range(0, len(missing), 64):
-            chunk = missing[start : start + 64]
-            self._feature_cache.update(
-                zip([(name, *templates) for name in chunk], self._encode_texts(chunk, templates))
-            )
-        device = self.logit_scale.device
-        self.text_features = torch.stack([self._feature_cache[(name, *templates)] for name in names]).to(device)
+        if texts is None:
+            texts = [[template.replace("{}", name) for template in templates] for name in names]
+        keys = [tuple(group) for group in texts]
+        if len(keys) != len(names) or not all(keys):
+            raise ValueError(f"texts has {len(keys)} groups for {len(names)} classes; each class needs one or more")
+        if missing := [key for key in dict.fromkeys(keys) if key not in self._feature_cache]:
+            self._feature_cache.update(zip(missing, self._text_features(missing)))
+        self.text_features = torch.stack([self._feature_cache[key] for key in keys]).to(self.logit_scale.device)
         self.class_names = names
         return self
 
+    def _text_features(self, groups: Sequence[tuple[str, ...]]) -> Tensor:
+        """[K, D], from the disk where they are there."""
+        if self.text_cache is None:
+            return self._encode_texts(groups)
+        # A small tensor that was trained with the text tower stands for its weights: names of weights can lie.
+        tower = self._text[0].positional_embedding.detach().cpu().numpy().tobytes()
+        name = hashlib.sha256(tower + json.dumps(groups).encode()).hexdigest()[:16]
+        path = self.text_cache / f"{name}.safetensors"
+        if not path.is_file():
+            save_checkpoint(path, {"features": self._encode_texts(groups)}, {"weights": self.weights_id})
+        return load_checkpoint(path)[0]["features"]
+
     @torch.no_grad()
-    def _encode_texts(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    def _encode_texts(self, groups: Sequence[tuple[str, ...]]) -> Tensor:
         clip, tokenizer = self._text
         device = next(clip.parameters()).device
-        tokens = tokenizer([template.format(name) for name in names for template in templates]).to(device)
-        features = F.normalize(clip.encode_text(tokens).float(), dim=-1)
-        return F.normalize(features.view(len(names), len(templates), -1).mean(1), dim=-1).cpu()
+        flat = [text for group in groups for text in group]
+        parts = [clip.encode_text(tokenizer(flat[i : i + 256]).to(device)) for i in range(0, len(flat), 256)]
+        encoded = F.normalize(torch.cat(parts).float(), dim=-1).split([len(group) for group in groups])
+        return F.normalize(torch.stack([part.mean(0) for part in encoded]), dim=-1).cpu()
 
     def encode(self, video: Tensor) -> Tensor:
         """Encode the frames of each clip.
@@ -121,9 +157,11 @@ class VideoLearner(nn.Module):
         frames = video.flatten(0, 1)
         if not frames.is_floating_point():
             frames = (frames.to(self.mean.dtype) / 255 - self.mean) / self.std
-        for block in self.blocks:
-            block.num_frames = num_frames
-        return F.normalize(self.visual(frames), dim=-1).view(clips, num_frames, -1)
+        for module in self.temporal:
+            module.num_frames = num_frames
+        features = self.visual(frames)
+        features = features.float() if features.dtype.itemsize < 4 else features  # mixed precision ends here
+        return F.normalize(features, dim=-1).view(clips, num_frames, -1)
 
     def forward(self, video: Tensor) -> Tensor:
         """Class logits of each clip: the mean over frames of the scaled similarities.
@@ -134,10 +172,22 @@ class VideoLearner(nn.Module):
         Returns:
             [B, K] logits over ``class_names``.
         """
+        return self.classify(self.encode(video))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Class logits of encoded clips, in float32 also under mixed precision: the logit scale magnifies errors.
+
+        Args:
+            features: [B, T, D] from :meth:`encode`.
+
+        Returns:
+            [B, K] logits over ``class_names``.
+        """
         if self.text_features is None:
             raise RuntimeError("no classes are set; call learner.set_classes(names) first")
-        # The mean over frames commutes with the linear head, so it is taken on the features: T times fewer products.
-        return self.logit_scale * self.encode(video).mean(1) @ self.text_features.to(video.device).T
+        with torch.autocast(features.device.type, enabled=False):
+            # The mean over frames commutes with the linear head, so it is taken first: T times fewer products.
+            return self.logit_scale * features.mean(1) @ self.text_features.to(features).T
 
     def trainable_state(self) -> dict[str, Tensor]:
         """The tensors that training moves, by parameter name, detached but not copied."""
@@ -173,8 +223,12 @@ def build_learner(
     model: str = "mede-small",
     weights: str = "shipped",
     *,
-    adapter_width: int = 24,
     trainable: str = "adapters",
+    temporal_module: str = "st_adapter",
+    adapter_width: int = 24,
+    adapter_form: str = "ours",
+    num_frames: int = 8,
+    border: str = "zero",
     random_weights: bool = False,
     seed: int = 0,
     device: str | torch.device = "cpu",
@@ -185,14 +239,18 @@ def build_learner(
         model: ``"mede-small"`` (the synthetic world's CLIP) or an open_clip ViT name.
         weights: ``"shipped"`` (mede-small only), an open_clip tag (``openai``, ``laion2b_s34b_b88k``, ...) or a
             local file or, for mede-small, a folder made by ``python -m mede_core.data.pretrain``.
-        adapter_width: channels inside each ST-Adapter.
         trainable: ``"adapters"`` or ``"visual"``.
+        temporal_module: ``st_adapter``, ``aim`` or ``expanded``, which has no parameters of its own.
+        adapter_width: channels inside each adapter; 0: no temporal module.
+        adapter_form: of the ST-Adapter: ``ours``, ``published`` or ``published_conv``.
+        num_frames: T; only AIM's learner is tied to it.
+        border: of expanded attention: ``zero`` or ``mask``.
         random_weights: build without pretrained weights, for smoke runs; it is written on every output.
         seed: of the adapters' (and random weights') initialization.
         device: where the learner lives.
 
     Returns:
-        the learner, equal to frozen CLIP until it is trained.
+        the learner, equal to frozen CLIP until it is trained (with expanded attention: not even then).
 
     Raises:
         ValueError: unknown model or tag, OpenAI weights without QuickGELU, or weights that are not on this machine.
@@ -204,7 +262,17 @@ def build_learner(
         else:
             clip, tokenizer, weights_id = _build_open_clip(model, weights, random_weights)
         clip.requires_grad_(False)
-        learner = VideoLearner(clip, tokenizer, adapter_width=adapter_width, trainable=trainable, weights_id=weights_id)
+        learner = VideoLearner(
+            clip,
+            tokenizer,
+            weights_id=weights_id,
+            trainable=trainable,
+            temporal_module=temporal_module,
+            adapter_width=adapter_width,
+            form=adapter_form,
+            num_frames=num_frames,
+            border=border,
+        )
     return learner.to(device).eval()
 
 
@@ -264,45 +332,3 @@ def _offline_hub() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
-
-
-def file_hash(path: str | os.PathLike) -> str:
-    """First 12 hex digits of a file's SHA-256."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:12]
-
-
-def save_checkpoint(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapping) -> None:
-    """Write trainable tensors and JSON metadata as one safetensors file, atomically.
-
-    Args:
-        path: the file.
-        tensors: {name: tensor}.
-        metadata: JSON-able facts: what was averaged, from which epochs, config hash, CLIP weights.
-    """
-    with atomic_path(path) as temporary:
-        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, temporary, {"mede": json.dumps(dict(metadata), sort_keys=True)})
-
-
-def load_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
-    """Read a checkpoint of :func:`save_checkpoint`.
-
-    Args:
-        path: the file.
-
-    Returns:
-        ({name: tensor}, metadata).
-
-    Raises:
-        ValueError: the file is missing, truncated, or was not written by this package.
-    """
-    try:
-        with safe_open(os.fspath(path), framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"checkpoint {path} cannot be read: {error}") from error
-    if "mede" not in header:
-        raise ValueError(f"checkpoint {path} has no mede_core metadata; was it written by save_checkpoint?")
-    return tensors, json.loads(header["mede"])

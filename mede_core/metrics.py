@@ -121,6 +121,30 @@ def order_gap(ordered, shuffled):
     return _percent("ordered", ordered) - _percent("shuffled", shuffled)
 
 
+def contrasted_accuracy(correct_scuba, correct_scufo) -> float:
+    """Share of videos that are right with motion and wrong without it: right on SCUBA and wrong on its SCUFO twin.
+
+    Args:
+        correct_scuba: [N] bool, per-video correctness on out-of-context clips.
+        correct_scufo: [N] bool, on the same clips in the same order with one frame repeated.
+
+    Returns:
+        percent, 0 to 100; at most the SCUBA accuracy.
+
+    Raises:
+        ValueError: another type or shape, no videos, or lists that do not pair up.
+
+    Source: SCUBA's contrasted accuracy (StillMix).
+    """
+    moving, still = np.asarray(correct_scuba), np.asarray(correct_scufo)
+    for name, correct in (("correct_scuba", moving), ("correct_scufo", still)):
+        if correct.dtype != np.bool_ or correct.ndim != 1 or correct.size == 0:
+            raise ValueError(f"{name} is {correct.dtype} {correct.shape}; allowed: bool [N], N >= 1")
+    if len(moving) != len(still):
+        raise ValueError(f"correct_scuba has {len(moving)} videos, correct_scufo {len(still)}; they must be the same")
+    return 100.0 * float((moving & ~still).mean())
+
+
 def _percent(name: str, value):
     array = np.asarray(value, float)
     if not (np.isfinite(array) & (array >= 0) & (array <= 100)).all():

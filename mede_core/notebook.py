@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .config import _RANGES, Config, diff
+from .config import RANGES, Config, diff
 from .runs import sha256_file
 
 RANDOM = "random"  # the weights_id of a learner without pretrained weights
@@ -40,7 +40,7 @@ def overrides(**parameters) -> dict:
     Returns:
         those that are set.
     """
-    lowest = {name: low for name, low, _ in _RANGES}
+    lowest = {name: low for name, low, _ in RANGES}
 
     def is_unset(name, value) -> bool:
         if isinstance(value, bool):

@@ -1,5 +1,6 @@
 """Name the action in a video: ``python -m mede_core.predict --video FILE --classes "a" "b" ...``.
 
+``--checkpoint`` takes a training run's folder or one of its files, ``--explain FILE`` saves where the model looks.
 :func:`predict` does the same as a library call. The classes are free text: nothing is trained for them.
 """
 
@@ -12,11 +13,16 @@ import os
 import pickle
 import sys
 from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .config import METHODS, Config
 from .data.manifest import check_class_names, read_class_names
+from .data.prompts import Prompts, load_prompts
 from .data.sampling import SAMPLINGS
 from .data.video import VideoInfo, probe
+from .explain import PICTURES
 
 if TYPE_CHECKING:
     from .learner import VideoLearner
@@ -36,6 +42,7 @@ def predict(
     views: int = 1,
     sampling: str = "uniform",
     templates: Sequence[str] = ("{}",),
+    prompts: Prompts | None = None,
     info: VideoInfo | None = None,
 ) -> list[tuple[str, float]]:
     """Rank classes for one video, as an evaluation would score it.
@@ -48,6 +55,7 @@ def predict(
         views: V; logits are averaged over frames, then views.
         sampling: ``uniform`` (the whole video) or ``dense`` (windows of 8 x 16 frames at 30 fps).
         templates: prompts with one ``{}`` each.
+        prompts: a prompt set in place of the templates, from ``data.prompts.load_prompts``.
         info: what ``probe`` said of the video, to save a second look.
 
     Returns:
@@ -60,7 +68,7 @@ def predict(
     """
     import torch
 
-    from .data.datasets import read_views
+    from .data.clips import read_views
 
     names = check_class_names(classes)
     _check_templates(templates)
@@ -72,7 +80,7 @@ def predict(
         sampling=sampling,
         views=views,
     )
-    learner.set_classes(names, tuple(templates))
+    learner.set_classes(names, tuple(templates), texts=prompts and prompts.texts(names))
     training = learner.training
     learner.eval()
     try:
@@ -91,9 +99,19 @@ def _check_templates(templates: Sequence[str]) -> None:
         except (KeyError, IndexError, ValueError):
             good = False
         if not good:
-            raise ValueError(
-                f"prompts hold {template!r}; each needs one {{}} for the class name and no other braces"
-            )
+            raise ValueError(f"prompts hold {template!r}; each needs one {{}} for the class name and no other braces")
+
+
+def _prompt_set(given: Sequence[str]) -> Prompts:
+    """The prompt set that ``--prompts`` or a checkpoint names: templates with a {}, or one of ``load_prompts``."""
+    if len(given) == 1 and "{" not in given[0]:
+        try:
+            return load_prompts(given[0])
+        except ValueError as error:
+            raise ValueError(f"{error}; or templates with a {{}} for the class name") from error
+    _check_templates(given)
+    shown = "name" if list(given) == ["{}"] else ", ".join(given)
+    return Prompts(shown, lambda names: [[template.format(name) for template in given] for name in names])
 
 
 class _Parser(argparse.ArgumentParser):
@@ -116,17 +134,24 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TAG|FILE",
         help="open_clip tag, local file, or shipped (mede-small) (default: openai)",
     )
-    parser.add_argument("--checkpoint", metavar="FILE", help="a training run's epoch_NNN or gwa .safetensors")
+    parser.add_argument(
+        "--checkpoint",
+        metavar="DIR|FILE",
+        help="a finished training run's folder (its method's weights), or its epoch_NNN or gwa .safetensors",
+    )
     parser.add_argument("--random-weights", action="store_true", help="smoke run without pretrained weights")
     parser.add_argument("--top-k", type=int, default=5, metavar="K", help="how many to print (default: 5)")
+    parser.add_argument("--frames", type=int, metavar="T", help="frames of a view (default: 8, or the checkpoint's)")
+    parser.add_argument("--views", type=int, metavar="V", help="views of the video (default: 1, or the checkpoint's)")
+    parser.add_argument("--sampling", choices=SAMPLINGS, help="default: uniform, or the checkpoint's")
     parser.add_argument(
-        "--frames", type=int, metavar="T", help="frames of a view (default: 8, or the checkpoint's)"
+        "--prompts",
+        nargs="+",
+        metavar="TEXT",
+        help="templates with a {} each, or: name, templates (28 of them), a JSON file of rephrased names "
+        "(default: name, or the checkpoint's)",
     )
-    parser.add_argument("--views", type=int, default=1, metavar="V", help="views of the video (default: 1)")
-    parser.add_argument("--sampling", choices=SAMPLINGS, default="uniform")
-    parser.add_argument(
-        "--prompts", nargs="+", metavar="TEXT", default=["{}"], help="templates with a {} each"
-    )
+    parser.add_argument("--explain", metavar="FILE", help="save where the model looks, as .png, .svg or .pdf")
     parser.add_argument("--device", help="default: cuda where there is one, otherwise cpu")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
@@ -146,9 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names need not be valid text
     handler = logging.StreamHandler()
-    handler.addFilter(
-        logging.Filter("mede_core")
-    )  # other packages' remarks would drown the one line that counts
+    handler.addFilter(logging.Filter("mede_core"))  # other packages' remarks would drown the one line that counts
     logging.basicConfig(level=logging.WARNING, format="note: %(message)s", handlers=[handler])
     try:
         answer = _answer(args)
@@ -172,22 +195,24 @@ def _answer(args: argparse.Namespace) -> dict:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
-    _check_templates(args.prompts)
+    if args.explain and Path(args.explain).suffix.lower() not in PICTURES:
+        raise ValueError(f"--explain is {args.explain!r}; it must end in {', '.join(PICTURES)}")
+    prompts = _prompt_set(args.prompts) if args.prompts else None
     info = probe(args.video)
 
-    learner, facts, recipe = _build(args)
-    num_frames = args.frames or recipe.get("num_frames", 8)
-    ranked = predict(
-        learner,
-        args.video,
-        names or facts["classes"],
-        num_frames=num_frames,
-        views=args.views,
-        sampling=args.sampling,
-        templates=args.prompts,
-        info=info,
-    )
+    learner, facts, config = _build(args)
+    prompts = prompts or _prompt_set([config.prompts])
+    reading = {"num_frames": args.frames or config.num_frames, "sampling": args.sampling or config.sampling}
+    views = args.views or config.views
+    ranked = predict(learner, args.video, names or facts["classes"], views=views, prompts=prompts, info=info, **reading)
     random = learner.weights_id == "random"
+    if args.explain:
+        from .explain import save_explanation
+
+        name, value = ranked[0]
+        mark = f"{RANDOM.partition(':')[0]} - " if random else ""
+        title = f"{mark}{name} ({100 * value:.1f} %): where the class token looks"
+        save_explanation(args.explain, learner, args.video, title, info=info, **reading)
     return {
         **({"warning": RANDOM} if random else {}),
         "video": os.fspath(args.video),
@@ -195,58 +220,89 @@ def _answer(args: argparse.Namespace) -> dict:
         "fps": info.fps,
         "size": [info.width, info.height],
         "backend": info.backend,
-        "model": recipe["model"],
+        "model": config.model,
         "weights": learner.weights_id,
         "random_weights": random,
         "checkpoint": args.checkpoint,
-        "frames": num_frames,
-        "views": args.views,
-        "sampling": args.sampling,
-        "prompts": list(args.prompts),
+        "trained": facts.get("trained"),
+        "frames": reading["num_frames"],
+        "views": views,
+        "sampling": reading["sampling"],
+        "prompts": prompts.id,
+        **({"explanation": args.explain} if args.explain else {}),
         "predictions": [{"class": name, "probability": value} for name, value in ranked[: args.top_k]],
     }
 
 
-def _build(args: argparse.Namespace) -> tuple[VideoLearner, dict, dict]:
+def _build(args: argparse.Namespace) -> tuple[VideoLearner, dict, Config]:
     """The learner, the checkpoint's metadata, and the recipe: flags first, then what the checkpoint says."""
     import torch
     from safetensors import SafetensorError
 
-    from .learner import build_learner, load_checkpoint
+    from .checkpoints import interpolate
+    from .experiment import learner_for
 
-    tensors, facts = load_checkpoint(args.checkpoint) if args.checkpoint else (None, {})
-    # Without a checkpoint the adapters would be the identity: the same answer is had without any.
-    recipe = {"adapter_width": 0, "trainable": "visual", "random_weights": False, "seed": 0}
-    recipe.update(facts.get("config", {}))
+    if args.checkpoint:
+        tensors, facts, config = _read_checkpoint(Path(args.checkpoint))
+    else:  # fresh adapters would be the identity: the same answer is had without any
+        tensors, facts, config = None, {}, Config(method="frozen", adapter_width=0, trainable="visual")
     small = args.weights == "shipped" and args.model is None
     if args.checkpoint is None or args.model or small:
-        recipe["model"] = args.model or ("mede-small" if small else _DEFAULT_MODEL)
+        config = replace(config, model=args.model or ("mede-small" if small else _DEFAULT_MODEL))
     if args.checkpoint is None or args.weights:
-        recipe["weights"] = args.weights or ("shipped" if recipe["model"] == "mede-small" else "openai")
+        given = args.weights or ("shipped" if config.model == "mede-small" else "openai")
+        config = replace(config, weights=given, random_weights=False)
+    config = replace(config, random_weights=args.random_weights or config.random_weights)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
     try:
-        learner = build_learner(
-            recipe["model"],
-            recipe["weights"],
-            adapter_width=recipe["adapter_width"],
-            trainable=recipe["trainable"],
-            random_weights=args.random_weights or (recipe["random_weights"] and args.weights is None),
-            seed=recipe["seed"],
-            device=device,
-        )
+        learner = learner_for(config, device)
     except (RuntimeError, LookupError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         what = f"{type(error).__name__}: {error}"
-        raise ValueError(
-            f"weights {recipe['weights']!r} do not load into {recipe['model']} ({what})"
-        ) from error
+        raise ValueError(f"weights {config.weights!r} do not load into {config.model} ({what})") from error
     if tensors is not None:
         _check_base(facts.get("weights", ""), learner.weights_id)
+        if "patched" in facts:
+            tensors = interpolate(tensors, learner.trainable_state(), facts["patched"])
         learner.load_trainable(tensors)
-    return learner, facts, recipe
+    return learner, facts, config
+
+
+def _read_checkpoint(path: Path) -> tuple[dict, dict, Config]:
+    """Tensors, metadata and configuration of a checkpoint; a run's folder stands for its method's weights."""
+    from .checkpoints import checkpoint_path, load_checkpoint, method_weights
+
+    if not path.is_dir():
+        tensors, facts = load_checkpoint(path)
+        return tensors, {**facts, "trained": _trained(facts)}, _recipe(facts, path)
+    if not (path / "done.json").is_file():
+        raise ValueError(f"checkpoint {path} is no finished run (no done.json); one of its epoch_NNN files will do")
+    epochs = json.loads((path / "done.json").read_text(encoding="utf-8"))["epochs"]
+    facts = load_checkpoint(checkpoint_path(path, epochs))[1]
+    config = _recipe(facts, path)
+    method = METHODS[config.method]
+    if method.patched:
+        facts["patched"] = config.patch_ratio
+    mixed = f", mixed with CLIP ({config.patch_ratio:g})" if method.patched else ""
+    facts["trained"] = f"{config.method}, {method.average} of {epochs} epochs{mixed}"
+    return method_weights(path, config), facts, config
+
+
+def _trained(facts: dict) -> str:
+    average, epochs = facts.get("averaged"), facts.get("epochs") or []
+    shown = f"epoch {epochs[0]}" if len(epochs) == 1 else f"{len(epochs)} epochs"
+    return f"{(average or {}).get('name', '')} {shown}".strip() if epochs else "not said"
+
+
+def _recipe(facts: dict, path: Path) -> Config:
+    values = facts.get("config", {})
+    unknown = sorted(values.keys() - {field.name for field in fields(Config)})
+    if unknown:
+        raise ValueError(f"checkpoint {path} names unknown configuration fields {unknown}; is it of a newer version?")
+    return Config(**values)
 
 
 def _check_base(trained_on: str, given: str) -> None:
@@ -256,26 +312,23 @@ def _check_base(trained_on: str, given: str) -> None:
         return
     if all(hashes) or not any(hashes) or "random" in (trained_on, given):
         raise ValueError(f"the checkpoint was trained on CLIP weights {trained_on}, but these are {given}")
-    message = (
-        "the checkpoint was trained on CLIP weights %s, these are %s: nobody can tell if they are the same"
-    )
+    message = "the checkpoint was trained on CLIP weights %s, these are %s: nobody can tell if they are the same"
     log.warning(message, trained_on, given)
 
 
 def _text(answer: dict) -> str:
     width, height = answer["size"]
     mark = [f"*** {RANDOM} ***"] if answer["random_weights"] else []
-    file = (
-        f"{answer['frames_in_file']} frames, {answer['fps']:.4g} fps, {width}x{height}, {answer['backend']}"
-    )
+    file = f"{answer['frames_in_file']} frames, {answer['fps']:.4g} fps, {width}x{height}, {answer['backend']}"
     views = f", {answer['views']} views" if answer["views"] > 1 else ""
     facts = {
         "video": f"{answer['video']} ({file})",
         "model": answer["model"],
         "weights": answer["weights"],
-        "checkpoint": answer["checkpoint"],
+        "checkpoint": answer["checkpoint"] and f"{answer['checkpoint']} ({answer['trained']})",
         "read": f"{answer['frames']} frames, {answer['sampling']}{views}",
-        "prompts": ", ".join(answer["prompts"]),
+        "prompts": answer["prompts"],
+        "explained": answer.get("explanation"),
     }
     lines = [f"{name:10s}  {value}" for name, value in facts.items() if value is not None]
     ranking = [

@@ -1,4 +1,4 @@
-"""Training: ``fit`` runs plain or cross-batch meta-optimization and keeps the trajectory, one checkpoint an epoch.
+"""Training: ``fit`` runs a method's steps and keeps the trajectory, one checkpoint an epoch.
 
 A run folder holds config.json, metrics.jsonl (a line a step), epoch_NNN.safetensors (the trajectory), gwa.safetensors
 (the online average), state.pt (what a resume needs) and done.json. state.pt is replaced last in each epoch, so a run
@@ -9,97 +9,29 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, RandomSampler, default_collate
 
+from .checkpoints import checkpoint_path, load_checkpoint, save_checkpoint
 from .config import METHODS, Config
-from .gwa import GaussianWeightAverage, average_trajectory, gaussian_weights
-from .learner import VideoLearner, load_checkpoint, save_checkpoint
-from .meta import cross_batch_pairs, meta_step
+from .data.prompts import load_prompts
+from .distributed import RankShare, rank, wait_for_all, world_size
+from .gwa import GaussianWeightAverage
+from .learner import VideoLearner
+from .meta import cross_batch_pairs
+from .objectives import ResidualDistillation, cross_entropy, in_precision, smaller_pieces
 from .runs import atomic_path, atomic_write, progress, run_lock
+from .steps import build_optimizer, learning_rate, method_step
 
 log = logging.getLogger(__name__)
-
-
-def cross_entropy(learner: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    """The paper's base loss L_CE: cross-entropy over the similarities of clips and class texts.
-
-    Args:
-        learner: gives logits [B, K].
-        batch: (video [B, T, 3, H, W], labels [B]).
-
-    Returns:
-        scalar loss, mean over clips.
-    """
-    video, labels = batch
-    return F.cross_entropy(learner(video), labels)
-
-
-def plain_step(
-    model: nn.Module, loss_fn: Callable, batch, optimizer: torch.optim.Optimizer, max_grad_norm: float
-) -> dict:
-    """One ordinary optimizer step: the baseline that the meta-step is compared with.
-
-    Args:
-        model: any module.
-        loss_fn: loss_fn(model, batch) -> scalar tensor.
-        batch: opaque.
-        optimizer: over the model's trainable parameters.
-        max_grad_norm: the gradient is clipped to this L2 norm.
-
-    Returns:
-        {"support_loss", "support_grad_norm"} as floats.
-
-    Raises:
-        FloatingPointError: the loss is not finite; the optimizer was not touched.
-    """
-    optimizer.zero_grad()
-    loss = loss_fn(model, batch)
-    value = loss.item()
-    if not math.isfinite(value):
-        raise FloatingPointError(f"support_loss is {value}; the weights were not changed")
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], max_grad_norm)
-    optimizer.step()
-    optimizer.zero_grad()
-    return {"support_loss": value, "support_grad_norm": norm.item()}
-
-
-def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
-    """Linear warm-up from 1 % of the peak, then cosine down to 1 % of it (Open-VCLIP's published schedule).
-
-    Args:
-        step: 0 .. total - 1.
-        total: steps of the run.
-        warmup: steps of warm-up.
-        peak: learning rate at the end of the warm-up.
-
-    Returns:
-        the learning rate of that step.
-    """
-    floor = 0.01 * peak
-    if step < warmup:
-        return floor + (peak - floor) * step / warmup
-    return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-
-
-def build_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; biases and 1-d tensors get no weight decay (the peers' rule)."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.outer_lr)
 
 
 def fit(
@@ -108,15 +40,19 @@ def fit(
     config: Config,
     run_dir: str | os.PathLike,
     *,
+    teacher: VideoLearner | None = None,
     num_workers: int = 0,
 ) -> Path:
     """Train a learner, or load what an earlier call with the same configuration has done.
 
+    Under torchrun every process calls it; together they do what one process does, and rank 0 writes.
+
     Args:
         learner: fresh learner; its classes are set to the dataset's. It ends with the last epoch's weights.
         dataset: items (video [T, 3, H, W], label), with ``class_names``.
-        config: the experiment; ``config.method`` decides between the plain and the meta-step.
+        config: the experiment; ``config.method`` decides on the step and the objective.
         run_dir: the run folder; a finished run is loaded, an unfinished one goes on, another run's is an error.
+        teacher: frozen CLIP without a temporal module, for methods that distill.
         num_workers: of the data loader.
 
     Returns:
@@ -126,106 +62,125 @@ def fit(
         ValueError: too few clips for the batch size, the method does not train, or the folder holds another run.
         FloatingPointError: a loss that is not finite, with the epoch and step; the last checkpoint is kept.
     """
-    trainer = METHODS[config.method].trainer
-    if trainer == "none":
+    method = METHODS[config.method]
+    if method.trainer == "none":
         raise ValueError(f"method {config.method!r} does not train")
+    if method.objective == "distilled" and teacher is None:
+        raise ValueError(f"method {config.method!r} distills: it needs a teacher, frozen CLIP")
+    if config.batch_size % world_size():
+        raise ValueError(f"batch_size is {config.batch_size}; it must be a multiple of the {world_size()} processes")
     batches = len(dataset) // config.batch_size
     steps = min(batches, config.steps_per_epoch or batches)
-    least = 2 if trainer == "meta" else 1
+    least = 2 if method.trainer == "meta" else 1
     if steps < least:
         raise ValueError(
             f"{len(dataset)} clips in batches of {config.batch_size} (batch_size), steps_per_epoch="
             f"{config.steps_per_epoch}, give {steps} full batches an epoch; {config.method} needs at least {least}"
         )
-    learner.set_classes(dataset.class_names)
+    learner.set_classes(dataset.class_names, texts=load_prompts(config.prompts).texts(dataset.class_names))
     run_dir = Path(run_dir)
-    with run_lock(run_dir):
-        _claim(run_dir, learner, dataset, config)
+    with run_lock(run_dir) if rank() == 0 else nullcontext():
+        if rank() == 0:
+            _claim(run_dir, learner, dataset, config)
+        wait_for_all()
         if (run_dir / "done.json").is_file():
             learner.load_trainable(load_checkpoint(checkpoint_path(run_dir, config.epochs))[0])
-            return run_dir
-        return _train(learner, dataset, config, run_dir, trainer, steps, num_workers)
+        else:
+            _train(learner, dataset, config, run_dir, steps, teacher, num_workers)
+        wait_for_all()
+    return run_dir
 
 
-def _train(learner, dataset, config: Config, run_dir: Path, trainer: str, steps: int, num_workers: int) -> Path:
-    optimizer = build_optimizer(learner, config)
+def method_loss(learner: VideoLearner, config: Config, teacher: VideoLearner | None) -> nn.Module | None:
+    """The module that a method trains beside the learner: FROSTER's projector; None for the others."""
+    if METHODS[config.method].objective != "distilled":
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        loss = ResidualDistillation(teacher, learner.embed_dim, config.distill_weight)
+    return loss.to(learner.logit_scale.device)
+
+
+def _train(learner, dataset, config: Config, run_dir: Path, steps: int, teacher, num_workers: int) -> None:
+    beside = method_loss(learner, config, teacher)
+    loss_fn = in_precision(smaller_pieces(beside or cross_entropy, config.micro_batch), config.precision)
+    anchor = {name: tensor.clone() for name, tensor in learner.trainable_state().items()}  # theta_0: CLIP
+    optimizer = build_optimizer(learner, config, *([beside] if beside else []))
     average = GaussianWeightAverage(learner, config.mu, config.sigma)
-    first, seconds = _resume(learner, optimizer, average, run_dir)
-    device = learner.logit_scale.device
+    first, seconds = _resume(learner, optimizer, average, beside, run_dir)
+    meta = METHODS[config.method].trainer == "meta"
     total, warmup = steps * config.epochs, steps * config.warmup_epochs
     learner.train()
     for epoch in range(first, config.epochs + 1):
         started = time.perf_counter()
         torch.manual_seed(_epoch_seed(config.seed, epoch))  # a resumed epoch draws what an uninterrupted one would
-        loader = _Epoch(dataset, config, epoch, steps, num_workers, device)
-        batches = cross_batch_pairs(loader) if trainer == "meta" else iter(loader)
-        with open(run_dir / "metrics.jsonl", "a", encoding="utf-8") as metrics:
+        draws = torch.Generator().manual_seed(_epoch_seed(config.seed, epoch))
+        loader = _Epoch(dataset, config, epoch, steps, num_workers, learner.logit_scale.device)
+        batches = cross_batch_pairs(loader) if meta else iter(loader)
+        with _metrics(run_dir) as metrics:
             for index, batch in enumerate(progress(batches, f"epoch {epoch}/{config.epochs}", steps)):
                 step = (epoch - 1) * steps + index
                 rate = learning_rate(step, total, warmup, config.outer_lr)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 try:
-                    record = _step(learner, batch, optimizer, config, trainer)
+                    record = method_step(learner, loss_fn, batch, optimizer, config, anchor=anchor, generator=draws)
                 except FloatingPointError as error:
                     raise FloatingPointError(
                         f"epoch {epoch}, step {step}: {error}; epochs before it are kept"
                     ) from error
                 metrics.write(json.dumps({"epoch": epoch, "step": step, "lr": rate, **record}) + "\n")
-            metrics.flush()
-            os.fsync(metrics.fileno())
+            if rank() == 0:
+                metrics.flush()
+                os.fsync(metrics.fileno())
         average.update(learner, epoch)
-        save_checkpoint(
-            checkpoint_path(run_dir, epoch), learner.trainable_state(), _facts(learner, config, [epoch], None)
-        )
         seconds += time.perf_counter() - started
-        with atomic_path(run_dir / "state.pt") as temporary:
-            torch.save(
-                {
-                    "epoch": epoch,
-                    "optimizer": optimizer.state_dict(),
-                    "average": average.state_dict(),
-                    "metrics_bytes": (run_dir / "metrics.jsonl").stat().st_size,
-                    "seconds": seconds,
-                },
-                temporary,
-            )
+        if rank() == 0:
+            _save_epoch(run_dir, epoch, learner, config, optimizer, average, beside, seconds)
+    learner.eval()
+    if rank() == 0:
+        _finish(run_dir, learner, config, average, total, seconds)
+
+
+def _metrics(run_dir: Path):
+    """Rank 0 writes the metrics: the losses of its share of the batches."""
+    return open(run_dir / "metrics.jsonl" if rank() == 0 else os.devnull, "a", encoding="utf-8")
+
+
+def _save_epoch(run_dir, epoch, learner, config, optimizer, average, beside, seconds: float) -> None:
+    facts = _facts(learner, config, [epoch], None)
+    save_checkpoint(checkpoint_path(run_dir, epoch), learner.trainable_state(), facts)
+    with atomic_path(run_dir / "state.pt") as temporary:
+        torch.save(
+            {
+                "epoch": epoch,
+                "optimizer": optimizer.state_dict(),
+                "average": average.state_dict(),
+                "beside": beside.state_dict() if beside else {},
+                "metrics_bytes": (run_dir / "metrics.jsonl").stat().st_size,
+                "seconds": seconds,
+            },
+            temporary,
+        )
+
+
+def _finish(run_dir: Path, learner, config: Config, average, total: int, seconds: float) -> None:
     epochs = list(range(1, config.epochs + 1))
     facts = _facts(learner, config, epochs, {"name": "gwa", "mu": config.mu, "sigma": config.sigma})
     save_checkpoint(run_dir / "gwa.safetensors", average.averaged(), facts)
+    passes = 2 if METHODS[config.method].trainer == "meta" else 1
     done = {
         "epochs": config.epochs,
         "steps": total,
-        "batches_seen": total * (2 if trainer == "meta" else 1),
+        "batches_seen": total * passes,
         "seconds": round(seconds, 2),
         "weights": learner.weights_id,
     }
     atomic_write(run_dir / "done.json", json.dumps(done, indent=1) + "\n")
-    learner.eval()
-    return run_dir
-
-
-def _step(learner, batch, optimizer, config: Config, trainer: str) -> dict:
-    if trainer == "plain":
-        return plain_step(learner, cross_entropy, batch, optimizer, config.max_grad_norm)
-    support, query = batch
-    result = meta_step(
-        learner,
-        cross_entropy,
-        support,
-        query,
-        optimizer,
-        inner_lr=config.inner_lr,
-        query_weight=config.query_weight,
-        first_order=config.first_order,
-        max_grad_norm=config.max_grad_norm,
-    )
-    names = ("support_loss", "query_loss", "support_grad_norm", "query_grad_norm", "grad_inner_product")
-    return {name: float(getattr(result, name)) for name in names}
 
 
 class _Epoch:
-    """The batches of one epoch, a function of (seed, epoch) alone, on the learner's device."""
+    """This process's share of the batches of one epoch, a function of (seed, epoch) alone, on the learner's device."""
 
     def __init__(self, dataset, config: Config, epoch: int, steps: int, num_workers: int, device: torch.device):
         if hasattr(dataset, "set_epoch"):
@@ -234,8 +189,8 @@ class _Epoch:
         self.steps, self.device = steps, device
         self.loader = DataLoader(
             dataset,
-            config.batch_size,
-            shuffle=True,
+            config.batch_size // world_size(),
+            sampler=RankShare(RandomSampler(dataset, generator=generator)),
             drop_last=True,
             generator=generator,
             num_workers=num_workers,
@@ -279,52 +234,23 @@ def _claim(run_dir: Path, learner: VideoLearner, dataset, config: Config) -> Non
         raise ValueError(f"run folder {run_dir} holds another run ({'; '.join(changed)}); choose another folder")
 
 
-def _resume(learner, optimizer, average, run_dir: Path) -> tuple[int, float]:
+def _resume(learner, optimizer, average, beside: nn.Module | None, run_dir: Path) -> tuple[int, float]:
     """Load the last finished epoch, if any; returns (the next epoch, seconds spent so far)."""
     state_path, metrics = run_dir / "state.pt", run_dir / "metrics.jsonl"
     if not state_path.is_file():
-        metrics.unlink(missing_ok=True)
+        if rank() == 0:
+            metrics.unlink(missing_ok=True)
         return 1, 0.0
     state = torch.load(state_path, weights_only=True, map_location=learner.logit_scale.device)
     learner.load_trainable(load_checkpoint(checkpoint_path(run_dir, state["epoch"]))[0])
     optimizer.load_state_dict(state["optimizer"])
     average.load_state_dict(state["average"])
-    os.truncate(metrics, state["metrics_bytes"])  # lines of an epoch that was cut off
+    if beside:
+        beside.load_state_dict(state["beside"])
+    if rank() == 0:
+        os.truncate(metrics, state["metrics_bytes"])  # lines of an epoch that was cut off
     log.info("resuming %s after epoch %d", run_dir.name, state["epoch"])
     return state["epoch"] + 1, state["seconds"]
-
-
-def checkpoint_path(run_dir: str | os.PathLike, epoch: int) -> Path:
-    """File of an epoch's trainable tensors."""
-    return Path(run_dir) / f"epoch_{epoch:03d}.safetensors"
-
-
-def trajectory(run_dir: str | os.PathLike, epochs: int) -> Iterator[dict[str, Tensor]]:
-    """Yield the trainable tensors of epochs 1..epochs, one at a time, from disk."""
-    for epoch in range(1, epochs + 1):
-        yield load_checkpoint(checkpoint_path(run_dir, epoch))[0]
-
-
-def method_weights(run_dir: str | os.PathLike, config: Config) -> dict[str, Tensor]:
-    """The trainable tensors that a method is evaluated with.
-
-    Args:
-        run_dir: a finished run.
-        config: names the method, and mu and sigma of GWA, which is formed post hoc from the trajectory.
-
-    Returns:
-        {name: tensor}.
-
-    Raises:
-        ValueError: the run is not finished.
-    """
-    if not (Path(run_dir) / "done.json").is_file():
-        raise ValueError(f"run {run_dir} is not finished; train it first (10_train, or fit)")
-    if METHODS[config.method].average == "gwa":
-        return average_trajectory(
-            trajectory(run_dir, config.epochs), gaussian_weights(config.epochs, config.mu, config.sigma)
-        )
-    return load_checkpoint(checkpoint_path(run_dir, config.epochs))[0]
 
 
 def _facts(learner: VideoLearner, config: Config, epochs: list[int], averaged: dict | None) -> dict:

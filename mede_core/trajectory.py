@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import Config
+from .checkpoints import trajectory
+from .config import METHODS, Config
 from .evaluate import evaluate_world
 from .experiment import learner_for
 from .gwa import average_trajectory, gaussian_weights
 from .runs import progress
-from .train import trajectory
 
 RULES = ("gwa", "swa", "ema", "last")
 EMA_DECAY = 0.9  # an epoch's; the value in the first author's earlier public script
@@ -131,7 +131,7 @@ def run_config(run_dir: str | os.PathLike, **overrides) -> Config:
         overrides: fields that do not change training: ``test_clips``, ``gwa_mu``, ``gwa_sigma``.
 
     Returns:
-        its configuration; the method is ``open_mede`` for a meta run, ``finetune`` for a plain one.
+        its configuration; the method is ``open_mede`` for a meta run, otherwise the one that trains in this way.
 
     Raises:
         ValueError: the folder holds no finished run, or one of an unknown form.
@@ -141,12 +141,12 @@ def run_config(run_dir: str | os.PathLike, **overrides) -> Config:
     if missing:
         raise ValueError(f"run_dir is {run_dir}: it lacks {', '.join(missing)}; allowed: the folder of a finished run")
     values = dict(json.loads((run_dir / "config.json").read_text(encoding="utf-8")).get("config", {}))
-    methods = {"meta": "open_mede", "plain": "finetune"}
-    trainer = values.pop("trainer", None)
+    kind = values.pop("trainer", None), values.pop("objective", "cross_entropy")
+    methods = {(method.trainer, method.objective): name for name, method in METHODS.items()}  # open_mede: its last
     unknown = sorted(values.keys() - {field.name for field in fields(Config)})
-    if trainer not in methods or unknown:
-        raise ValueError(f"run_dir is {run_dir}: trainer {trainer!r}, unknown fields {unknown}; was it made by `fit`?")
-    return Config(**{**values, "method": methods[trainer], **overrides})
+    if kind not in methods or unknown:
+        raise ValueError(f"run_dir is {run_dir}: trainer {kind[0]!r}, unknown fields {unknown}; was it made by `fit`?")
+    return Config(**{**values, "method": methods[kind], **overrides})
 
 
 def flatten(tensors: Mapping[str, Tensor]) -> Tensor:

@@ -21,13 +21,29 @@ def test_each_frame_sums_to_one_on_the_patch_grid(clips, method):
     torch.testing.assert_close(maps.sum((-1, -2)), torch.ones(3, 8))
 
 
+@pytest.mark.parametrize("module", ["expanded", "aim"])
+@pytest.mark.parametrize("method", ["last", "rollout"])
+def test_maps_of_other_temporal_modules_are_of_the_frame_itself(clips, module, method):
+    learner = build_learner(temporal_module=module, trainable="visual", num_frames=8)
+    raw = []
+    learner.visual.transformer.resblocks[-1].attn.register_forward_hook(lambda *call: raw.append(call[-1][1]))
+    maps = attention_maps(learner, clips.videos[:2], method=method)
+    assert maps.shape == (2, 8, 4, 4) and (maps >= 0).all()
+    torch.testing.assert_close(maps.sum((-1, -2)), torch.ones(2, 8))
+    assert raw[-1].shape == (16, 4, 17, 51 if module == "expanded" else 17)
+    if method == "last":  # keys are the frames after, before and itself, each with its class token and 16 patches
+        within = raw[-1][..., -17:] / raw[-1][..., -17:].sum(-1, keepdim=True)
+        own = within.mean(1)[:, 0, 1:]
+        torch.testing.assert_close(maps.flatten(0, 1).flatten(1), own / own.sum(-1, keepdim=True))
+
+
 def test_recording_changes_no_output_and_leaves_no_hook(clips):
     learner = build_learner()
     before = learner.encode(clips.videos[:2])
     with record_attention(learner.visual) as recorded:
         during = learner.encode(clips.videos[:2])
     torch.testing.assert_close(before, during, rtol=1e-4, atol=1e-5)
-    assert len(recorded) == 4 and recorded[0].shape == (16, 4, 17, 17)
+    assert [layer.shape for layer in recorded.values()] == [(16, 4, 17, 17)] * 4
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in learner.modules())
     with pytest.raises(RuntimeError), record_attention(learner.visual):
         raise RuntimeError
@@ -40,7 +56,7 @@ def test_recorded_weights_equal_softmax_of_queries_and_keys():
         layer(x, x, x, need_weights=False)
         q, k, _ = (x @ layer.in_proj_weight.T + layer.in_proj_bias).chunk(3, -1)
         q, k = (t.view(1, 5, 2, 4).transpose(1, 2) for t in (q, k))
-        torch.testing.assert_close(recorded[0], (q @ k.transpose(-1, -2) / 2).softmax(-1))
+        torch.testing.assert_close(recorded[layer], (q @ k.transpose(-1, -2) / 2).softmax(-1))
 
 
 def test_even_attention_has_the_actors_area_as_its_mass(clips):

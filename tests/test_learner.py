@@ -75,7 +75,7 @@ def test_only_adapters_receive_gradients(video):
     learner(video).sum().backward()
     with_gradient = {name for name, p in learner.named_parameters() if p.grad is not None}
     assert with_gradient == set(learner.trainable_state())
-    assert all(".adapter." in name for name in with_gradient) and len(learner.blocks) == 4
+    assert all(".adapter." in name for name in with_gradient) and len(learner.temporal) == 4
 
 
 def test_visual_trains_the_whole_encoder_and_nothing_else():
@@ -127,7 +127,7 @@ def test_open_clip_itself_is_not_patched():
 @pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-16"])
 def test_any_open_clip_vit_gets_an_adapter_in_every_block(name):
     learner = build_learner(name, random_weights=True, adapter_width=8)
-    assert len(learner.blocks) == 12 and learner.image_size == 224 and learner.weights_id == "random"
+    assert len(learner.temporal) == 12 and learner.image_size == 224 and learner.weights_id == "random"
 
 
 def test_checkpoint_round_trip_keeps_bits_and_metadata(tmp_path, video):

@@ -12,6 +12,7 @@ from kernel_problems import Point, assert_same_bits, cross_entropy, flat, make_n
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from mede_core.cost import LiveBytes, allocation_peak
 from mede_core.meta import meta_gradients, meta_step
 
 
@@ -218,7 +219,7 @@ def test_reducing_in_place_reaches_each_gradient_once_even_where_autograd_shares
 
 def test_the_allocation_counter_counts_each_memory_once_and_until_its_last_owner_is_gone():
     before = torch.ones(1000)
-    with bench.LiveBytes() as memory:
+    with LiveBytes() as memory:
         before.mul_(2)
         before.view(10, 100)
         assert memory.live == 0  # nothing new
@@ -268,10 +269,10 @@ def test_first_order_step_needs_one_batch_of_activations_and_two_copies_of_the_t
 
     plain(), meta()  # the optimizer's own state exists from here on
     copies = 2 * sum(p.numel() * p.element_size() for p in moved)
-    allowed = 1.10 * bench.allocation_peak(plain) + copies
-    assert bench.allocation_peak(meta) <= allowed
+    allowed = 1.10 * allocation_peak(plain) + copies
+    assert allocation_peak(meta) <= allowed
     if tokens > 2:  # the bound can be broken: second order keeps the activations of both batches
-        assert bench.allocation_peak(lambda: meta(first_order=False)) > allowed
+        assert allocation_peak(lambda: meta(first_order=False)) > allowed
 
 
 # --- bad input

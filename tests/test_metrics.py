@@ -13,6 +13,7 @@ from mede_core.metrics import (
     Interval,
     bootstrap_accuracy,
     bootstrap_harmonic_mean,
+    contrasted_accuracy,
     harmonic_mean,
     mean_std,
     order_gap,
@@ -252,6 +253,34 @@ def test_seeds_with_different_numbers_of_clips_weigh_the_same():
     assert bootstrap_accuracy(rows, shared_clips=False).value == 50.0
     with pytest.raises(ValueError, match=r"\[10, 1000\] clips"):
         bootstrap_accuracy(rows)
+
+
+@pytest.mark.parametrize(
+    ("scuba", "scufo", "expected"),
+    [("1111", "0000", 100), ("1111", "1111", 0), ("0000", "0000", 0), ("0000", "1111", 0), ("1100", "1010", 25),
+     ("110", "010", 100 / 3)],
+)  # fmt: skip
+def test_contrasted_accuracy_counts_right_with_motion_and_wrong_without(scuba, scufo, expected):
+    moving, still = (np.array([mark == "1" for mark in marks]) for marks in (scuba, scufo))
+    assert contrasted_accuracy(moving, still) == pytest.approx(expected)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1))
+def test_contrasted_accuracy_lies_between_the_gap_and_the_scuba_accuracy(pairs):
+    moving, still = np.array(pairs).T
+    value = contrasted_accuracy(moving, still)
+    assert max(0, 100 * (moving.mean() - still.mean())) <= value + 1e-9
+    assert value <= 100 * min(moving.mean(), 1 - still.mean()) + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [([], [], "correct_scuba is"), ([1, 0], [1, 0], "allowed: bool"), ([True], [True, False], "1 videos"),
+     ([True], [0.0], "correct_scufo is float64"), ([[True]], [[True]], "bool")],
+)  # fmt: skip
+def test_contrasted_accuracy_refuses_what_does_not_pair(first, second, words):
+    with pytest.raises(ValueError, match=words):
+        contrasted_accuracy(first, second)
 
 
 def test_verdict_rests_on_the_paired_interval_and_needs_two_seeds():

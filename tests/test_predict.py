@@ -8,8 +8,16 @@ import pytest
 import torch
 from clips import make_clip, real_clips
 
-from mede_core.data.datasets import VideoDataset, read_manifest
-from mede_core.learner import build_learner, save_checkpoint
+from mede_core.attention import attention_maps
+from mede_core.checkpoints import checkpoint_path, save_checkpoint
+from mede_core.data.clips import VideoDataset, read_views
+from mede_core.data.manifest import read_manifest
+from mede_core.data.prompts import load_prompts
+from mede_core.data.video import probe
+from mede_core.explain import save_explanation
+from mede_core.figures import film_strip_attention
+from mede_core.gwa import gaussian_weights
+from mede_core.learner import build_learner
 from mede_core.predict import main, predict
 
 CLASSES = ["a red star rising", "a blue ring falling", "a green cross growing"]
@@ -178,6 +186,146 @@ def test_a_checkpoint_that_does_not_fit_is_refused(clip, trained, capsys, tmp_pa
     assert "missing" in err
 
 
+def run_folder(folder, method, **config):
+    """A finished run of three epochs, its weights far from the identity; returns their tensors."""
+    config = {"model": "mede-small", "weights": "shipped", "adapter_width": 4, "seed": 3, "epochs": 3, "num_frames": 4,
+              "method": method, **config}  # fmt: skip
+    learner = build_learner("mede-small", "shipped", adapter_width=4, seed=3)
+    generator, epochs = torch.Generator().manual_seed(1), []
+    for epoch in range(1, 4):
+        epochs.append({
+            name: tensor + 0.3 * torch.randn(tensor.shape, generator=generator)
+            for name, tensor in learner.trainable_state().items()
+        })  # fmt: skip
+        facts = {"config": config, "weights": learner.weights_id, "classes": CLASSES[:2], "epochs": [epoch]}
+        save_checkpoint(checkpoint_path(folder, epoch), epochs[-1], facts | {"averaged": None})
+    (folder / "done.json").write_text('{"epochs": 3}')
+    return epochs
+
+
+def with_weights(tensors):
+    return build_learner("mede-small", "shipped", adapter_width=4, seed=3).load_trainable(tensors)
+
+
+def mixed(epochs, shares):
+    return {name: sum(share * epoch[name] for share, epoch in zip(shares, epochs, strict=True)) for name in epochs[0]}
+
+
+@pytest.mark.parametrize("method", ["finetune", "open_mede_no_gwa", "open_mede", "open_vclip"])
+def test_a_run_folder_stands_for_the_weights_its_method_is_evaluated_with(clip, capsys, tmp_path, method):
+    epochs = run_folder(tmp_path / "run", method)
+    if method == "open_mede":
+        expected = mixed(epochs, gaussian_weights(3, 0.68 * 3, 0.45 * 3).tolist())
+    elif method == "open_vclip":  # the mean of epochs 2 and 3, half way to the adapters' identity
+        fresh = build_learner("mede-small", "shipped", adapter_width=4, seed=3).trainable_state()
+        expected = mixed([*epochs, fresh], [0, 0.25, 0.25, 0.5])
+    else:
+        expected = epochs[2]
+    code, out, _ = run(capsys, "--video", clip, "--checkpoint", tmp_path / "run", "--json")
+    assert code == 0
+    answer = json.loads(out)
+    assert method in answer["trained"]
+    found = [(item["class"], item["probability"]) for item in answer["predictions"]]
+    wanted = predict(with_weights(expected), clip, CLASSES[:2], num_frames=4)
+    assert [name for name, _ in found] == [name for name, _ in wanted]
+    assert [value for _, value in found] == pytest.approx([value for _, value in wanted], abs=1e-4)
+    others = [predict(with_weights(epoch), clip, CLASSES[:2], num_frames=4) for epoch in epochs[:2]]
+    assert all(dict(other) != pytest.approx(dict(wanted), abs=1e-3) for other in others)
+
+
+def test_a_run_folder_takes_an_open_class_list(clip, capsys, tmp_path):
+    epochs = run_folder(tmp_path / "run", "finetune")
+    asked = ("--video", clip, "--checkpoint", tmp_path / "run", "--classes", "juggling", "sleeping", "--json")
+    code, out, _ = run(capsys, *asked, "--top-k", 1)
+    predictions = json.loads(out)["predictions"]
+    assert code == 0
+    name, value = predict(with_weights(epochs[2]), clip, ["juggling", "sleeping"], num_frames=4)[0]
+    assert predictions == [{"class": name, "probability": pytest.approx(value, abs=1e-5)}]
+
+
+def test_an_unfinished_run_and_a_folder_of_something_else_are_refused(clip, capsys, tmp_path):
+    run_folder(tmp_path / "run", "finetune")
+    (tmp_path / "run" / "done.json").unlink()
+    for folder in (tmp_path / "run", tmp_path):
+        code, _, err = run(capsys, "--video", clip, "--checkpoint", folder)
+        assert code == 2
+        assert "done.json" in err and folder.name in err
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused(clip, trained, capsys, tmp_path):
+    facts = {"config": {"warp": 9}, "weights": trained.weights_id, "classes": CLASSES}
+    save_checkpoint(tmp_path / "new.safetensors", trained.trainable_state(), facts)
+    code, _, err = run(capsys, "--video", clip, "--checkpoint", tmp_path / "new.safetensors")
+    assert code == 2
+    assert "warp" in err
+
+
+def test_a_checkpoint_brings_its_reading_and_prompts_and_flags_go_first(clip, capsys, tmp_path):
+    epochs = run_folder(tmp_path / "run", "finetune", views=3, sampling="dense", prompts="templates")
+    learner = with_weights(epochs[2])
+    asked = ("--video", clip, "--checkpoint", tmp_path / "run", "--json")
+    answer = json.loads(run(capsys, *asked)[1])
+    assert (answer["views"], answer["sampling"], answer["prompts"]) == (3, "dense", "28 templates")
+    wanted = predict(
+        learner, clip, CLASSES[:2], num_frames=4, views=3, sampling="dense", prompts=load_prompts("templates")
+    )
+    found = {item["class"]: item["probability"] for item in answer["predictions"]}
+    assert found == pytest.approx(dict(wanted), abs=1e-5)
+    answer = json.loads(run(capsys, *asked, "--views", 1, "--sampling", "uniform", "--prompts", "{}")[1])
+    assert (answer["views"], answer["sampling"], answer["prompts"]) == (1, "uniform", "name")
+    found = {item["class"]: item["probability"] for item in answer["predictions"]}
+    assert found == pytest.approx(dict(predict(learner, clip, CLASSES[:2], num_frames=4)), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
+def test_an_explanation_is_the_film_strip_of_the_frames_that_were_read(clip, learner, capsys, tmp_path, kind):
+    file = tmp_path / "new folder" / f"why.{kind}"
+    names = ("--classes", "wins $^$", "costs $_{$")  # no formulas
+    code, out, _ = run(capsys, "--video", clip, *names, *SMALL, "--explain", file, "--frames", 4)
+    assert code == 0
+    assert str(file) in out
+    data = file.read_bytes()
+    assert data.startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[kind])
+    assert (
+        data.count({"png": b"IDAT", "svg": b"<image", "pdf": b"/Image"}[kind]) >= {"png": 1, "svg": 2, "pdf": 2}[kind]
+    )
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_an_explanation_shows_the_last_blocks_attention_to_these_frames(clip, learner, monkeypatch, tmp_path):
+    shown = {}
+
+    def keep(video, attention, mask=None, title=""):
+        shown.update(video=video, attention=attention, title=title)
+        return film_strip_attention(video, attention, mask, title)
+
+    monkeypatch.setattr("mede_core.figures.film_strip_attention", keep)
+    learner.train()
+    save_explanation(tmp_path / "why.png", learner, clip, "a title", num_frames=4)
+    assert learner.training
+    learner.eval()
+    frames = read_views(clip, probe(clip), num_frames=4, image_size=learner.image_size, sampling="uniform", views=1)
+    assert (shown["video"] == frames[0].numpy()).all()
+    assert shown["attention"] == pytest.approx(attention_maps(learner, frames)[0].numpy(), abs=1e-6)
+    assert shown["attention"].sum((1, 2)) == pytest.approx(1)
+    assert shown["title"] == "a title"
+
+
+def test_an_explanation_of_random_weights_is_marked(clip, capsys, monkeypatch, tmp_path):
+    titles = []
+    monkeypatch.setattr("mede_core.explain.save_explanation", lambda *args, **_: titles.append(args[3]))
+    asked = ("--video", clip, "--classes", "a", "b", *SMALL, "--explain", tmp_path / "why.png")
+    run(capsys, *asked, "--random-weights")
+    run(capsys, *asked)
+    assert [title.startswith("RANDOM WEIGHTS") for title in titles] == [True, False]
+
+
+def test_without_an_explanation_no_plot_library_is_loaded():
+    code = "import sys, mede_core.predict, mede_core.explain; print({'matplotlib', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 def bad_input(folder, clip):
     """{name: (arguments, words that the error must hold)}."""
     (folder / "empty.mp4").touch()
@@ -220,6 +368,8 @@ def bad_input(folder, clip):
         "broken pickle": ((*video, *two, *tiny, "--weights", folder / "junk.pt"), ["junk.pt"]),
         "plain openai": ((*video, *two, "--model", "ViT-B-32", "--weights", "openai"), ["quickgelu"]),
         "broken checkpoint": ((*video, *two, "--checkpoint", folder / "junk.safetensors"), ["checkpoint"]),
+        "explanation": ((*video, *two, *SMALL, "--explain", folder / "why.gif"), ["--explain", "why.gif", ".png"]),
+        "prompt set": ((*video, *two, *SMALL, "--prompts", folder / "gone.json"), ["prompts", "gone.json"]),
         "device": ((*video, *two, *SMALL, "--device", "abacus"), ["--device", "abacus"]),
     }
 
@@ -250,6 +400,8 @@ BAD_INPUT = [
     "broken pickle",
     "plain openai",
     "broken checkpoint",
+    "explanation",
+    "prompt set",
     "device",
 ]
 

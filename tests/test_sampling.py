@@ -53,9 +53,7 @@ def test_known_uniform_indices():
 
 @given(counts, clip_lengths, st.integers(0, 99))
 def test_random_uniform_indices_stay_in_their_segments_and_repeat_with_the_seed(total, num_frames, seed):
-    first, second = (
-        uniform_indices(total, num_frames, generator=np.random.default_rng(seed)) for _ in range(2)
-    )
+    first, second = (uniform_indices(total, num_frames, generator=np.random.default_rng(seed)) for _ in range(2))
     assert np.array_equal(first, second)
     edges = np.arange(num_frames + 1) * total / num_frames
     assert (first >= np.floor(edges[:-1])).all()
@@ -99,6 +97,42 @@ def test_random_windows_repeat_with_the_seed_and_move_with_it():
     assert max(begins) > 140
 
 
+# 8 frames, rate 16, 30 fps, 300 frames: the indices that shared protocol notes print for the peers' decoders.
+def test_pyav_views_are_the_printed_ones():
+    view0, view1, view2 = (dense_indices(300, 30, view=k, views=3, compat="pyav") for k in range(3))
+    assert view0.tolist() == [0, 18, 36, 54, 72, 90, 108, 112]
+    assert (view1 - 62).tolist() == view0.tolist()
+    assert (view2 - 125).tolist() == view0.tolist()  # 2/3 of 188; the window is 16 * 7 frames and one more
+    assert dense_indices(300, 30, compat="pyav").tolist() == view0.tolist()  # one view begins at 0
+
+
+def test_torchvision_views_are_the_printed_ones():
+    views = [dense_indices(300, 30, view=k, views=3, compat="torchvision") for k in range(3)]
+    assert views[0].tolist() == [0, 18, 36, 54, 72, 90, 108, 127]
+    assert [view[0] for view in views] == [0, 86, 172]  # 0, 1/2, 1 of 172
+    assert [view[-1] for view in views] == [127, 213, 299]
+
+
+def test_torchvision_views_begin_at_whole_frames_where_ours_do_not():
+    ours = [dense_indices(301, 30, view=k, views=3) for k in range(3)]
+    theirs = [dense_indices(301, 30, view=k, views=3, compat="torchvision") for k in range(3)]
+    assert [view[0] for view in theirs] == [0, 86, 172]  # twice the cut half of 173: the last view is one frame early
+    assert [view[0] for view in ours] == [0, 86, 173]
+    assert ours[1].tolist() != theirs[1].tolist()  # from 86.5 other frames are nearest below
+
+
+@given(counts, st.floats(1, 120), clip_lengths, st.sampled_from(["pyav", "torchvision"]), st.data())
+def test_compat_indices_stay_inside_and_ascend(total, fps, num_frames, compat, data):
+    views = data.draw(st.integers(1, 5))
+    view = data.draw(st.integers(0, views - 1))
+    fixed = dense_indices(total, fps, num_frames, view=view, views=views, compat=compat)
+    drawn = dense_indices(total, fps, num_frames, generator=np.random.default_rng(view), compat=compat)
+    for indices in (fixed, drawn):
+        assert indices.shape == (num_frames,)
+        assert indices.min() >= 0 and indices.max() < total
+        assert (np.diff(indices) >= 0).all()
+
+
 def test_view_starts_are_symmetric():
     assert view_starts(1).tolist() == [0.5]
     assert view_starts(3).tolist() == [0, 0.5, 1]
@@ -117,6 +151,7 @@ def test_view_starts_are_symmetric():
         (lambda: dense_indices(5, 30, rate=0), "rate is 0"),
         (lambda: dense_indices(5, 30, start=1.5), r"start is 1\.5; allowed: 0 to 1"),
         (lambda: dense_indices(5, 30, start=0.0, generator=np.random.default_rng(0)), "start and generator"),
+        (lambda: dense_indices(5, 30, compat="decord"), "compat is 'decord'; allowed: None, pyav, torchvision"),
         (lambda: view_starts(0), "views is 0"),
     ],
 )

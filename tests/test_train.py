@@ -11,21 +11,15 @@ import time
 import pytest
 import torch
 
+from mede_core.checkpoints import checkpoint_path, load_checkpoint, method_weights, trajectory
 from mede_core.config import load_config
 from mede_core.data.synthetic import World, make_set
 from mede_core.experiment import trained_learner
 from mede_core.gwa import average_trajectory, gaussian_weights
-from mede_core.learner import build_learner, load_checkpoint
-from mede_core.train import (
-    build_optimizer,
-    checkpoint_path,
-    cross_entropy,
-    fit,
-    learning_rate,
-    method_weights,
-    plain_step,
-    trajectory,
-)
+from mede_core.learner import build_learner
+from mede_core.objectives import cross_entropy
+from mede_core.steps import build_optimizer, learning_rate, plain_step
+from mede_core.train import fit
 
 TINY = {"epochs": 3, "warmup_epochs": 1, "train_clips": 96, "batch_size": 16}
 
@@ -151,7 +145,7 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_and_step_and_keeps_checkpoin
     config = load_config(**TINY)
     learner = build_learner()
     with torch.no_grad():
-        learner.blocks[0].adapter.up.bias.fill_(float("nan"))
+        learner.temporal[0].adapter.up.bias.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="epoch 1, step 0.*support_loss"):
         run(config, tmp_path, learner)
     with pytest.raises(FloatingPointError, match="support_loss is nan"):

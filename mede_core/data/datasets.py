@@ -1,238 +1,192 @@
-"""Real videos as datasets: a manifest's clips as tensors, augmented for training, in views for evaluation.
+"""The datasets people have on disk, in one form: ``python -m mede_core.data.datasets prepare ...``, then ``select``.
 
-No file is ever replaced by another: training goes on without bad files and says which, evaluation refuses
-them unless told otherwise.
-
-Decoded clips are not cached on disk: on one core, reading, cutting and scaling 8 frames of a 10-second clip at
-340x256 takes 0.12 s, one forward pass of ViT-B/16 over them 4 s. On a GPU data loader workers hide the reading.
+``prepare`` writes a manifest (CSV: path, label, split, frames, duration) and beside it a JSON file with the classes,
+the base/novel split, counts against the expected ones, and all problems. ``select`` reads a part of it. No torch.
 """
 
 from __future__ import annotations
 
+import argparse
+import csv
+import hashlib
+import json
 import logging
-import re
+import os
+import sys
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
-from torchvision.transforms import v2
+from .manifest import Manifest, ManifestError, check_present, read_manifest, unknown_label
+from .prepare import CHECKS, COLUMNS, DATASETS, Prepared, prepare
+from .splits import few_shot
 
-from .manifest import (
-    Manifest,
-    ManifestError,
-    ManifestReport,
-    check_class_names,
-    check_manifest,
-    read_class_names,
-    read_manifest,
-)
-from .sampling import SAMPLINGS, dense_indices, uniform_indices
-from .video import VideoInfo, read_clip
+__all__ = ["DATASETS", "HALVES", "Prepared", "prepare", "read_sidecar", "select"]
 
-__all__ = [
-    "Manifest",
-    "ManifestError",
-    "ManifestReport",
-    "VideoDataset",
-    "center_views",
-    "check_class_names",
-    "check_manifest",
-    "read_class_names",
-    "read_manifest",
-    "read_views",
-    "view_indices",
-]
+log = logging.getLogger("mede_core.data.datasets")  # also where this module is __main__
 
-log = logging.getLogger(__name__)
-
-_JITTER = 8 / 7  # training scales the short side to 1 .. 8/7 of the crop (224-256 for 224: Open-VCLIP's recipe)
-_DIRECTION = re.compile(r"(?<![a-z])(left|right)|Left|Right")  # also camel case: TurnLeft
+HALVES = ("all", "base", "novel")
 
 
-def view_indices(info: VideoInfo, num_frames: int, sampling: str, views: int) -> list[np.ndarray]:
-    """The frames of each view of a video for evaluation.
+def read_sidecar(path: str | os.PathLike) -> dict | None:
+    """The JSON file beside a prepared manifest.
 
     Args:
-        info: of the video.
-        num_frames: frames of a view, T.
-        sampling: ``uniform`` (the whole video) or ``dense`` (8x16-style windows at 30 fps).
-        views: V.
+        path: the CSV.
 
     Returns:
-        V arrays of T frame numbers.
+        its content, or None where there is no such file.
 
     Raises:
-        ValueError: a value out of range, or dense sampling of a video without a frame rate.
+        ValueError: it cannot be read, lacks a key, or belongs to another version of the CSV.
     """
-    if sampling not in SAMPLINGS:
-        raise ValueError(f"sampling is {sampling!r}; allowed: {', '.join(SAMPLINGS)}")
-    if views < 1:
-        raise ValueError(f"views is {views}; it must be at least 1")
-    if sampling == "uniform":
-        return [uniform_indices(info.frames, num_frames, view=k, views=views) for k in range(views)]
-    return [dense_indices(info.frames, info.fps, num_frames, view=k, views=views) for k in range(views)]
+    csv_path = Path(path)
+    file = csv_path.with_suffix(".json")
+    if not file.is_file():
+        return None
+    try:
+        sidecar = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(file)!r} is not JSON: {error}; run prepare again") from error
+    lacking = [key for key in ("root", "classes") if not isinstance(sidecar, dict) or key not in sidecar]
+    if lacking:
+        raise ValueError(f"{os.fspath(file)!r} lacks {', '.join(lacking)}; it must be what prepare wrote")
+    stamp = sidecar.get("csv_sha256")
+    if stamp and stamp != hashlib.sha256(csv_path.read_bytes()).hexdigest():
+        raise ValueError(f"{os.fspath(file)!r} belongs to another version of {csv_path.name}; run prepare again")
+    return sidecar
 
 
-def center_views(frames: Tensor, image_size: int) -> Tensor:
-    """Scale the short side to the image size and cut out the center.
-
-    Paper does not say how frames are scaled: we choose bilinear with antialiasing.
+def select(csv: str | os.PathLike, *, split: str = "all", half: str = "all", shots: int = 0, seed: int = 0) -> Manifest:
+    """A part of a prepared manifest, or of a plain ``path,label`` CSV (one split, ``all``, and no halves).
 
     Args:
-        frames: uint8 [..., 3, H, W].
-        image_size: pixels, S.
+        csv: the manifest.
+        split: a name in its split column, or ``all``.
+        half: ``all``, ``base`` or ``novel`` classes; class ids restart at 0 within a half.
+        shots: videos of each class, drawn by the seed; 0 takes all.
+        seed: of the draw.
 
     Returns:
-        uint8 [..., 3, S, S].
-    """
-    return v2.functional.center_crop(_short_side(frames, image_size), [image_size, image_size])
-
-
-def read_views(path, info: VideoInfo, *, num_frames: int, image_size: int, sampling: str, views: int) -> Tensor:
-    """Read a video as evaluation sees it: every view, short side scaled, center cropped.
-
-    Args:
-        path: the video.
-        info: of the video, from ``probe``.
-        num_frames: frames of a view, T.
-        image_size: pixels, S.
-        sampling: ``uniform`` or ``dense``.
-        views: V.
-
-    Returns:
-        uint8 [V, T, 3, S, S].
+        the manifest, with the lengths where ``prepare`` wrote them.
 
     Raises:
-        VideoError: the frames cannot be read.
+        ManifestError: labels that are no class, no video, or none of the files there.
+        ValueError: an argument out of range, no such CSV, or a sidecar that does not belong to it.
     """
-    indices = np.concatenate(view_indices(info, num_frames, sampling, views))
-    frames = center_views(_channels_first(read_clip(path, indices)), image_size)
-    return frames.view(views, num_frames, 3, image_size, image_size)
-
-
-class VideoDataset(Dataset):
-    """Clips of a manifest of real videos.
-
-    Training clips are a function of (seed, epoch, row of the manifest) alone, so that a resumed run sees
-    the same bits whatever the number of workers: frames at random inside their segments (or a random
-    window), short side scaled at random, random crop, horizontal flip. Nothing is flipped where a class
-    name holds left or right.
-
-    Args:
-        manifest: from ``read_manifest``.
-        num_frames: frames of a clip, T.
-        image_size: pixels, S.
-        sampling: ``uniform`` (the whole video) or ``dense`` (8x16-style windows at 30 fps).
-        views: V, for evaluation; several give items [V, T, 3, S, S].
-        train: augment, and leave bad files out; otherwise bad files are an error.
-        seed: of the augmentation.
-        skip_bad: leave bad files out of an evaluation, too.
-        check: ``full`` decodes every file once (about 0.1 s each), ``open`` reads packets and the first
-            frame.
-        workers: threads of the check.
-
-    Attributes:
-        class_names: all classes of the manifest.
-        bad: {file: reason} of the files left out.
-        rows: of each item, its row in the manifest.
-
-    Raises:
-        ManifestError: bad files in an evaluation; all are listed.
-        ValueError: a value out of range, or no file left.
-    """
-
-    def __init__(
-        self,
-        manifest: Manifest,
-        num_frames: int,
-        image_size: int,
-        sampling: str = "uniform",
-        views: int = 1,
-        train: bool = False,
-        seed: int = 0,
-        *,
-        skip_bad: bool = False,
-        check: str = "full",
-        workers: int | None = None,
-    ):
-        for name, value in (("num_frames", num_frames), ("image_size", image_size), ("views", views)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
-        if sampling not in SAMPLINGS:
-            raise ValueError(f"sampling is {sampling!r}; allowed: {', '.join(SAMPLINGS)}")
-        if check not in ("full", "open"):
-            raise ValueError(f"check is {check!r}; allowed: full, open")
-        if train and views != 1:
-            raise ValueError(f"views is {views}; training takes one")
-        self.num_frames, self.image_size, self.sampling, self.views = num_frames, image_size, sampling, views
-        self.train, self.seed, self.class_names = train, seed, list(manifest.class_names)
-        self.flip = train and not any(_DIRECTION.search(name) for name in self.class_names)
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that outlive an epoch
-        report = check_manifest(manifest, full=check == "full", workers=workers)
-        for position, info in report.infos.copy().items():
-            if sampling == "dense" and info.fps <= 0:
-                report.problems[position] = "no frame rate, which dense sampling needs"
-                del report.infos[position]
-        lines = report.lines(manifest)
-        if lines and not (train or skip_bad):
-            raise ManifestError(manifest.source, lines, "bad files; skip_bad=True evaluates the others")
-        self.rows = sorted(report.infos)
-        if not self.rows:
-            raise ManifestError(manifest.source, lines or ["it lists no video"], "no usable video is left")
-        if lines:
-            log.warning(
-                "%s: going on without %d of %d files:\n  %s",
-                manifest.source, len(lines), len(manifest), "\n  ".join(lines),
-            )  # fmt: skip
-        self.bad = {manifest.paths[i]: reason for i, reason in sorted(report.problems.items())}
-        self.paths = [manifest.paths[i] for i in self.rows]
-        self.labels = [manifest.labels[i] for i in self.rows]
-        self.infos = [report.infos[i] for i in self.rows]
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose which epoch's augmentation the next items get."""
-        self._epoch.fill_(epoch)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """One clip: uint8 [T, 3, S, S], or [V, T, 3, S, S] with several views; and its label."""
-        path, info, label = self.paths[index], self.infos[index], self.labels[index]
-        if self.train:
-            return self._training_clip(path, info, self.rows[index]), label
-        clip = read_views(
-            path, info, num_frames=self.num_frames, image_size=self.image_size,
-            sampling=self.sampling, views=self.views,
+    path = Path(csv)
+    if half not in HALVES:
+        raise ValueError(f"half is {half!r}; allowed: {', '.join(HALVES)}")
+    if shots < 0:
+        raise ValueError(f"shots is {shots}; it must be at least 0")
+    if not path.is_file():
+        raise ValueError(f"manifest {os.fspath(path)!r}: no such file")
+    sidecar = read_sidecar(path)
+    if sidecar is None:
+        if split != "all" or half != "all":
+            what = f"split {split!r}" if split != "all" else f"half {half!r}"
+            raise ValueError(f"{os.fspath(path)!r} was not prepared (no {path.stem}.json), so it has no {what}")
+        manifest, names = read_manifest(path), None
+    else:
+        manifest, names = _select_rows(path, sidecar, split, half)
+    if shots:
+        texts = names or [os.fspath(file) for file in manifest.paths]
+        chosen = few_shot(texts, [manifest.class_names[label] for label in manifest.labels], shots, seed)
+        fewest = min(Counter(manifest.labels[i] for i in chosen).values())
+        if fewest < shots:
+            log.warning("%s: a class has only %d of %d shots", path, fewest, shots)
+        manifest = Manifest(
+            [manifest.paths[i] for i in chosen], [manifest.labels[i] for i in chosen], manifest.class_names, path,
+            manifest.lengths and [manifest.lengths[i] for i in chosen],
         )  # fmt: skip
-        return (clip if self.views > 1 else clip[0]), label
-
-    def _training_clip(self, path, info: VideoInfo, row: int) -> Tensor:
-        generator = np.random.default_rng([self.seed, int(self._epoch), row])
-        if self.sampling == "uniform":
-            indices = uniform_indices(info.frames, self.num_frames, generator=generator)
-        else:
-            indices = dense_indices(info.frames, info.fps, self.num_frames, generator=generator)
-        size = self.image_size
-        short = int(generator.integers(size, round(size * _JITTER) + 1))
-        clip = _short_side(_channels_first(read_clip(path, indices)), short)
-        top = int(generator.integers(0, clip.shape[-2] - size + 1))
-        left = int(generator.integers(0, clip.shape[-1] - size + 1))
-        clip = v2.functional.crop(clip, top, left, size, size)
-        if self.flip and generator.random() < 0.5:
-            clip = v2.functional.horizontal_flip(clip)
-        return clip.contiguous()
+    return manifest
 
 
-def _channels_first(frames: np.ndarray) -> Tensor:
-    return torch.from_numpy(frames).permute(0, 3, 1, 2)
+def _select_rows(path: Path, sidecar: dict, split: str, half: str) -> tuple[Manifest, list[str]]:
+    with open(path, encoding="utf-8-sig", newline="") as stream:
+        reader = csv.DictReader(stream)
+        rows = list(reader)
+    if not {"path", "label", "split"} <= set(reader.fieldnames or ()):
+        raise ValueError(f"manifest {os.fspath(path)!r} lacks columns; expected {','.join(COLUMNS)}")
+    known = sorted({name for row in rows for name in row["split"].split()})
+    if split not in ("all", *known):
+        raise ValueError(f"split is {split!r}; allowed for {path.name}: all, {', '.join(known)}")
+    classes = list(sidecar["classes"])
+    unknown = sorted({row["label"] for row in rows} - set(classes))
+    if unknown:
+        raise ManifestError(path, [unknown_label(label, classes) for label in unknown])
+    names = sidecar.get("splits", {}).get(split, {}).get("classes", classes)
+    if half != "all":
+        if not sidecar.get(half):
+            raise ValueError(f"half is {half!r}, but {path.stem}.json holds no base/novel split; see its source line")
+        names = [name for name in names if name in set(sidecar[half])]
+    index = {name: i for i, name in enumerate(names)}
+    rows = [r for r in rows if r["label"] in index and (split == "all" or split in r["split"].split())]
+    root = path.parent / sidecar["root"]
+    known_lengths = bool(rows) and all(row.get("frames") for row in rows)
+    lengths = [(int(r["frames"]), float(r["duration"] or 0)) for r in rows] if known_lengths else None
+    files, labels = [root / row["path"] for row in rows], [index[row["label"]] for row in rows]
+    manifest = Manifest(files, labels, names, path, lengths)
+    check_present(manifest, root)
+    if problems := sidecar.get("problems"):
+        log.warning("%s: prepared with %d problems, listed in %s.json", path, len(problems), path.stem)
+    return manifest, [row["path"] for row in rows]
 
 
-def _short_side(frames: Tensor, size: int) -> Tensor:
-    """Scale so that the shorter side has ``size`` pixels; the longer one keeps the proportions."""
-    height, width = frames.shape[-2:]
-    scale = size / min(height, width)
-    to: Sequence[int] = [max(size, round(height * scale)), max(size, round(width * scale))]
-    return v2.functional.resize(frames, list(to), antialias=True)
+# ------------------------------------------------------------------------------------ the command line
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m mede_core.data.datasets", description=__doc__.splitlines()[0])
+    command = parser.add_subparsers(dest="command", required=True).add_parser(
+        "prepare",
+        help="make a manifest of a dataset on disk",
+        description="Make a manifest (CSV and JSON) of a dataset on disk; a bad file never stops it.",
+        epilog="exit codes: 0 every video that the annotations name is usable and all counts are as expected; "
+        "1 there are problems (missing, undecodable or contradictory files, bad annotation lines, unexpected counts, "
+        "base/novel lists that do not fit): the manifest of the usable videos is written all the same, unless not "
+        "one video is usable; 2 wrong arguments or no annotations",
+    )
+    command.add_argument("--dataset", required=True, choices=DATASETS)
+    command.add_argument("--root", required=True, metavar="DIR", help="folder of the videos")
+    command.add_argument("--annotations", metavar="DIR", help="annotation files (default: searched below the root)")
+    command.add_argument("--out", required=True, metavar="FILE.csv")
+    command.add_argument("--classes", metavar="FILE", help="index->class file, for --dataset list")
+    command.add_argument("--splits", nargs="+", default=(), metavar="NAME", help="these alone, for example: val")
+    command.add_argument("--base", metavar="FILE", help="published list of the base classes")
+    command.add_argument("--novel", metavar="FILE", help="published list of the novel classes")
+    command.add_argument(
+        "--zero-shot", nargs="+", default=(), metavar="FILE", help="class lists of kinetics600's splits test1, ..."
+    )
+    command.add_argument(
+        "--check", choices=CHECKS, default="full",
+        help="full: decode every file (0.1 s a clip and thread); open: its beginning; none: only look if it is there",
+    )  # fmt: skip
+    command.add_argument("--workers", type=int, metavar="N", help="threads (default: one for each CPU, at most 8)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line.
+
+    Args:
+        arguments: default: those of the process.
+
+    Returns:
+        the exit code: 0 all usable, 1 problems, 2 wrong arguments.
+    """
+    args = vars(_parser().parse_args(arguments))
+    args.pop("command")
+    logging.getLogger("mede_core.data.video").setLevel(logging.ERROR)  # its remarks are in the report
+    try:
+        prepared = prepare(args.pop("dataset"), args.pop("root"), args.pop("out"), **args)
+    except ManifestError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    print(prepared.report())
+    return 1 if prepared.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

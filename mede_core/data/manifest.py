@@ -55,12 +55,15 @@ class Manifest:
         labels: of each file, an index into ``class_names``.
         class_names: all classes, also those without a file.
         source: the CSV it came from.
+        lengths: (frames, seconds) of each file, where a prepared manifest brings them; seconds are 0.0 where
+            the file has no frame rate.
     """
 
     paths: list[Path]
     labels: list[int]
     class_names: list[str]
     source: Path
+    lengths: list[tuple[int, float]] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -122,9 +125,7 @@ def read_manifest(
     if names is None:
         numbers = sorted({label for _, _, label in rows if _is_index(label)})
         if numbers:
-            problems.append(
-                f"labels are integers ({', '.join(numbers[:5])}): pass class_names, in their order"
-            )
+            problems.append(f"labels are integers ({', '.join(numbers[:5])}): pass class_names, in their order")
         names = sorted({label for _, _, label in rows})
     index = {name: i for i, name in enumerate(names)}
     files: list[Path] = []
@@ -133,7 +134,7 @@ def read_manifest(
     for line, name, label in rows:
         number = index.get(label, int(label) if _is_index(label) and int(label) < len(names) else None)
         if number is None:
-            problems.append(f"line {line}: {_unknown(label, names)}")
+            problems.append(f"line {line}: {unknown_label(label, names)}")
             continue
         file = root / name
         seen_line, seen_label = first_seen.setdefault(file, (line, number))
@@ -142,16 +143,32 @@ def read_manifest(
             problems.append(f"line {line}: {name!r} is labeled {both}")
         files.append(file)
         labels.append(number)
+    manifest = Manifest(files, labels, list(names), path)
+    check_present(manifest, root, problems)
+    return manifest
+
+
+def check_present(manifest: Manifest, root: str | os.PathLike, problems: Sequence[str] = ()) -> None:
+    """Refuse a manifest with problems, without a video, or with none of its files there; log missing files.
+
+    Args:
+        manifest: what was read.
+        root: the folder its relative paths start from, for the message.
+        problems: what was wrong with its rows.
+
+    Raises:
+        ManifestError: all problems and all missing files.
+    """
+    files, problems = manifest.paths, list(problems)
     missing = [file for file in files if not file.is_file()]
     all_missing = bool(files) and len(missing) == len(files)
     if problems or all_missing or not files:
         problems += [f"missing file {os.fspath(file)!r}" for file in missing]
         advice = f"every file is missing: is {os.fspath(root)!r} the right root?" if all_missing else ""
-        raise ManifestError(path, problems or ["it lists no video"], advice)
+        raise ManifestError(manifest.source, problems or ["it lists no video"], advice)
     if missing:
         shown = ", ".join(repr(os.fspath(file)) for file in missing[:_SHOWN])
-        log.warning("%s: %d of %d files are missing: %s", path, len(missing), len(files), shown)
-    return Manifest(files, labels, list(names), path)
+        log.warning("%s: %d of %d files are missing: %s", manifest.source, len(missing), len(files), shown)
 
 
 def _read_rows(path: Path) -> tuple[list[tuple[int, str, str]], list[str]]:
@@ -165,16 +182,11 @@ def _read_rows(path: Path) -> tuple[list[tuple[int, str, str]], list[str]]:
             if not any(cells):
                 continue
             lowered = [cell.lower() for cell in cells]
-            named = [
-                next((i for i, c in enumerate(lowered) if c in n), None)
-                for n in (_PATH_COLUMNS, _LABEL_COLUMNS)
-            ]
+            named = [next((i for i, c in enumerate(lowered) if c in n), None) for n in (_PATH_COLUMNS, _LABEL_COLUMNS)]
             if first and None not in named:
                 columns, width = tuple(named), None
             elif width is not None and len(cells) != width:
-                problems.append(
-                    f"line {line}: {len(cells)} fields, expected path,label (quote names with commas)"
-                )
+                problems.append(f"line {line}: {len(cells)} fields, expected path,label (quote names with commas)")
             elif len(cells) <= max(columns) or not cells[columns[0]] or not cells[columns[1]]:
                 problems.append(f"line {line}: path or label is empty")
             else:
@@ -187,11 +199,17 @@ def _is_index(label: str) -> bool:
     return label.isascii() and label.isdigit()
 
 
-def _unknown(label: str, names: Sequence[str]) -> str:
+def plain(name: str) -> str:
+    """A class name without case, blanks and signs, as names are compared."""
+    return re.sub(r"[\W_]", "", name).casefold()
+
+
+def unknown_label(label: str, names: Sequence[str]) -> str:
+    """Say that a label is no class name, and which one may be meant."""
     if _is_index(label):
         return f"label {label} is out of range 0 to {len(names) - 1}"
-    spelled = {re.sub(r"[\W_]", "", name).lower(): name for name in names}
-    close = difflib.get_close_matches(re.sub(r"[\W_]", "", label).lower(), spelled, n=1)
+    spelled = {plain(name): name for name in names}
+    close = difflib.get_close_matches(plain(label), spelled, n=1)
     return f"unknown label {label!r}" + (f"; did you mean {spelled[close[0]]!r}?" if close else "")
 
 
@@ -211,9 +229,7 @@ def check_class_names(names: Sequence[str]) -> list[str]:
     folded = [name.casefold() for name in stripped]
     duplicates = sorted({name for name, key in zip(stripped, folded, strict=True) if folded.count(key) > 1})
     if not stripped or not all(stripped):
-        raise ValueError(
-            f"classes: {len(stripped)} names, {stripped.count('')} of them empty; expected at least one"
-        )
+        raise ValueError(f"classes: {len(stripped)} names, {stripped.count('')} of them empty; expected at least one")
     if duplicates:
         raise ValueError(f"classes hold duplicates: {', '.join(map(repr, duplicates))}")
     return stripped
@@ -238,27 +254,57 @@ def read_class_names(path: str | os.PathLike) -> list[str]:
     return check_class_names([line for line in lines if line.strip()])
 
 
-def check_manifest(manifest: Manifest, *, full: bool = True, workers: int | None = None) -> ManifestReport:
+def check_manifest(manifest: Manifest, check: str = "full", *, workers: int | None = None) -> ManifestReport:
     """Try every file of a manifest: missing, empty, audio-only, undecodable and truncated ones are listed.
+
+    Hard links to one file are tried once.
 
     Args:
         manifest: from :func:`read_manifest`.
-        full: decode every frame (about 0.1 s for a 10-second clip); otherwise only the packets and the first
-            frame are looked at (about 0.01 s), which misses damage further on.
+        check: ``full`` decodes every frame (about 0.1 s for a 10-second clip); ``open`` looks at the packets and
+            the first frame (about 0.01 s), which misses damage further on; ``known`` takes the manifest's own
+            lengths and looks only whether the file is there.
         workers: threads; default: one for each CPU, at most 8.
 
     Returns:
         the bad files with the reason, and what the others hold.
+
+    Raises:
+        ValueError: an unknown check, or ``known`` for a manifest without lengths.
     """
+    if check not in ("full", "open", "known"):
+        raise ValueError(f"check is {check!r}; allowed: full, open, known")
     report = ManifestReport()
-    with ThreadPoolExecutor(workers or min(8, available_cpus())) as pool:
-        results = pool.map(lambda path: _check_file(path, full), manifest.paths)
-        for position, result in enumerate(progress(results, "checking videos", len(manifest))):
-            if isinstance(result, VideoInfo):
-                report.infos[position] = result
+    if check == "known":
+        if manifest.lengths is None:
+            raise ValueError(f"check is 'known', but {manifest.source} does not say how long its videos are")
+        for position, (path, (frames, seconds)) in enumerate(zip(manifest.paths, manifest.lengths, strict=True)):
+            if path.is_file():
+                rate = frames / seconds if seconds else 0.0
+                report.infos[position] = VideoInfo(frames, rate, width=0, height=0, rotation=0, backend="")
             else:
-                report.problems[position] = result
+                report.problems[position] = "no such file"
+        return report
+    copies: dict[object, list[int]] = {}
+    for position, path in enumerate(manifest.paths):
+        copies.setdefault(_identity(path), []).append(position)
+    with ThreadPoolExecutor(workers or min(8, available_cpus())) as pool:
+        firsts = [manifest.paths[positions[0]] for positions in copies.values()]
+        results = pool.map(lambda path: _check_file(path, check == "full"), firsts)
+        found = zip(copies.values(), results, strict=True)
+        for positions, result in progress(found, "checking videos", len(firsts)):
+            target = report.infos if isinstance(result, VideoInfo) else report.problems
+            target.update(dict.fromkeys(positions, result))
     return report
+
+
+def _identity(path: Path) -> object:
+    """The same for two names of one file with the same content; the path itself where there is no file."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return path
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _check_file(path: Path, full: bool) -> VideoInfo | str:

@@ -4,6 +4,9 @@ Two rules. *Uniform*: the whole video in equal segments, the center of each (TSN
 read so). *Dense*: a window of ``num_frames * rate`` frames at ``target_fps``, evenly spaced inside (the
 rule of Open-VCLIP and its descendants: 8 frames, rate 16, 30 fps). Videos shorter than needed repeat
 frames.
+
+The peers' code has quirks that move the frames of their views; ``compat`` repeats them (facts: the decoders
+that Open-VCLIP's scripts choose, ``pyav`` for UCF101 and Kinetics, ``torchvision`` for HMDB51).
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import math
 import numpy as np
 
 SAMPLINGS = ("uniform", "dense")
+COMPATS = ("pyav", "torchvision")
 
 
 def uniform_indices(
@@ -70,6 +74,7 @@ def dense_indices(
     generator: np.random.Generator | None = None,
     view: int = 0,
     views: int = 1,
+    compat: str | None = None,
 ) -> np.ndarray:
     """Evenly spaced frames of one window of ``num_frames * rate / target_fps`` seconds.
 
@@ -88,12 +93,18 @@ def dense_indices(
         generator: draws that fraction at random (training).
         view: without either, the fraction is ``view_starts(views)[view]``.
         views: V.
+        compat: None; ``pyav``: windows begin at k/V of where they can (0, 1/3, 2/3; one view: at 0) and are
+            one clip step short, so that the last frame is clamped; ``torchvision``: as None, but the distance
+            of the views is cut to whole frames. Both begin at a whole frame.
 
     Returns:
         int64 [T], ascending, in 0 .. total - 1.
 
     Raises:
         ValueError: a value out of range, or more than one way of choosing the start.
+
+    Source: Open-VCLIP's test protocol and the two decoders its scripts choose (8 x 16 at 30 fps, 300 frames:
+        pyav begins at 0, 62, 125 and ends 112 frames later, torchvision at 0, 86, 172 and 127 later).
     """
     _check_counts(total, num_frames, view, views)
     for name, value in (("fps", fps), ("rate", rate), ("target_fps", target_fps)):
@@ -103,15 +114,29 @@ def dense_indices(
         raise ValueError("start and generator are both given; the window has one beginning")
     if start is not None and not 0 <= start <= 1:
         raise ValueError(f"start is {start!r}; allowed: 0 to 1")
-    if generator is not None:
-        start = generator.random()
-    elif start is None:
-        start = view_starts(views)[view]
+    if compat not in (None, *COMPATS):
+        raise ValueError(f"compat is {compat!r}; allowed: None, {', '.join(COMPATS)}")
     window = num_frames * rate / target_fps * fps
-    begin = start * max(total - window, 0.0)
+    read = max(1.0, math.ceil((num_frames - 1) * rate / target_fps * fps)) if compat == "pyav" else window
+    free = max(total - read, 0.0)
+    if generator is not None:
+        begin = generator.random() * free
+    elif start is not None:
+        begin = start * free
+    elif compat == "pyav":
+        begin = free * view / views
+    elif compat == "torchvision":
+        begin = view * (free // (views - 1)) if views > 1 else free // 2
+    else:
+        begin = view_starts(views)[view] * free
+    last = total - 1
+    if compat:
+        begin = math.floor(begin)
+    if compat == "pyav":
+        last = min(last, begin + int(read))  # the decoder hands on one frame after its window, and no more
     position = np.linspace(begin, begin + max(window - 1, 0.0), num_frames)
     # Whole numbers that linspace misses by a rounding error must not lose a frame.
-    return np.clip(np.floor(position + 1e-6).astype(np.int64), 0, total - 1)
+    return np.clip(np.floor(position + 1e-6).astype(np.int64), 0, last)
 
 
 def view_starts(views: int) -> np.ndarray:

@@ -103,7 +103,7 @@ def start(plan: Plan, step: Step, folders: Folders, attempt: int = 1) -> Running
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent() if sys.platform == "linux" else None,
+            preexec_fn=die_with_parent() if sys.platform == "linux" else None,
         )
     return Running(step, process, partial, time.monotonic(), marker.stat().st_mtime_ns, attempt)
 
@@ -123,7 +123,7 @@ def environment(threads: int, work: Path) -> dict[str, str]:
     return {**os.environ, **fixed}
 
 
-def _die_with_parent():
+def die_with_parent():
     """Return a function for the child that asks Linux to kill it when the runner dies (also by kill -9)."""
     prctl = ctypes.CDLL(None).prctl  # looked up before the fork
     return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,6 +1,7 @@
 """The plan of `make reproduce` (notebooks/reproduce.yaml) and its validation, before anything starts.
 
-A step is one notebook with one set of parameters; several steps may share a notebook.
+A step is one notebook with one set of parameters; several steps may share a notebook, and one entry with a `matrix`
+stands for several steps. Parameters may hold `${name}`, which `fill` takes from data.yaml.
 """
 
 import ast
@@ -8,8 +9,12 @@ import fnmatch
 import graphlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+
+from mede_core.reproduce import PlanError
+from mede_core.reproduce.matrix import expand, expand_published, resolve_needs
+from mede_core.reproduce.sources import check_names, placeholders
 
 COMMON_PARAMETERS = ("profile", "out_dir", "runs_dir")  # given to every notebook by the runner
 _STEP_FIELDS = {
@@ -23,10 +28,7 @@ _STEP_FIELDS = {
     "ignore_sources",
     "profiles",
 }
-
-
-class PlanError(ValueError):
-    """The plan, a parameter or the environment is wrong; nothing was started."""
+DATA_TIMEOUT_MINUTES = 60.0 * 24 * 30  # default where data.yaml is read: how fast its device is, the plan cannot know
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class Step:
     minutes: float  # estimate on 2 CPU cores
     timeout_minutes: float  # wall-clock guard
     ignore_sources: tuple[str, ...]  # modules of mede_core that do not count for the key
+    # From data.yaml, by `fill`:
+    missing: tuple[str, ...] = ()  # placeholders it has nothing for: the step is not run
+    data: dict[str, str] = field(default_factory=dict)  # {placeholder: hash of the files it stands for}
+    written: dict = field(default_factory=dict)  # parameters that name such files, as the plan has them: no paths
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,8 @@ class Plan:
     jobs: int
     threads: int
     steps: tuple[Step, ...]
-    publish: tuple[str, ...]  # report figures that `make figures` copies to the committed figures/
+    publish: tuple[str, ...]  # report figures of these steps that `make figures` copies to the committed figures/
+    data: bool = False  # whether data.yaml is read
 
     def step(self, step_id: str) -> Step:
         return next(step for step in self.steps if step.id == step_id)
@@ -107,22 +114,34 @@ def load_plan(path, profile: str) -> Plan:
     if profile not in profiles:
         raise PlanError(f"profile={profile!r}: expected one of {', '.join(profiles)}")
     settings = profiles[profile] or {}
-    _only_known(f"profile {profile}", settings, {"jobs", "threads"})
-    parsed = [_parse_step(entry, profile, profiles) for entry in raw["steps"]]
-    steps = tuple(step for step in parsed if step is not None)
+    _only_known(f"profile {profile}", settings, {"jobs", "threads", "data"})
+    if not isinstance(data := settings.get("data", False), bool):
+        raise PlanError(f"profile {profile}: data={data!r}: expected true or false")
+    entries, templates = expand(raw["steps"])
+    parsed = [_parse_step(entry, profile, profiles, data) for entry in entries]
+    steps = [step for step in parsed if step is not None]
+    ids = [step.id for step in steps]
+    steps = tuple(replace(step, needs=resolve_needs(step.needs, step.id, ids)) for step in steps)
+    published = expand_published(raw.get("publish") or (), templates)
+    anywhere = {name for entry in entries for name in entry.get("provides") or ()}  # in any profile
+    for name in published:
+        if name not in anywhere:
+            raise PlanError(f"publish={name!r}: no step provides it")
+    here = {name for step in steps for name in step.provides}
     plan = Plan(
         folder=path.resolve().parent,
         profile=profile,
         jobs=_positive(f"profile {profile}", "jobs", settings.get("jobs", 1)),
         threads=_positive(f"profile {profile}", "threads", settings.get("threads", 1)),
         steps=steps,
-        publish=tuple(raw.get("publish") or ()),
+        publish=tuple(name for name in published if name in here),
+        data=data,
     )
     _check_plan(plan)
     return plan
 
 
-def _parse_step(entry, profile: str, profiles) -> Step | None:
+def _parse_step(entry, profile: str, profiles, data: bool) -> Step | None:
     if not isinstance(entry, dict) or not re.fullmatch(r"[A-Za-z0-9_]+", str(entry.get("id", ""))):
         raise PlanError(f"step {entry!r}: expected a mapping with an id of letters, digits and underscores")
     where = f"step {entry['id']}"
@@ -140,7 +159,11 @@ def _parse_step(entry, profile: str, profiles) -> Step | None:
         raise PlanError(f"{where}: the runner itself passes {', '.join(sorted(reserved))}")
     minutes = entry.get("minutes", 1)
     minutes = _positive(where, "minutes", minutes.get(profile, 1) if isinstance(minutes, dict) else minutes, float)
-    limit = _positive(where, "timeout_minutes", entry.get("timeout_minutes", max(15, 10 * minutes)), float)
+    usual = DATA_TIMEOUT_MINUTES if data else max(15, 10 * minutes)
+    limit = _positive(where, "timeout_minutes", entry.get("timeout_minutes", usual), float)
+    check_names(where, parameters)
+    if not data and (names := placeholders(parameters)):
+        raise PlanError(f"{where}: ${{{names[0]}}} comes from data.yaml; profile {profile} reads none (no data: true)")
     for name in entry.get("provides") or ():
         inner = PurePosixPath(name.removeprefix("runs:"))
         if inner.is_absolute() or ".." in inner.parts or not inner.parts:
@@ -190,9 +213,6 @@ def _check_plan(plan: Plan) -> None:
         graphlib.TopologicalSorter({step.id: step.needs for step in plan.steps}).prepare()
     except graphlib.CycleError as error:
         raise PlanError(f"steps need each other in a circle: {' -> '.join(error.args[1])}") from error
-    for name in plan.publish:
-        if name not in owner:
-            raise PlanError(f"publish={name!r}: no step of profile {plan.profile} provides it")
 
 
 def read_notebook(path) -> dict:

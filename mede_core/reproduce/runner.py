@@ -19,6 +19,7 @@ from mede_core.runs import atomic_write, git_state, gpu_names, repo_root, sha256
 logger = logging.getLogger(__name__)
 
 OK, FAILED, WRONG, OUTSIDE = 0, 1, 2, 3  # exit codes
+MISSING = "missing data"  # the status of a step that data.yaml has nothing for
 STAGGER_S = 1.0  # between two starts: kernels that start together race for the same ports
 POLL_S = 0.05
 
@@ -43,7 +44,8 @@ class Runner:
             entry = {**blank, **old.get("steps", {}).get(step.id, {})}
             if entry["status"] == "running":  # the last runner was killed
                 entry.update(status="interrupted", reason="the run was stopped")
-            entry.update(notebook=step.notebook, chosen=step.parameters, provides=list(step.provides))
+            chosen = {**step.parameters, **step.written}
+            entry.update(notebook=step.notebook, chosen=chosen, provides=list(step.provides))
             steps[step.id] = entry
         return {
             "format": 1,
@@ -80,15 +82,19 @@ class Runner:
             raise
         states = [self.entries[step_id]["status"] for step_id in self.parameters]
         self.manifest["outside_tolerance"] = outside_tolerance(self.folders.out)
-        code = FAILED if set(states) != {"done"} else OUTSIDE if self.manifest["outside_tolerance"] else OK
+        good = set(states) <= {"done", MISSING}
+        code = FAILED if not good else OUTSIDE if self.manifest["outside_tolerance"] else OK
         self.manifest.update(finished=_now(), exit_code=code)
         self._save()
         return code
 
     def _begin(self, step: Step, finished: set[str]) -> None:
-        """Start a step whose needs are settled, or settle it: blocked, or up to date."""
+        """Start a step whose needs are settled, or settle it: without data, blocked, or up to date."""
         entry = self.entries[step.id]
-        if broken := [need for need in step.needs if self.entries[need]["status"] != "done"]:
+        if step.missing:  # its key stays, too: with the data back it may be up to date
+            entry.update(status=MISSING, reason=f"not run: needs {', '.join(step.missing)}")
+            logger.info("  %s: %s", step.id, entry["reason"])
+        elif broken := [need for need in step.needs if self.entries[need]["status"] not in ("done", MISSING)]:
             entry.update(status="blocked", reason=f"needs {', '.join(broken)}")  # its key stays: it may yet be good
             logger.info("  %s: blocked, %s", step.id, entry["reason"])
         else:
@@ -96,7 +102,7 @@ class Runner:
             reason = reason or ("forced" if step.id in self.forced else "")
             if reason:
                 entry.update(key=None, parts=parts, outputs={}, status="running", reason="", started=_now())
-                entry.update(parameters=self.parameters[step.id])
+                entry.update(parameters={**self.parameters[step.id], **step.written})
                 self._save()
                 logger.info("  %s: started (%s; about %g min)", step.id, reason, step.minutes)
                 self._launch(step, attempt=1)
@@ -154,8 +160,12 @@ class Runner:
 
 
 def staleness(plan: Plan, step: Step, parameters: dict, entries: dict, folders: Folders) -> tuple[dict, str]:
-    """Return a step's key parts and why it must run, "" where it is up to date."""
-    inputs = {name: value for need in step.needs for name, value in entries[need]["outputs"].items()}
+    """Return a step's key parts and why it must run, "" where it is up to date.
+
+    What a needed step has left in an earlier run, when there was data for it, is no input.
+    """
+    settled = [entries[need] for need in step.needs if not plan.step(need).missing]
+    inputs = {name: value for entry in settled for name, value in entry["outputs"].items()}
     parts = stepkey.key_parts(plan, step, parameters, inputs)
     entry = entries[step.id]
     if not entry["key"]:

@@ -1,9 +1,10 @@
 """The key that says when a step of the plan is stale: a hash of all that can change what it computes.
 
 Code cells, effective parameters, the `mede_core` sources and package data reached through imports, the
-content of the inputs, library versions and the thread count count; prose does not, nor do sources that the
-notebook never imports. Imports are read from the syntax trees, nothing is executed: a module name built at
-run time is not seen (the package's own lazy public names are).
+content of the inputs and of the video lists and weights that data.yaml names, library versions and the
+thread count count; prose does not, nor do sources that the notebook never imports, nor where the lists
+lie. Imports are read from the syntax trees, nothing is executed: a module name built at run time is not
+seen (the package's own lazy public names are).
 """
 
 import ast
@@ -38,9 +39,10 @@ def key_parts(plan: Plan, step: Step, parameters: dict, inputs: dict[str, str], 
     environment = {name: metadata.version(name) for name in KEY_PACKAGES}
     return {
         "code": digest([source_of(cell) for cell in code_cells(notebook)]),
-        "parameters": digest(parameters),
+        "parameters": digest({**parameters, **step.written}),
         "sources": source_hashes(notebook, step, package or Path(mede_core.__file__).parent),
         "inputs": inputs,
+        **({"data": step.data} if step.data else {}),
         "environment": {**environment, "threads": plan.threads},
     }
 

@@ -13,6 +13,7 @@ _STATUS_MARK = {
     "failed": "✗ failed",
     "blocked": "– blocked",
     "interrupted": "– interrupted",
+    "missing data": "–",  # its reason says it all
 }
 
 
@@ -49,8 +50,10 @@ def build_summary(manifest: dict, out: Path) -> None:
 def headline(manifest: dict) -> str:
     """Say in one line how a run went."""
     states = [entry["status"] for entry in manifest["steps"].values()]
-    good = states.count("done")
-    if good == len(states):
+    good, absent = states.count("done"), states.count("missing data")
+    if absent and good + absent == len(states):
+        text = f"All {good} notebooks that have their data are up to date, {absent} without data not run"
+    elif good == len(states):
         text = f"All {good} notebooks are up to date"
     else:
         counts = [f"{states.count(name)} {name}" for name in dict.fromkeys(states) if name != "done"]
@@ -161,7 +164,9 @@ def _markdown(values: dict, rows: list[dict], facts, out: Path, stale: dict[str,
     lines += ["| Step | Notebook | Status | Time | Memory |", "|---|---|---|---:|---:|"]
     for row in rows:
         name = f"[{row['id']}]({row['page']})" if row["page"] else row["id"]
-        status = _STATUS_MARK.get(row["status"], row["status"]) + (f": {row['reason']}" if row["reason"] else "")
+        status = _STATUS_MARK.get(row["status"], row["status"])
+        if row["reason"]:
+            status += (" " if row["status"] == "missing data" else ": ") + row["reason"]
         cells = [
             name,
             row["notebook"],

@@ -11,14 +11,9 @@ import torch
 from clips import decoded, make_clip, real_clips
 from torch.utils.data import DataLoader
 
-from mede_core.data.datasets import (
-    ManifestError,
-    VideoDataset,
-    check_manifest,
-    read_class_names,
-    read_manifest,
-)
-from mede_core.data.sampling import uniform_indices
+from mede_core.data.clips import VideoDataset
+from mede_core.data.manifest import Manifest, ManifestError, check_manifest, read_class_names, read_manifest
+from mede_core.data.sampling import dense_indices, uniform_indices
 
 ODD = ["a b.mp4", "com,ma.mp4", "h#sh.mp4", "[x]&.mp4", "it's.mp4", 'q"q.mp4', "été.mp4"]
 
@@ -195,9 +190,7 @@ def test_evaluation_clips_are_the_center_of_the_uniform_frames(good):
     assert video.shape == (4, 3, 64, 64)
     assert dataset.class_names[label] == "jump"
     frames = decoded(good.paths[1])[uniform_indices(13, 4)]
-    assert np.array_equal(
-        video.permute(0, 2, 3, 1), frames[:, :, 16:80]
-    )  # 96x64: scaled by 1, cut in the center
+    assert np.array_equal(video.permute(0, 2, 3, 1), frames[:, :, 16:80])  # 96x64: scaled by 1, cut in the center
 
 
 def test_items_of_several_views_have_a_views_axis(good):
@@ -208,11 +201,37 @@ def test_items_of_several_views_have_a_views_axis(good):
     assert torch.equal(VideoDataset(good, 4, 32, views=3)[0][0].transpose(0, 1).flatten(0, 1), one)
 
 
+@pytest.mark.parametrize("compat", ["pyav", "torchvision"])
+def test_compat_moves_the_frames_that_are_read(tmp_path, compat):
+    make_clip(tmp_path / "long.mp4", 120)  # 10 fps: a window of 43 frames
+    write_csv(tmp_path / "l.csv", [("long.mp4", "run")])
+    manifest = read_manifest(tmp_path / "l.csv")
+    dataset = VideoDataset(manifest, 8, 64, sampling="dense", views=3, compat=compat)
+    frames = decoded(tmp_path / "long.mp4")[:, :, 16:80]
+    for view in range(3):
+        expected = frames[dense_indices(120, 10, view=view, views=3, compat=compat)]
+        assert np.array_equal(dataset[0][0][view].permute(0, 2, 3, 1), expected)
+    assert not torch.equal(dataset[0][0], VideoDataset(manifest, 8, 64, sampling="dense", views=3)[0][0])
+    train = [VideoDataset(manifest, 8, 64, sampling="dense", train=True, compat=c)[0][0] for c in (compat, None)]
+    assert compat == "torchvision" or not torch.equal(*train)
+
+
+def test_known_lengths_save_the_check_but_not_the_look_for_the_file(good, folder):
+    report = check_manifest(good)
+    lengths = [(info.frames, info.frames / info.fps) for info in report.infos.values()]
+    paths = [*good.paths[:5], folder / "gone.mp4"]
+    known = Manifest(paths, good.labels, good.class_names, good.source, lengths)
+    with pytest.raises(ManifestError, match=r"gone\.mp4: no such file"):
+        VideoDataset(known, 4, 32)
+    trusted = VideoDataset(known, 4, 32, sampling="dense", skip_bad=True)
+    checked = VideoDataset(good, 4, 32, sampling="dense")
+    assert len(trusted) == 5
+    assert all(torch.equal(trusted[i][0], checked[i][0]) for i in range(5))
+
+
 def clips(dataset, epoch, workers=0):
     dataset.set_epoch(epoch)
-    loader = DataLoader(
-        dataset, batch_size=2, num_workers=workers, multiprocessing_context="fork" if workers else None
-    )
+    loader = DataLoader(dataset, batch_size=2, num_workers=workers, multiprocessing_context="fork" if workers else None)
     return torch.cat([video for video, _ in loader])
 
 
@@ -290,14 +309,31 @@ def test_all_frames_of_a_training_clip_are_cut_and_flipped_alike(tmp_path):
 def test_nothing_is_flipped_where_a_class_name_holds_left_or_right(tmp_path, names, flips):
     make_clip(tmp_path / "still.mp4", 1)
     write_csv(tmp_path / "l.csv", [("still.mp4", names[0])])
-    dataset = VideoDataset(read_manifest(tmp_path / "l.csv", class_names=names), 1, 64, train=True)
-    frame = torch.from_numpy(decoded(tmp_path / "still.mp4")).permute(0, 3, 1, 2).float()
-    upright = []
+    manifest = read_manifest(tmp_path / "l.csv", class_names=names)
+    assert flipped(manifest)[0] == flips
+    assert flipped(manifest, flip_directions=True)[0]  # as the peers do
+
+
+def test_only_the_classes_with_a_direction_stay_unflipped(tmp_path):
+    for name in "ab":
+        make_clip(tmp_path / f"{name}.mp4", 1)
+    write_csv(tmp_path / "l.csv", [("a.mp4", "moving left"), ("b.mp4", "jump")])
+    manifest = read_manifest(tmp_path / "l.csv")
+    assert flipped(manifest) == [False, True]
+    assert flipped(manifest, flip_directions=True) == [True, True]
+
+
+def flipped(manifest, **options):
+    """Whether each clip of a one-frame manifest is flipped in any of 12 epochs."""
+    dataset = VideoDataset(manifest, 1, 64, train=True, **options)
+    frames = [torch.from_numpy(decoded(path)).permute(0, 3, 1, 2).float() for path in manifest.paths]
+    mirrored = [False] * len(frames)
     for epoch in range(12):
         dataset.set_epoch(epoch)
-        video = dataset[0][0].float()
-        upright.append(nearest(frame, video) < nearest(frame, video.flip(-1)))
-    assert all(upright) != flips
+        for i, frame in enumerate(frames):
+            video = dataset[i][0].float()
+            mirrored[i] |= nearest(frame, video) > nearest(frame, video.flip(-1))
+    return mirrored
 
 
 def nearest(frame, crop):
@@ -314,6 +350,9 @@ def nearest(frame, crop):
         ({"views": 0}, "views is 0"),
         ({"sampling": "random"}, "sampling is 'random'; allowed: uniform, dense"),
         ({"check": "none"}, "check is 'none'"),
+        ({"check": "known"}, "does not say how long its videos are"),
+        ({"sampling": "dense", "compat": "decord"}, "compat is 'decord'; allowed: None, pyav, torchvision"),
+        ({"compat": "pyav"}, "compat is 'pyav', which moves dense windows only; sampling is 'uniform'"),
         ({"train": True, "views": 3}, "views is 3"),
     ],
 )

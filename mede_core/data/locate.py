@@ -1,0 +1,123 @@
+"""The search for the videos that annotations name: file names are compared as they are, never as patterns."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+from .manifest import plain
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp")
+SPLIT_FOLDER = re.compile(r"(train|val|test)(id|idate|idation)?([_-].*|\d*)", re.IGNORECASE)
+
+
+class Files:
+    """The videos below a folder, found by their names.
+
+    Args:
+        root: the folder; links are followed.
+
+    Attributes:
+        names: of all videos, relative to the root, with ``/``, sorted.
+        problems: names that are no valid text.
+    """
+
+    def __init__(self, root: str | os.PathLike):
+        self.problems, found, visited = [], [], set()
+        for folder, folders, files in os.walk(root, followlinks=True):
+            stat = os.stat(folder)
+            if (stat.st_dev, stat.st_ino) in visited:
+                folders.clear()
+                continue
+            visited.add((stat.st_dev, stat.st_ino))
+            below = os.path.relpath(folder, root).replace(os.sep, "/")
+            for file in files:
+                name = file if below == "." else f"{below}/{file}"
+                if not file.lower().endswith(VIDEO_SUFFIXES) or file.startswith("."):
+                    continue
+                if name.encode("utf-8", "replace").decode() == name:
+                    found.append(name)
+                else:
+                    self.problems.append(f"{os.fsencode(name)!r}: the file name is not UTF-8; rename it")
+        self.names = sorted(found)
+        self._all = set(found)
+        self._stems: dict[str, list[str]] = {}
+        self._folded: dict[str, list[str]] = {}
+        for name in self.names:
+            self._stems.setdefault(_stem(name), []).append(name)
+            self._folded.setdefault(_stem(name).casefold(), []).append(name)
+
+    def find(self, names: Sequence[str], *, anywhere: bool = False, fold: bool = False) -> tuple[str | None, str]:
+        """The file that an annotation means.
+
+        Args:
+            names: where it may lie, most likely first; the suffix may differ.
+            anywhere: take it from any folder; otherwise the folders must agree as far as both sides name them.
+            fold: ignore upper and lower case where nothing else fits.
+
+        Returns:
+            its name relative to the root and "", or None and why not.
+        """
+        for name in names:
+            if name in self._all:
+                return name, ""
+        for name in names:
+            stem, wanted = _stem(name), folders(name)
+            choice = self._stems.get(stem) or (fold and self._folded.get(stem.casefold())) or []
+            if not anywhere:
+                choice = [found for found in choice if _agree(folders(found), wanted)]
+            if len(choice) == 1:
+                return choice[0], ""
+            if not choice:
+                continue
+            known = {plain(part) for part in wanted}
+            scores = [sum(plain(part) in known for part in folders(found)) for found in choice]
+            best = [found for found, score in zip(choice, scores) if score == max(scores)]
+            if len(best) > 1 and not anywhere:
+                return None, f"several files fit: {', '.join(map(repr, best[:3]))}"
+            return best[0], ""
+        return None, "no such file"
+
+
+def _stem(name: str) -> str:
+    """A file's name without folders and without video suffixes (there are files named x.mp4.mkv)."""
+    stem = name.rpartition("/")[2]
+    while stem.lower().endswith(VIDEO_SUFFIXES):
+        stem = stem.rpartition(".")[0]
+    return stem
+
+
+def folders(name: str) -> list[str]:
+    """The folders of a name with ``/``, without the empty one of an absolute path."""
+    return [part for part in name.split("/")[:-1] if part not in ("", ".")]
+
+
+def _agree(one: list[str], two: list[str]) -> bool:
+    """Whether the shorter of two lists of folders ends the longer one."""
+    shared = min(len(one), len(two))
+    return one[len(one) - shared :] == two[len(two) - shared :]
+
+
+def folder_problem(name: str, label: str, members: Sequence[str], classes: set[str], *, splits: bool = False) -> str:
+    """What a file's folders say against its annotation; empty where nothing.
+
+    Args:
+        name: relative to the root.
+        label: its class.
+        members: its splits.
+        classes: all classes, by ``plain``.
+        splits: folders named like a split count, too.
+
+    Returns:
+        one line, or "".
+    """
+    for part in folders(name):
+        if plain(part) in classes:
+            if plain(part) != plain(label):
+                return f"lies in the folder {part!r}, but is labeled {label!r}"
+        elif splits and (match := SPLIT_FOLDER.fullmatch(part)):
+            kind = match[1].lower()
+            if members and kind not in members:
+                return f"lies in the folder {part!r}, but is in {' '.join(members)}"
+    return ""

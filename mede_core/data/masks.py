@@ -1,0 +1,334 @@
+"""Foreground masks of videos in the forms people have: picture folders, arrays, boxes, JHMDB's puppets.
+
+One rule for all (the published one for UCF101-24): frames outside the annotated span are dropped, frames inside it
+without an annotation have an empty mask, so that only the background shows.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pickle
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .backgrounds import IMAGE_ERRORS
+
+FORMATS = ("png", "npz", "boxes", "puppet")
+_SLACK = 2  # annotated frames that a decoder may lack at a video's end; more is another video, or other numbering
+_PROPORTIONS = 0.02  # how far a mask's proportions may be from the video's
+_SAFE = {  # what numpy itself needs to rebuild arrays and numbers, under its old and its new module names
+    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
+    ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"),
+}  # fmt: skip
+
+
+class MaskError(ValueError):
+    """Why the mask of a video cannot be used."""
+
+
+class NoMaskError(MaskError):
+    """A video has no mask at all (UCF101-24 annotates 24 of 101 classes)."""
+
+
+@dataclass(frozen=True)
+class ClipMasks:
+    """The masks of the frames that a clip keeps.
+
+    Attributes:
+        first: the first kept frame of the video, counted from 0; the others follow without gaps.
+        alpha: uint8 [T, H, W], 255 = foreground.
+        note: what was done beside the rules, or empty.
+    """
+
+    first: int
+    alpha: np.ndarray
+    note: str = ""
+
+    def area(self) -> np.ndarray:
+        """[T] share of each frame that is foreground, 0 to 1."""
+        return (self.alpha > 127).mean((1, 2))
+
+
+class Masks:
+    """A source of masks.
+
+    Args:
+        source: folder of ``png`` (a folder of numbered pictures for each video, or one picture for all frames),
+            ``npz`` (or npy: [T, H, W] or [H, W]) or ``puppet`` (JHMDB's puppet_mask.mat); for ``boxes`` a file:
+            csv with the columns video,frame,x,y,w,h (pixels, frames from 1); json {video: [[frame, x, y, w, h], ...]};
+            or UCF101-24's annotation as a pickle, or the same as json.
+        kind: one of ``FORMATS``.
+        first_number: number of the first frame in the names of png masks, 0 or 1.
+
+    Raises:
+        ValueError: unknown form, no such folder or file, or a file that cannot be read at all.
+    """
+
+    def __init__(self, source: str | os.PathLike, kind: str, *, first_number: int = 1):
+        if kind not in FORMATS:
+            raise ValueError(f"mask format is {kind!r}; allowed: {', '.join(FORMATS)}")
+        if first_number not in (0, 1):
+            raise ValueError(f"first_number is {first_number!r}; allowed: 0, 1")
+        self.source, self.kind, self.first_number = Path(source), kind, first_number
+        self.boxes: Mapping[str, np.ndarray | str] = {}
+        if kind == "boxes":
+            if not self.source.is_file():
+                raise ValueError(f"boxes {os.fspath(source)!r}: no such file (csv, json or pickle)")
+            self.boxes = read_boxes(self.source)
+        elif not self.source.is_dir():
+            raise ValueError(f"masks {os.fspath(source)!r}: no such folder")
+
+    def load(self, keys: Sequence[str], frames: int, height: int, width: int) -> ClipMasks:
+        """The masks of one video.
+
+        Args:
+            keys: names under which the video may be listed, best first, such as "class/name" and "name".
+            frames: frames of the video.
+            height: pixels of the video, H.
+            width: pixels of the video, W.
+
+        Returns:
+            the masks at the video's size; masks of another size but the same proportions are enlarged or reduced.
+
+        Raises:
+            NoMaskError: there is none.
+            MaskError: an unreadable one, one that does not fit the video, or no foreground at all.
+        """
+        readers: dict[str, Callable] = {"png": self._png, "npz": self._array, "puppet": self._puppet}
+        if self.kind == "boxes":
+            by_frame = self._boxes(keys, height, width)
+        else:
+            by_frame = readers[self.kind](keys, frames)
+        late = [number for number in by_frame if number >= frames]
+        if late and max(late) - frames >= _SLACK:
+            raise MaskError(f"masks go up to frame {max(late) + 1}, the video has {frames} frames")
+        note = f"masks of {len(late)} frames behind the video's end were dropped" if late else ""
+        kept = [number for number in by_frame if number < frames]
+        if not kept or not any(by_frame[number].any() for number in kept):
+            raise MaskError("no foreground in any frame")
+        first, last = min(kept), max(kept)
+        alpha = np.zeros((last - first + 1, height, width), np.uint8)
+        for number in kept:
+            alpha[number - first] = _resized(by_frame[number], height, width)
+        if alpha.min() == 255:
+            raise MaskError("the masks cover every pixel: no background would show")
+        return ClipMasks(first, alpha, note)
+
+    def _find(self, names: Sequence[str]) -> Path:
+        for name in names:
+            if (self.source / name).exists():
+                return self.source / name
+        raise NoMaskError(f"no mask: none of {', '.join(names)} in {self.source.name}/")
+
+    def _png(self, keys: Sequence[str], frames: int) -> dict[int, np.ndarray]:
+        found = self._find([*keys, *(f"{key}.png" for key in keys)])
+        if found.is_file():
+            return dict.fromkeys(range(frames), _stretched([_picture(found)])[0])
+        numbered: dict[int, Path] = {}
+        for file in sorted(found.glob("*.png")):
+            match = re.search(r"(\d+)$", file.stem)
+            if not match:
+                raise MaskError(f"{file.name}: a mask's name must end in its frame's number")
+            number = int(match[1]) - self.first_number
+            if number < 0:
+                raise MaskError(f"{file.name}: frames are counted from 1 (--first-mask 0 counts from 0)")
+            if number in numbered:
+                raise MaskError(f"{file.name} and {numbered[number].name} are masks of the same frame")
+            numbered[number] = file
+        if not numbered:
+            raise MaskError(f"{found.name}/ holds no png")
+        return dict(zip(numbered, _stretched([_picture(file) for file in numbered.values()])))
+
+    def _array(self, keys: Sequence[str], frames: int) -> dict[int, np.ndarray]:
+        found = self._find([f"{key}{suffix}" for key in keys for suffix in (".npz", ".npy")])
+        try:
+            with open(found, "rb") as stream:
+                content = np.load(stream, allow_pickle=False)
+                if not isinstance(content, np.ndarray):  # npz: an archive of arrays
+                    only = content.files[0] if len(content.files) == 1 else "masks"
+                    content = content["masks" if "masks" in content.files else only]
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            raise MaskError(f"{found.name} cannot be read (one array, or `masks`): {error}") from error
+        if content.ndim == 2:
+            return dict.fromkeys(range(frames), _stretched([content])[0])
+        if content.ndim != 3:
+            raise MaskError(f"{found.name} is {content.shape}; expected [T, H, W] or [H, W]")
+        return dict(enumerate(_stretched(list(content))))
+
+    def _puppet(self, keys: Sequence[str], _frames: int) -> dict[int, np.ndarray]:
+        found = self._find([f"{key}{suffix}" for key in keys for suffix in ("/puppet_mask.mat", ".mat")])
+        try:
+            from scipy.io import loadmat
+            from scipy.io.matlab import MatReadError
+        except ImportError as error:
+            raise ValueError(
+                "puppet masks are MATLAB files, which scipy reads: pip install scipy (it is in the extra `dev`)"
+            ) from error
+        try:
+            content = loadmat(found, variable_names=["part_mask"])
+        except (OSError, EOFError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
+            raise MaskError(f"{found.name} cannot be read: {error}") from error
+        part = content.get("part_mask")
+        if part is None or part.ndim not in (2, 3):
+            raise MaskError(f"{found.name}: no part_mask [H, W, T] in it")
+        part = part if part.ndim == 3 else part[..., None]  # MATLAB drops the last axis of a one-frame clip
+        return dict(enumerate(np.moveaxis(np.where(part > 0, np.uint8(255), np.uint8(0)), 2, 0)))
+
+    def _boxes(self, keys: Sequence[str], height: int, width: int) -> dict[int, np.ndarray]:
+        key = next((key for key in keys if key in self.boxes), None)
+        if key is None:
+            raise NoMaskError(f"no boxes: none of {', '.join(keys)} in {self.source.name}")
+        rows = self.boxes[key]
+        if isinstance(rows, str):
+            raise MaskError(f"{key} in {self.source.name}: {rows}")
+        by_frame: dict[int, np.ndarray] = {}
+        for number, x, y, w, h in rows:
+            alpha = by_frame.setdefault(int(number), np.zeros((height, width), np.uint8))
+            top, left = max(0, round(float(y))), max(0, round(float(x)))
+            alpha[top : max(0, round(float(y + h))), left : max(0, round(float(x + w)))] = 255
+        if not any(alpha.any() for alpha in by_frame.values()):
+            raise MaskError(f"no box of {key} touches the {width}x{height} picture: boxes of another video size?")
+        return by_frame
+
+
+def _picture(file: Path) -> np.ndarray:
+    try:
+        with Image.open(file) as image:
+            if image.mode == "P":  # a palette: number 0 is the background
+                return np.asarray(image) > 0
+            if image.mode not in ("1", "L", "RGB"):
+                raise MaskError(f"{file.name} has mode {image.mode}; expected gray, black and white, or a palette")
+            return np.asarray(image.convert("L") if image.mode == "RGB" else image)
+    except MaskError:
+        raise
+    except IMAGE_ERRORS as error:
+        raise MaskError(f"{file.name} cannot be read: {error}") from error
+
+
+def _stretched(masks: list[np.ndarray]) -> list[np.ndarray]:
+    """uint8 0..255 from bool, 0..1 or 0..255; which of them is decided over all frames of a video."""
+    if not masks:
+        raise MaskError("no mask of any frame")
+    kind = masks[0].dtype.kind
+    if kind == "b":
+        return [mask * np.uint8(255) for mask in masks]
+    if kind not in "uif" or not all(np.isfinite(mask).all() for mask in masks):
+        raise MaskError(f"masks are {masks[0].dtype}; expected bool, 0 to 1, or 0 to 255, all finite")
+    low, high = min(mask.min() for mask in masks), max(mask.max() for mask in masks)
+    if low < 0 or high > (1 if kind == "f" else 255):
+        raise MaskError(f"masks run from {low} to {high}; allowed: bool, floats 0 to 1, or integers 0 to 255")
+    scale = 255 if high <= 1 else 1
+    return [np.rint(mask.astype(np.float64) * scale).astype(np.uint8) for mask in masks]
+
+
+def _resized(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    rows, columns = mask.shape
+    if abs(columns / rows * height / width - 1) > _PROPORTIONS:
+        raise MaskError(f"masks are {columns}x{rows}, the video {width}x{height}: other proportions")
+    return nearest(mask, height, width)
+
+
+def nearest(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A mask uint8 [h, w] at another size, by its nearest pixels, so that no new values come up."""
+    if mask.shape == (height, width):
+        return mask
+    return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+
+
+# ------------------------------------------------------------------------------------ boxes
+def read_boxes(path: str | os.PathLike) -> dict[str, np.ndarray | str]:
+    """Read boxes of many videos; the forms are those of :class:`Masks`.
+
+    Args:
+        path: csv, json, or pickle (pkl).
+
+    Returns:
+        {video: float [n, 5] rows (frame from 0, x, y, w, h in pixels), or what is wrong with this video's boxes}.
+
+    Raises:
+        ValueError: the file as a whole cannot be read; a pickle that holds anything but plain values and numpy
+            arrays is refused, because unpickling runs whatever code a file names.
+    """
+    path = Path(path)
+    broken = (OSError, ValueError, csv.Error)
+    if path.suffix not in (".csv", ".json"):  # what a damaged pickle can raise
+        broken += (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError)
+    try:
+        if path.suffix == ".csv":
+            return _csv_boxes(path)
+        if path.suffix == ".json":
+            content = json.loads(path.read_text(encoding="utf-8-sig"))
+        else:
+            with open(path, "rb") as stream:  # latin1: UCF101-24's file was pickled by Python 2
+                content = _ArraysOnly(stream, encoding="latin1").load()
+    except broken as error:
+        raise ValueError(f"boxes {os.fspath(path)!r} cannot be read: {error}") from error
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f"boxes {os.fspath(path)!r} hold a {type(content).__name__}; expected {{video: boxes}}")
+    tubes = content.get("gttubes")
+    entries = content if tubes is None else tubes
+    return {str(video): _checked(_rows, entry, tubes is not None) for video, entry in entries.items()}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str):
+        if (module, name) not in _SAFE:
+            raise pickle.UnpicklingError(f"it names {module}.{name}; only plain values and numpy arrays are allowed")
+        return super().find_class(module, name)
+
+
+def _checked(read: Callable, *arguments) -> np.ndarray | str:
+    try:
+        rows = np.asarray(read(*arguments), dtype=float)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        return f"boxes cannot be read: {type(error).__name__}: {error}"
+    if rows.size == 0:
+        return "no boxes"
+    if rows.ndim != 2 or rows.shape[1] != 5:
+        return f"boxes are {rows.shape}; expected rows of frame, x, y, w, h"
+    bad = ~np.isfinite(rows).all(1) | (rows[:, 0] < 0) | (rows[:, 3:] <= 0).any(1)
+    if bad.any():
+        return f"box {rows[bad][0].tolist()} (frame from 0, x, y, w, h): frame, width or height out of range"
+    return rows
+
+
+def _rows(entry, tubes: bool) -> np.ndarray:
+    """Rows of one video, from either UCF101-24 annotation in use or from plain [frame from 1, x, y, w, h]."""
+    if tubes:  # {label: [array [n, 5]: frame from 1, x1, y1, x2, y2]}
+        rows = np.concatenate([np.asarray(tube, float) for many in entry.values() for tube in many])
+        return np.column_stack([rows[:, 0] - 1, rows[:, 1:3], rows[:, 3:5] - rows[:, 1:3]])
+    if not isinstance(entry, dict):
+        rows = np.array(entry, dtype=float)
+        return rows - np.eye(1, 5) if rows.ndim == 2 and rows.shape[1] == 5 else rows
+    parts = []
+    for tube in entry["annotations"]:  # sf counts from 0, ef is the frame behind the last
+        boxes, first, end = np.asarray(tube["boxes"], float).reshape(-1, 4), int(tube["sf"]), int(tube["ef"])
+        if len(boxes) not in (end - first, end - first + 1):
+            raise ValueError(f"{len(boxes)} boxes for frames sf={first} to ef={end}")
+        parts.append(np.column_stack([np.arange(first, first + len(boxes)), boxes]))
+    return np.concatenate(parts)
+
+
+def _csv_boxes(path: Path) -> dict[str, np.ndarray | str]:
+    columns, found, faults = ("video", "frame", "x", "y", "w", "h"), {}, {}
+    with open(path, encoding="utf-8-sig", newline="") as stream:
+        reader = csv.DictReader(stream, skipinitialspace=True)
+        lacking = [name for name in columns if name not in (reader.fieldnames or [])]
+        if lacking:
+            raise ValueError(f"no column {', '.join(lacking)}; expected {','.join(columns)}")
+        for row in reader:
+            try:
+                found.setdefault(row["video"], []).append([float(row[name]) for name in columns[1:]])
+            except (TypeError, ValueError):
+                faults[row["video"]] = f"line {reader.line_num} holds something other than numbers"
+    return {**{video: _checked(_rows, rows, False) for video, rows in found.items()}, **faults}

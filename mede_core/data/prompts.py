@@ -1,0 +1,138 @@
+"""The texts that stand for a class: prompt sets with a short name each, and class names made readable.
+
+The prompt set changes zero-shot numbers by points (CLIP per frame is best with the bare class name, by the ViFi-CLIP
+authors' word), so its ``id`` is written beside every number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .manifest import plain, unknown_label
+
+_KINDS = ("a photo of", "a video of", "a example of", "a demonstration of")
+_ACTORS = ("", "a person ", "a person using ", "a person doing ", "a person during ", "a person performing ",
+           "a person practicing ")  # fmt: skip
+TEMPLATES = tuple(f"{kind} {actor}{{}}." for kind in _KINDS for actor in _ACTORS)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A prompt set.
+
+    Attributes:
+        id: short, to be written beside every number.
+        texts: class names -> the texts of each class, the same number for each; a class is the mean of its texts'
+            normalized embeddings, normalized again.
+    """
+
+    id: str
+    texts: Callable[[Sequence[str]], list[list[str]]]
+
+
+def load_prompts(spec: str | os.PathLike) -> Prompts:
+    """A prompt set by its name, or with rephrased class names from a file.
+
+    Args:
+        spec: ``name`` (the bare class name); ``templates`` (the 28 of Open-VCLIP and FROSTER); or a JSON file of
+            rephrased names, {class name: sentence}, where a sentence may repeat "name: " at its start (also read:
+            a list of "name: sentence", or {index: "name: sentence"}, as FROSTER's label files are). With a file a
+            class has 29 texts: each template followed by "name: sentence", and "name: sentence" alone.
+
+    Returns:
+        the prompt set.
+
+    Raises:
+        ValueError: neither a known name nor a readable file of that form. Calling ``texts`` raises ValueError for
+            class names that the file lacks; it names them.
+
+    Source: protocols of Open-VCLIP (28 templates) and of FROSTER at test (29 texts). In training FROSTER draws one
+        template a step; our text encoder is frozen, so all 29 serve there, too.
+    """
+    if spec == "name":
+        return Prompts("name", lambda names: [[name] for name in names])
+    if spec == "templates":
+        return Prompts(f"{len(TEMPLATES)} templates", lambda names: [_filled(name) for name in names])
+    path = Path(spec)
+    if not path.is_file():
+        raise ValueError(f"prompts {os.fspath(spec)!r}: no such file; allowed: name, templates, or a JSON file")
+    data = path.read_bytes()
+    try:
+        rephrased = _rephrased(json.loads(data))
+    except ValueError as error:  # also what json and utf-8 raise
+        raise ValueError(f"prompts {os.fspath(path)!r}: {error}") from error
+
+    def texts(names: Sequence[str]) -> list[list[str]]:
+        lacking = [unknown_label(name, [*rephrased.names]) for name in names if plain(name) not in rephrased.sentences]
+        if lacking:
+            raise ValueError(
+                f"prompts {os.fspath(path)!r}: no sentence for {len(lacking)} classes: {'; '.join(lacking)}"
+            )
+        described = [f"{name}: {rephrased.sentences[plain(name)]}" for name in names]
+        return [[*(f"{text} {long}" for text in _filled(name)), long] for name, long in zip(names, described)]
+
+    return Prompts(f"{len(TEMPLATES)} templates + rephrased:{hashlib.sha256(data).hexdigest()[:8]}", texts)
+
+
+def _filled(name: str) -> list[str]:
+    return [template.replace("{}", name) for template in TEMPLATES]
+
+
+@dataclass(frozen=True)
+class _Rephrased:
+    names: list[str]
+    sentences: dict[str, str]  # by plain(name)
+
+
+def _rephrased(content) -> _Rephrased:
+    """Class names and their sentences, without the name in front."""
+    if isinstance(content, dict):
+        pairs = list(content.items())
+    elif isinstance(content, list):
+        pairs = [(str(index), sentence) for index, sentence in enumerate(content)]
+    else:
+        raise ValueError("expected {class name: sentence}")
+    names, sentences = [], {}
+    for key, sentence in pairs:
+        if not isinstance(sentence, str) or not sentence.strip():
+            raise ValueError(f"the sentence of {key!r} is {sentence!r}; expected text")
+        head, colon, tail = sentence.partition(":")
+        name = head if key.isdigit() else key
+        if key.isdigit() and not colon:
+            raise ValueError(f"entry {key} is {sentence!r}; expected 'name: sentence'")
+        if plain(name) in sentences:
+            raise ValueError(f"{name!r} is there twice")
+        repeats = bool(colon) and plain(head) == plain(name)
+        names.append(name.strip())
+        sentences[plain(name)] = (tail if repeats else sentence).strip()
+    if not names:
+        raise ValueError("it holds no sentence")
+    return _Rephrased(names, sentences)
+
+
+def clean_name(dataset: str, name: str) -> str:
+    """A class name as a prompt says it.
+
+    Args:
+        dataset: a name of ``datasets.DATASETS``.
+        name: as the dataset's files spell it.
+
+    Returns:
+        Kinetics: lower case. UCF101: camel case split, "YoYo" becomes "Yoyo". HMDB51 and folders: blanks for
+        underscores. SSv2: without brackets. Lists: as it is. Surrounding and double blanks are removed.
+    """
+    if dataset in ("kinetics400", "kinetics600"):
+        name = name.lower()
+    elif dataset == "ucf101":
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name.replace("YoYo", "Yoyo"))
+    elif dataset in ("hmdb51", "folder"):
+        name = name.replace("_", " ")
+    elif dataset == "ssv2":
+        name = re.sub(r"[\[\]]", "", name)
+    return " ".join(name.split())

@@ -1,0 +1,179 @@
+"""Who is in which part: base and novel classes, k-shot samples, the zero-shot classes of Kinetics-600."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .annotations import read_class_map
+from .manifest import plain, unknown_label
+
+
+@dataclass
+class Halves:
+    """The base and the novel classes of a dataset, each in label order.
+
+    Attributes:
+        base: trained on.
+        novel: seen only in tests.
+        source: the published lists' files, or the rule.
+        comparable: whether the rule decides alone: it does not where the cut falls between classes that are equally
+            frequent, as in HMDB51, where all are. Lists are comparable as far as they have no problem.
+        problems: what is wrong with the lists, one line each.
+    """
+
+    base: list[str]
+    novel: list[str]
+    source: str
+    comparable: bool
+    problems: list[str] = field(default_factory=list)
+
+
+def rule_halves(classes: Sequence[str], counts: Mapping[str, int]) -> Halves:
+    """Base = the more frequent half of the classes by training videos, ties by name; an odd class goes to base.
+
+    Args:
+        classes: all classes in label order.
+        counts: training videos of each.
+
+    Returns:
+        the halves, deterministic. With equal counts at the cut they are marked not comparable: the published lists
+        break such ties in a way nobody documents.
+
+    Source: the base-to-novel protocol of ViFi-CLIP, which Open-VCLIP and FROSTER share.
+    """
+    order = sorted(classes, key=lambda name: (-counts.get(name, 0), name))
+    cut = (len(order) + 1) // 2
+    base = set(order[:cut])
+    comparable = cut < len(order) and counts.get(order[cut - 1], 0) > counts.get(order[cut], 0)
+    source = "rule: base = the more frequent half by training videos, ties by name"
+    if not comparable:
+        source += "; equally frequent classes lie at the cut, so the published lists may differ"
+    return Halves([c for c in classes if c in base], [c for c in classes if c not in base], source, comparable)
+
+
+def listed_halves(
+    base: str | os.PathLike,
+    novel: str | os.PathLike,
+    classes: Sequence[str],
+    counts: Mapping[str, int],
+) -> Halves:
+    """The halves of published lists, with a guard against swapped, mixed and foreign lists.
+
+    Args:
+        base: file of the base classes, in a form that ``read_class_map`` reads.
+        novel: of the novel classes.
+        classes: all classes of the dataset in label order.
+        counts: training videos of each; may be empty.
+
+    Returns:
+        the halves as listed, as far as they can be used, and every problem with the list's name in it.
+
+    Raises:
+        ValueError: a list cannot be read.
+    """
+    problems: list[str] = []
+    files = [os.fspath(base), os.fspath(novel)]
+    halves = [listed_classes(file, classes, problems) for file in files]
+    both = [name for name in halves[1] if name in set(halves[0])]
+    if both:
+        problems.append(f"{files[0]} and {files[1]} share {len(both)} classes: {_few(both)}")
+    lacking = [name for name in classes if name not in {*halves[0], *halves[1]}]
+    if lacking:
+        problems.append(f"{files[0]} and {files[1]} lack {len(lacking)} classes: {_few(lacking)}")
+    sizes = [len(half) for half in halves]
+    means = [float(np.mean([counts.get(name, 0) for name in half])) if half else 0.0 for half in halves]
+    swapped = ""
+    if sizes[0] < sizes[1]:
+        swapped = f"base has {sizes[0]} classes and novel {sizes[1]}"
+    elif means[0] < means[1]:
+        swapped = f"base classes have {means[0]:.1f} training videos on average and novel ones {means[1]:.1f}"
+    if swapped:
+        problems.append(f"are {files[0]} (base) and {files[1]} (novel) swapped? {swapped}")
+    source = f"published list {os.path.basename(files[0])} (base), {os.path.basename(files[1])} (novel)"
+    return Halves(halves[0], [c for c in halves[1] if c not in set(both)], source, not problems, problems)
+
+
+def listed_classes(path: str | os.PathLike, classes: Sequence[str], problems: list[str]) -> list[str]:
+    """The dataset's classes that a file lists, in label order; names the dataset lacks become problems.
+
+    Args:
+        path: a file that ``read_class_map`` reads; names are compared without case, blanks and signs.
+        classes: of the dataset.
+        problems: grows by one line for each unknown name.
+
+    Returns:
+        the listed classes as the dataset spells them.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    known = {plain(name): name for name in classes}
+    chosen = set()
+    for name in read_class_map(path):
+        if plain(name) in known:
+            chosen.add(known[plain(name)])
+        else:
+            problems.append(f"{os.fspath(path)}: {unknown_label(name, classes)}")
+    return [name for name in classes if name in chosen]
+
+
+def zero_shot_halves(paths: Sequence[str | os.PathLike], classes: Sequence[str]) -> tuple[dict, list[str]]:
+    """The class sets of a zero-shot test from their lists: ``test1``, ``test2``, ... (Kinetics-600: 3 x 160).
+
+    Args:
+        paths: one list each.
+        classes: of the dataset, in label order.
+
+    Returns:
+        {name: its classes in label order}, and problems: unknown names, and lists that do not hold 160.
+
+    Raises:
+        ValueError: a list cannot be read.
+
+    Source: Open-VCLIP's three splits of 160 classes, videos of the validation set only. ViFi-CLIP tests the same
+        classes on training, validation and test videos together: not the same numbers.
+    """
+    problems: list[str] = []
+    sets = {f"test{n}": listed_classes(path, classes, problems) for n, path in enumerate(paths, 1)}
+    for path, chosen in zip(paths, sets.values()):
+        if len(chosen) != 160:
+            problems.append(f"{os.fspath(path)}: {len(chosen)} classes of the dataset, expected 160")
+    return sets, problems
+
+
+def few_shot(names: Sequence[str], labels: Sequence[str], shots: int, seed: int) -> list[int]:
+    """k videos of each class, drawn without replacement.
+
+    Args:
+        names: of the videos.
+        labels: class names of the videos.
+        shots: k; a class with fewer videos gives all it has.
+        seed: of the draw. A class's draw depends on the seed, its name and its videos' names alone, not on the
+            order of the list or on the other classes.
+
+    Returns:
+        positions, ascending.
+
+    Raises:
+        ValueError: k below 1.
+    """
+    if shots < 1:
+        raise ValueError(f"shots is {shots}; it must be at least 1")
+    classes: dict[str, list[int]] = {}
+    for position, label in enumerate(labels):
+        classes.setdefault(label, []).append(position)
+    chosen = []
+    for label, positions in classes.items():
+        positions.sort(key=lambda position: names[position])
+        generator = np.random.default_rng([seed, zlib.crc32(label.encode())])
+        chosen += [positions[i] for i in generator.permutation(len(positions))[:shots]]
+    return sorted(chosen)
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")

@@ -1,0 +1,211 @@
+"""Datasets of full size are prepared and evaluated; every planted fault is reported by name and none stops it."""
+
+import json
+import shutil
+from collections import Counter
+
+import layouts
+import numpy as np
+import pytest
+from clips import make_clip
+from layouts import lines, rows_of
+
+from mede_core.data import manifest as manifest_module
+from mede_core.data.clips import VideoDataset
+from mede_core.data.datasets import prepare, select
+from mede_core.data.manifest import Manifest
+from mede_core.evaluate import evaluate
+from mede_core.learner import build_learner
+
+FRAMES = 6
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return make_clip(tmp_path_factory.mktemp("clip") / "tiny.mp4", FRAMES, sizes=((32, 32),))
+
+
+@pytest.fixture
+def clip(tiny, tmp_path):
+    """A copy for each test: a file system allows 65,000 links to one file."""
+    yield shutil.copy(tiny, tmp_path / "tiny.clip")
+    shutil.rmtree(tmp_path)  # tens of thousands of links
+
+
+@pytest.fixture(scope="module")
+def learner():
+    return build_learner("mede-small", "shipped")
+
+
+def evaluated(learner, manifest, count=6):
+    """The class names a sample of a selection is scored in, after checks that it was scored."""
+    some = range(0, len(manifest), max(1, len(manifest) // count))
+    paths, labels, lengths = (
+        [values[i] for i in some] for values in (manifest.paths, manifest.labels, manifest.lengths)
+    )
+    sample = Manifest(paths, labels, manifest.class_names, manifest.source, lengths)
+    result = evaluate(learner, VideoDataset(sample, 2, learner.image_size, views=3))
+    assert result.labels.tolist() == labels
+    assert result.logits.shape == (len(labels), len(manifest.class_names))
+    assert np.isfinite(result.logits).all() and result.logits.std() > 0
+    return result.class_names
+
+
+@pytest.fixture(scope="module")
+def ucf(tmp_path_factory, tiny):
+    root = tmp_path_factory.mktemp("ucf")
+    layouts.ucf101(root, shutil.copy(tiny, root / "tiny.clip"))
+    yield root
+    shutil.rmtree(root)
+
+
+def test_ucf101_of_full_size_has_the_official_counts(ucf, tmp_path, monkeypatch):
+    probed = []
+    probe = manifest_module.probe
+    monkeypatch.setattr(manifest_module, "probe", lambda path, full: probed.append(path) or probe(path, full=full))
+    prepared = prepare("ucf101", ucf, tmp_path / "ucf.csv", check="full")
+    assert len(probed) == 1  # 13,320 hard links to one file
+    assert prepared.problems == {}
+    counts = {name: (count["videos"], count["classes"]) for name, count in prepared.sidecar["counts"].items()}
+    assert counts.pop("all") == (13320, 101)
+    assert counts == {
+        "train1": (9537, 101), "test1": (3783, 101), "train2": (9586, 101),
+        "test2": (3734, 101), "train3": (9624, 101), "test3": (3696, 101),
+    }  # fmt: skip
+    rows = rows_of(tmp_path / "ucf.csv")
+    assert list(rows[0]) == ["path", "label", "split", "frames", "duration"]
+    assert {(row["frames"], row["duration"]) for row in rows} == {(str(FRAMES), "0.6")}
+    assert all((ucf / row["path"]).is_file() for row in rows)
+    assert {"Handstand Pushups", "Yoyo", "Tai Chi"} <= set(prepared.sidecar["classes"])
+    assert len(prepared.sidecar["base"]) == 51 and len(prepared.sidecar["novel"]) == 50
+    parts = [select(tmp_path / "ucf.csv", split="test2", half=half) for half in ("base", "novel")]
+    assert sum(map(len, parts)) == 3734
+    assert [part.class_names for part in parts] == [prepared.sidecar["base"], prepared.sidecar["novel"]]
+    assert min(parts[1].labels) == 0
+
+
+def test_shots_of_ucf101_repeat_with_the_seed_and_are_evaluated(ucf, tmp_path, learner):
+    prepare("ucf101", ucf, tmp_path / "ucf.csv", check="open")
+    shots = select(tmp_path / "ucf.csv", split="train1", half="base", shots=16, seed=1)
+    assert Counter(shots.labels) == dict.fromkeys(range(51), 16)
+    assert shots.paths == select(tmp_path / "ucf.csv", split="train1", half="base", shots=16, seed=1).paths
+    assert shots.paths != select(tmp_path / "ucf.csv", split="train1", half="base", shots=16, seed=2).paths
+    assert "Handstand Pushups" in evaluated(learner, select(tmp_path / "ucf.csv", split="test3"))
+
+
+def test_faults_in_ucf101_are_reported_by_name(tmp_path, clip):
+    root = tmp_path / "ucf"
+    classes = layouts.ucf101(root, clip)
+    videos, lists = root / "UCF-101", root / "ucfTrainTestlist"
+    first, second = classes[0], classes[1]
+    gone, bad, moved = (f"v_{first}_g0{n}_c01.avi" for n in (1, 2, 3))
+    (videos / first / gone).unlink()
+    (videos / first / bad).unlink()
+    (videos / first / bad).write_text("no video\n" * 100)
+    (videos / first / moved).rename(videos / second / moved)
+    lines_of = (lists / "trainlist01.txt").read_text().splitlines()
+    typo = lines_of[500].replace(lines_of[500].split("/")[0], lines_of[500].split("/")[0] + "s", 1)
+    number = lines_of[600].rpartition(" ")[0]
+    both = (lists / "testlist01.txt").read_text().splitlines()[0]
+    lines_of[500], lines_of[600] = typo, f"{number} 102"
+    (lists / "trainlist01.txt").write_text("\n".join([*lines_of, f"{both} 1", "no folder.avi 1"]))
+    (lists / "testlist03.txt").unlink()
+    (tmp_path / "base.txt").write_text("\n".join([*classes[51:], "Hold Trun"]))
+    (tmp_path / "novel.txt").write_text("\n".join(classes[:52]))
+    prepared = prepare(
+        "ucf101", root, tmp_path / "ucf.csv", base=tmp_path / "base.txt", novel=tmp_path / "novel.txt", check="open"
+    )
+    said = lines(prepared)
+    for part in (
+        f"missing files: {first}/{gone}: no such file (",
+        f"undecodable files: UCF-101/{first}/{bad}: PyAV",
+        f"UCF-101/{second}/{moved}: lies in the folder {second!r}, but is labeled {first!r}",
+        f"trainlist01.txt:501: unknown label {typo.split('/')[0]!r}; did you mean {typo.split('/')[0][:-1]!r}?",
+        f"trainlist01.txt:601: {number!r} has the label 102",
+        f"testlist01.txt:1: {both!r} is in test1, but in train1 in trainlist01.txt:",
+        "'no folder.avi' has no class folder",
+        "testlist03.txt: no such file",
+        "counts: all: 13318 usable videos, expected 13320",
+        f"{tmp_path / 'base.txt'}: unknown label 'Hold Trun'; did you mean",
+        f"are {tmp_path / 'base.txt'} (base) and {tmp_path / 'novel.txt'} (novel) swapped?",
+        "share 1 classes",
+    ):
+        assert part in said
+    assert prepared.sidecar["comparable"] is False
+    kept = {row["path"] for row in rows_of(tmp_path / "ucf.csv")}
+    assert f"UCF-101/{second}/{moved}" in kept and f"UCF-101/{first}/{bad}" not in kept
+
+
+def test_hmdb51_takes_code_1_to_train_and_never_code_0(tmp_path, clip, learner):
+    root = tmp_path / "hmdb"
+    classes = layouts.hmdb51(root, clip)
+    prepared = prepare("hmdb51", root, tmp_path / "hmdb.csv", check="open")
+    assert prepared.problems == {}
+    assert prepared.sidecar["counts"]["all"] == {"videos": 6766, "classes": 51, "expected": 6766}
+    by_path = {row["path"]: row["split"].split() for row in rows_of(tmp_path / "hmdb.csv")}
+    for n, kind in (("1", "train"), ("2", "test")):
+        coded = set()
+        for name in classes:
+            for line in (root / "splits" / f"{name}_test_split2.txt").read_text().splitlines():
+                file, code = line.split()
+                coded |= {f"{name}/{file}"} if code == n else set()
+        assert {path for path, splits in by_path.items() if f"{kind}2" in splits} == coded
+        assert len(coded) == (3570 if kind == "train" else 1530)
+    assert len(prepared.sidecar["base"]) == 26
+    assert prepared.sidecar["base"] == prepared.sidecar["classes"][:26]  # all counts are equal: by name
+    assert prepared.sidecar["comparable"] is False
+    assert "not comparable" in prepared.report()
+    assert len(select(tmp_path / "hmdb.csv", split="train1", half="base", shots=16)) == 416
+    assert len(evaluated(learner, select(tmp_path / "hmdb.csv", split="test1", half="novel"))) == 25
+
+
+def test_ssv2_of_full_size_is_prepared_from_its_validation_videos_alone(tmp_path, clip, learner):
+    root = tmp_path / "ssv2"
+    classes = layouts.ssv2(root, clip)
+    prepared = prepare("ssv2", root, tmp_path / "s.csv", check="open")
+    assert prepared.problems == {"missing files": ["split train: none of its 168913 videos is there"]}
+    assert prepared.sidecar["classes"] == classes
+    assert prepared.sidecar["counts"]["validation"] == {"videos": 24777, "classes": 174, "expected": 24777}
+    assert len(prepared.sidecar["base"]) == len(prepared.sidecar["novel"]) == 87
+    names = evaluated(learner, select(tmp_path / "s.csv", split="validation", half="novel"))
+    assert names == prepared.sidecar["novel"]
+
+
+def test_kinetics400_is_found_in_every_naming(tmp_path, clip, learner):
+    root = tmp_path / "k400"
+    layouts.kinetics400(root, clip)
+    prepared = prepare("kinetics400", root, tmp_path / "k.csv", splits=["val"], check="open")
+    assert prepared.problems == {}
+    assert prepared.sidecar["counts"]["val"] == {"videos": 19881, "classes": 400, "expected": None}
+    assert len(prepared.sidecar["base"]) == 200
+    assert "passing american football (not in game)" in prepared.sidecar["classes"]
+    assert len(evaluated(learner, select(tmp_path / "k.csv", split="val", half="novel", shots=1))) == 200
+
+
+def test_kinetics600_zero_shot_splits_have_160_classes_each(tmp_path, clip, learner):
+    root = tmp_path / "k600"
+    layouts.kinetics600(root, clip)
+    lists = [root / f"zero_shot_{n}.json" for n in (1, 2, 3)]
+    prepared = prepare("kinetics600", root, tmp_path / "k.csv", zero_shot=lists, check="open")
+    assert prepared.problems == {}
+    counts = prepared.sidecar["counts"]
+    assert [counts[f"test{n}"]["videos"] for n in (1, 2, 3)] == [7276, 7226, 7261]
+    for n in (1, 2, 3):
+        part = select(tmp_path / "k.csv", split=f"test{n}")
+        assert len(part.class_names) == len(set(part.labels)) == 160
+        listed = json.loads(lists[n - 1].read_text()).values()
+        assert set(part.class_names) == {name.lower() for name in listed}
+    assert evaluated(learner, part) == part.class_names
+    second = lists[1].read_text()
+    lists[1].write_text("[not JSON")
+    with pytest.raises(ValueError, match=r"zero_shot_2\.json' is not JSON"):
+        prepare("kinetics600", root, tmp_path / "k.csv", zero_shot=lists, check="none")
+    chosen = list(json.loads(lists[0].read_text()).values())
+    lists[1].write_text(second)
+    lists[0].write_text(json.dumps(["no such class", *chosen[1:-1], chosen[-1] + "x"]))
+    prepared = prepare("kinetics600", root, tmp_path / "k.csv", zero_shot=lists, check="none")
+    said = lines(prepared)
+    assert f"{lists[0]}: unknown label '{chosen[-1]}x'; did you mean" in said
+    assert f"{lists[0]}: unknown label 'no such class'" in said
+    assert f"{lists[0]}: 158 classes of the dataset, expected 160" in said
+    assert "counts: test1: 7185 usable videos, expected 7276" in said
