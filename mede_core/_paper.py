@@ -82,7 +82,7 @@ class Comparison:
             reference, effect, tolerance, mark, reason, remark. NaN or "" where there is nothing.
         comparable: whether the two may be compared at all (same data, weights and protocol).
         reason: why not; "" where comparable.
-        origin: what the records say of themselves: weights, profiles.
+        origin: what the records say of themselves: weights, profiles, prompts.
     """
 
     table: str
@@ -127,10 +127,16 @@ class Comparison:
         """What a reader must know: why not comparable, how tolerance is set, the paper's contradictions."""
         notes = [] if self.comparable else [f"Not comparable with the paper: {self.reason}."]
         notes += [f"{name}: {', '.join(values)}." for name, values in self.origin.items()]
-        notes.append(
-            "Reproduced: mean over seeds ± standard deviation (ddof=1); the 95 % interval is a two-level "
-            "bootstrap over seeds and clips; with one seed it covers the choice of clips only."
-        )
+        if self.table == "cross_dataset":
+            notes.append(
+                "Reproduced: mean over the test splits ± standard deviation (ddof=1) over the splits, as the "
+                "paper; it says nothing about other training seeds."
+            )
+        else:
+            notes.append(
+                "Reproduced: mean over seeds ± standard deviation (ddof=1); the 95 % interval is a two-level "
+                "bootstrap over seeds and clips; with one seed it covers the choice of clips only."
+            )
         notes.append(
             "Tolerance: the larger of half the claimed effect and two standard deviations (the paper's where "
             "printed, otherwise ours over seeds). The claimed effect is the paper's difference to Frozen "
@@ -181,18 +187,12 @@ def compare_with_paper(
     if not comparable and not reason.strip():
         raise ValueError("reason is empty; say why the numbers are not comparable with the paper's")
     reason = "" if comparable else reason.strip().rstrip(".")
-    records = (
-        reproduced.to_dict("records") if isinstance(reproduced, pd.DataFrame) else [*map(dict, reproduced)]
-    )
+    records = reproduced.to_dict("records") if isinstance(reproduced, pd.DataFrame) else [*map(dict, reproduced)]
     if comparable and any(record.get("weights") == "random" for record in records):
-        raise ValueError(
-            "comparable is True, but there are records with weights='random'; allowed: trained weights"
-        )
+        raise ValueError("comparable is True, but there are records with weights='random'; allowed: trained weights")
     paper = paper_table(table)
     joins = {column: pair for (name, column), pair in _HM_OF.items() if name == table}
-    cells = collect(
-        records, columns, list(paper["column"].unique()), lambda method: _row(table, method), joins
-    )
+    cells = collect(records, columns, list(paper["column"].unique()), lambda method: _row(table, method), joins)
     printed = {(c["row"], c["column"]): c for c in paper.to_dict("records")}
     values = {key: c["value"] for key, c in printed.items()}
     for column, (first, second) in joins.items():
@@ -203,12 +203,10 @@ def compare_with_paper(
     order.sort(key=_row_order)
     for column, row in itertools.product(dict.fromkeys(paper["column"]), dict.fromkeys(order)):
         if (row, column) in printed or (row, column) in cells:
-            lines.append(
-                _line(table, row, column, printed, values, cells.get((row, column)), comparable, reason)
-            )
+            lines.append(_line(table, row, column, printed, values, cells.get((row, column)), comparable, reason))
     origin = {
         title: tuple(sorted({str(record[key]) for record in records if record.get(key) is not None}))
-        for title, key in (("Weights", "weights"), ("Profile", "profile"))
+        for title, key in (("Weights", "weights"), ("Profile", "profile"), ("Prompts", "prompts"))
     }
     return Comparison(table, pd.DataFrame(lines), comparable, reason, {k: v for k, v in origin.items() if v})
 

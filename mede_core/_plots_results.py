@@ -76,9 +76,7 @@ def bar_in_out(
     extra = []
     if chance is not None:
         axes.axhline(chance, color=theme.text, lw=0.9, ls=(0, (4, 3)))
-        extra.append(
-            Line2D([], [], color=theme.text, lw=0.9, ls=(0, (4, 3)), label=f"chance ({chance:.1f} %)")
-        )
+        extra.append(Line2D([], [], color=theme.text, lw=0.9, ls=(0, (4, 3)), label=f"chance ({chance:.1f} %)"))
     if bound is not None:
         bounds = bound if isinstance(bound, Mapping) else dict.fromkeys(contexts, bound)
         for context in contexts:
@@ -105,7 +103,7 @@ def base_novel(frame: pd.DataFrame, *, title: str = "Base and novel classes", wi
 
     Args:
         frame: method, split ("base", "novel", optionally "hm"), value in percent; optional low, high; an
-            optional ``set`` gives one panel per set.
+            optional ``set`` gives one panel per set, in which a method may be missing.
         title: above the plot.
         width: inches.
 
@@ -123,13 +121,18 @@ def base_novel(frame: pd.DataFrame, *, title: str = "Base and novel classes", wi
     _once(frame, [*keys, "method", "split"])
     panels = list(frame["set"].unique()) if keys else [None]
     methods, theme = methods_in(frame), current_theme()
-    figure = Picture(width, 1.25 + 0.34 * len(methods))
-    for axes, panel in zip(
-        figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True
-    ):
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Picture(width, 0.6 + rows * (0.65 + 0.34 * len(methods)))
+    grid = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    for axes, panel in zip(grid, panels, strict=False):
         part = frame[frame["set"] == panel] if keys else frame
         for row, method in enumerate(methods):
             look, own = look_of(method), part[part["method"] == method].set_index("split")
+            if own.empty and panel is not None:
+                continue  # not tested on this set
             if not {"base", "novel"} <= set(own.index):
                 raise ValueError(f"{method} has {', '.join(own.index) or 'nothing'}; needed: base and novel")
             base, novel = own.loc["base", "value"], own.loc["novel", "value"]
@@ -140,20 +143,16 @@ def base_novel(frame: pd.DataFrame, *, title: str = "Base and novel classes", wi
             reach = [ends["value"].min(), ends["value"].max()]
             if errors(ends) is not None:
                 for low, high in ends[["low", "high"]].dropna().to_numpy(float):
-                    axes.plot(
-                        [low, high], [row, row], color=look.color, lw=5, alpha=0.3, solid_capstyle="butt"
-                    )
+                    axes.plot([low, high], [row, row], color=look.color, lw=5, alpha=0.3, solid_capstyle="butt")
                     reach = [min(reach[0], low), max(reach[1], high)]
-            for value, at, side, shift in zip(
-                sorted((base, novel)), reach, ("right", "left"), (-7, 7), strict=True
-            ):
+            for value, at, side, shift in zip(sorted((base, novel)), reach, ("right", "left"), (-7, 7), strict=True):
                 axes.annotate(f"{value:.1f}", (at, row), (shift, 0), textcoords="offset points", ha=side,
                               va="center", fontsize=7.5)  # fmt: skip
             if "hm" in own.index:
                 axes.plot(own.loc["hm", "value"], row, "|", color=theme.text, ms=13, mew=1.6, zorder=4)
         axes.set_yticks(range(len(methods)), [look_of(method).label for method in methods])
         axes.set_ylim(len(methods) - 0.4, -0.6)
-        axes.margins(x=0.22)
+        axes.margins(x=0.22 if columns == 1 else 0.38)
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
@@ -165,9 +164,7 @@ def base_novel(frame: pd.DataFrame, *, title: str = "Base and novel classes", wi
         Line2D([], [], ls="", marker="o", mec=theme.muted, mfc=theme.page, mew=1.5, ms=6.5, label="novel"),
     ]
     if (frame["split"] == "hm").any():
-        handles.append(
-            Line2D([], [], ls="", marker="|", color=theme.text, ms=11, mew=1.6, label="harmonic mean")
-        )
+        handles.append(Line2D([], [], ls="", marker="|", color=theme.text, ms=11, mew=1.6, label="harmonic mean"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     figure.suptitle(title, x=0.01, ha="left")
     return figure
@@ -229,9 +226,7 @@ def rho_dial(
         axes.set_xlabel(r"$\rho$: share of training clips at home")
         if panel is not None:
             where = CONTEXT_STYLE[panel].label
-            axes.set_title(
-                f"tested {where if panel in ('in', 'out') else 'on ' + where}", fontweight="normal"
-            )
+            axes.set_title(f"tested {where if panel in ('in', 'out') else 'on ' + where}", fontweight="normal")
         if axes is grid[-1]:
             label_right(axes, ends)
     grid[0].set_ylabel("top-1 accuracy (%)")

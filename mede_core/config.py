@@ -216,7 +216,8 @@ def load_config(profile: str = "cpu", **overrides) -> Config:
     """The effective configuration of a profile.
 
     The ``paper`` profile also takes what is published for the method and the trained part: expanded attention and
-    the whole encoder for Open-VCLIP and FROSTER, its learning rate for whole encoders, the width of AIM's adapters.
+    the whole encoder for Open-VCLIP and FROSTER, its learning rate for whole encoders, the width of AIM's
+    adapters, and 12 epochs for few-shot training (FROSTER's scripts for base-to-novel).
 
     Args:
         profile: one of ``PROFILES``.
@@ -242,6 +243,8 @@ def load_config(profile: str = "cpu", **overrides) -> Config:
             chosen["outer_lr"] = WHOLE_ENCODER_LR
         if {**chosen, **overrides}.get("temporal_module") == "aim":
             chosen["adapter_width"] = 192
+        if overrides.get("shots"):
+            chosen["epochs"] = 12
     return Config(**{**chosen, **overrides})
 
 

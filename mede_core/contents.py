@@ -20,12 +20,13 @@ def contents(plan_path) -> pd.DataFrame:
 
     Returns:
         Columns notebook (file name), title, learn (the bullets below "You will learn", joined), steps (ids of
-        the plan's steps that run it, joined), and minutes on two cores for each profile of the plan (NaN
-        where the profile does not run it).
+        the plan's steps that run it, joined), and minutes on two cores for each profile of the plan that needs
+        no data of one's own (NaN where the profile does not run it).
     """
     folder = Path(plan_path).parent
     profiles = yaml.safe_load(Path(plan_path).read_text(encoding="utf-8"))["profiles"]
-    plans = {profile: load_plan(plan_path, profile) for profile in profiles}
+    local = [name for name, settings in profiles.items() if not (settings or {}).get("data")]
+    plans = {profile: load_plan(plan_path, profile) for profile in local}
     rows = []
     for path in sorted(folder.glob("*.ipynb")):
         notebook = read_notebook(path)

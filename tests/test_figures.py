@@ -98,6 +98,7 @@ DRAW = {
     "weight_curves": lambda: figures.weight_curves(curves(), 5, 2),
     "bar_in_out": lambda: figures.bar_in_out(methods_frame(), chance=1.4, bound={"scene": 50, "noise": 50}),
     "base_novel": lambda: figures.base_novel(base_novel_frame()),
+    "cost_ratios": lambda: figures.cost_ratios({"Time": {"finetune": 1.0, "open_mede": 2.0}}),
     "training_curves": lambda: figures.training_curves(metrics_frame(), warmup_epochs=1),
     "meta_step_2d": lambda: figures.meta_step_2d(**meta_arguments()),
     "rho_dial": lambda: figures.rho_dial(rho_frame(), chance=1.4, bound=50),

@@ -107,8 +107,9 @@ def _evaluated(step: Step, sources: Sources, parameters: dict, config: Config) -
     scuba = sum(listed(file) for file in lists)
     if "test_data" in step.written:
         splits = str(parameters.get("test_split") or "all").replace(",", " ").split()
-        half = parameters.get("test_half") or "all"
-        return scuba + sum(_clips(step, "test_data", sources, split, half, 0) for split in splits)
+        halves = str(parameters.get("test_half") or "all").split()
+        clips = (_clips(step, "test_data", sources, split, half, 0) for split in splits for half in halves)
+        return scuba + sum(clips)
     if scuba or "data" not in step.written:
         return scuba
     return _clips(step, "data", sources, config.data_split, "all", 0)
