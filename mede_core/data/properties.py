@@ -61,8 +61,8 @@ def shuffled_texts(learner: VideoLearner, seed: int = 0) -> VideoLearner:
     """
     original = learner.set_classes
 
-    def set_classes(names, templates=("{}",)):
-        original(names, templates)
+    def set_classes(names, *prompts, **texts):
+        original(names, *prompts, **texts)
         learner.text_features = learner.text_features[np.random.default_rng(seed).permutation(len(names))]
         return learner
 
