@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import time
@@ -104,13 +105,19 @@ class Cost:
 
 
 def measure(
-    configs: Mapping[str, Config], *, steps: int = 20, classes: int = 400, device: str = "cpu"
+    configs: Mapping[str, Config],
+    *,
+    steps: int = 20,
+    seconds: float = math.inf,
+    classes: int = 400,
+    device: str = "cpu",
 ) -> dict[str, Cost]:
     """Time the training step and the evaluation of several configurations in turns.
 
     Args:
         configs: name -> configuration; its data are not read.
         steps: rounds, after one that warms up and is not counted.
+        seconds: no further round begins after that long; one is always made.
         classes: of the class-text head; K400 has 400.
         device: where to measure.
 
@@ -127,7 +134,9 @@ def measure(
         work.train_step(), work.test_step()
     peaks = {name: work.peak() for name, work in works.items()}
     train, test = ({name: [] for name in works} for _ in range(2))
-    for _ in range(steps):
+    started, rounds = time.perf_counter(), 0
+    while rounds < steps and (rounds == 0 or time.perf_counter() - started < seconds):
+        rounds += 1
         for name, work in works.items():
             train[name].append(_timed(work.train_step, device))
             test[name].append(_timed(work.test_step, device))
@@ -138,7 +147,7 @@ def measure(
             clips_per_second_eval=work.config.batch_size / statistics.median(test[name]),
             peak_bytes=peaks[name],
             trainable_bytes=work.trainable_bytes,
-            steps=steps,
+            steps=rounds,
             device=device,
         )
         for name, work in works.items()
@@ -214,13 +223,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mede_core.cost", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, metavar="FILE", help="JSON with the fields of a configuration")
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=30, help="stop timing after that long (default: 30)")
     parser.add_argument("--classes", type=int, default=400)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
     try:
         with open(options.config, encoding="utf-8") as file:
             config = Config(**json.load(file))
-        cost = measure({"it": config}, steps=options.steps, classes=options.classes, device=options.device)["it"]
+        limits = {"steps": options.steps, "seconds": options.seconds}
+        cost = measure({"it": config}, **limits, classes=options.classes, device=options.device)["it"]
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

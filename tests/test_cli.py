@@ -67,6 +67,9 @@ def test_cost_measures_every_method_and_a_meta_step_sees_two_batches():
     assert all(cost.clips_per_second_eval > 0 for cost in costs.values())
     one_batch, two_copies = costs["finetune"].peak_bytes, 2 * costs["finetune"].trainable_bytes
     assert one_batch < costs["open_mede"].peak_bytes <= 1.1 * one_batch + two_copies
+    assert {cost.steps for cost in costs.values()} == {2}
+    hurried = measure({"it": configs["frozen"]}, steps=50, seconds=0.0, classes=5)["it"]
+    assert hurried.steps == 1  # a slow machine is not held up by its own estimate
     with pytest.raises(ValueError, match="steps is 0; it must be at least 1"):
         measure(configs, steps=0)
 
