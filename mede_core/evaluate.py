@@ -139,7 +139,9 @@ def evaluate_world(
     return records
 
 
-@lru_cache(maxsize=32)  # every method is tested on the same clips: 80 MB for each set of 2,500, rendered once
+# Every method is tested on the same clips, so they are rendered once. The cache must hold all sets of a notebook (11
+# has 37): methods take turns over them, and a smaller one would forget each set before it is asked for again.
+@lru_cache(maxsize=64)  # 80 MB for a set of 2,500 clips, 13 MB for one of 400
 def _rendered(
     world_seed: int, name: str, half: str, context: str, part: int, count: int, num_frames: int, size: int
 ) -> ClipSet:
