@@ -125,7 +125,7 @@ def meta_gradients(
     moved = set(theta) if inner_params is None else set(inner_params)
     if not moved <= set(theta):
         raise ValueError(f"inner_params holds {sorted(moved - set(theta))}; allowed is a subset of params")
-    objective = _Objective(model, loss_fn)
+    objective = Objective(model, loss_fn)
 
     # g_S. In first order the support graph is freed in here, before the query's forward.
     with nullcontext() if first_order else sdpa_kernel(SDPBackend.MATH):
@@ -221,7 +221,7 @@ def meta_step(
     return result
 
 
-class _Objective(nn.Module):
+class Objective(nn.Module):
     """The caller's model and loss as one module, so that `functional_call` can lend weights to both.
 
     The backward pass is part of forward, so it meets the lent weights too: activation checkpointing runs the

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from .meta import LossFn, ReduceGrads, Tensors
+from .meta import LossFn, Objective, ReduceGrads, Tensors
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16}
 
@@ -31,19 +31,6 @@ def cross_entropy(learner: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     """
     video, labels = batch
     return F.cross_entropy(learner(video), labels)
-
-
-class _Lent(nn.Module):
-    """Model and loss as one module, so that ``functional_call`` can lend weights to forward and backward alike."""
-
-    def __init__(self, model: nn.Module, loss_fn: LossFn):
-        super().__init__()
-        self.model, self.loss_fn = model, loss_fn
-
-    def forward(self, batch, wrt: Tensors) -> tuple[float, Tensors]:
-        loss = self.loss_fn(self.model, batch)
-        grads = torch.autograd.grad(loss, list(wrt.values()), allow_unused=True, materialize_grads=True)
-        return loss.item(), dict(zip(wrt, grads, strict=True))
 
 
 def interpolated_gradients(
@@ -75,6 +62,7 @@ def interpolated_gradients(
 
     Raises:
         ValueError: a ratio or weight out of range, or an anchor that does not match the trainable parameters.
+        FloatingPointError: a loss is not finite.
 
     Source: Open-VCLIP (Weng et al., ICML 2023) as published in its training code.
     """
@@ -83,11 +71,11 @@ def interpolated_gradients(
     theta = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if theta.keys() != anchor.keys():
         raise ValueError(f"anchor and trainable parameters differ in {sorted(theta.keys() ^ anchor.keys())[:6]}")
-    lent = _Lent(model, loss_fn)
-    loss, grads = lent(batch, theta)
+    objective = Objective(model, loss_fn)
+    loss, grads = objective("support_loss", batch, theta)
     between = {name: torch.lerp(p.detach(), anchor[name], ratio).requires_grad_() for name, p in theta.items()}
-    names = {f"model.{name}": tensor for name, tensor in between.items()}
-    between_loss, between_grads = functional_call(lent, names, (batch, between))
+    lent = {f"model.{name}": tensor for name, tensor in between.items()}
+    between_loss, between_grads = functional_call(objective, lent, ("interpolated_loss", batch, between))
     merged = {name: torch.add(grads[name], between_grads[name], alpha=weight) for name in theta}
     if reduce_grads is not None:
         merged = reduce_grads(merged) or merged

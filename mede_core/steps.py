@@ -80,7 +80,8 @@ def plain_step(
     optimizer.zero_grad()
     loss = loss_fn(model, batch)
     value = loss.item()
-    _check_finite(value)
+    if not math.isfinite(value):
+        raise FloatingPointError(f"support_loss is {value}; the weights were not changed")
     loss.backward()
     held = {str(i): p for i, p in enumerate(_parameters(optimizer)) if p.grad is not None}
     if reduce_grads is not None:
@@ -117,7 +118,6 @@ def interpolated_step(
     grads, loss, between = interpolated_gradients(
         model, loss_fn, batch, anchor, ratio=ratio, weight=weight, reduce_grads=reduce_grads
     )
-    _check_finite(loss + between)
     theta = {name: p for name, p in model.named_parameters() if p.requires_grad}
     _hand_over(theta, grads)
     norm = _clip_and_step(theta, optimizer, max_grad_norm)
@@ -192,8 +192,3 @@ def _clip_and_step(parameters: Mapping[str, Tensor], optimizer: torch.optim.Opti
     optimizer.step()
     optimizer.zero_grad()
     return norm
-
-
-def _check_finite(loss: float) -> None:
-    if not math.isfinite(loss):
-        raise FloatingPointError(f"support_loss is {loss}; the weights were not changed")
