@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,12 +14,11 @@ from ._store import unpack_correct
 from ._tables import MISSING, format_signed
 from .checkpoints import trajectory
 from .config import Config
-from .experiment import learner_for
 from .gwa import average_trajectory, gaussian_weights
 from .learner import VideoLearner
 from .metrics import Interval, harmonic_mean, paired_difference
 from .runs import progress
-from .trajectory import effective_epochs, epoch_shares
+from .trajectory import effective_epochs, epoch_shares, fresh_learner
 
 LABELS = {"gwa": "GWA", "swa": "SWA", "ema": "EMA", "last": "Last epoch"}
 
@@ -135,10 +132,7 @@ def score(
     Raises:
         ValueError: the run was trained on other CLIP weights than those at hand.
     """
-    learner = learner_for(config, device)
-    trained_on = json.loads((Path(run_dir) / "config.json").read_text(encoding="utf-8"))["weights"]
-    if learner.weights_id != trained_on:
-        raise ValueError(f"run_dir is {run_dir}, trained on CLIP {trained_on}; here is {learner.weights_id}")
+    learner = fresh_learner(run_dir, config, device)
     start = {name: tensor.detach().cpu().clone() for name, tensor in learner.trainable_state().items()}
     records = []
     for average in progress(averages, "scoring averages", len(averages)):

@@ -17,6 +17,7 @@ from pathlib import Path
 from .checkpoints import checkpoint_path, load_checkpoint
 from .config import Config, load_config
 from .experiment import train_method
+from .notebook import run_weights
 from .runs import atomic_write, set_threads
 from .trajectory import run_config, score_trajectory
 
@@ -84,7 +85,7 @@ def trajectory_source(run_dir: str = "", *, gwa_mu: float = 0.0, gwa_sigma: floa
     folder = Path(run_dir) if run_dir else demo_run()
     chosen = {"gwa_mu": gwa_mu, "gwa_sigma": gwa_sigma}
     config = run_config(folder, **chosen, test_clips=count)
-    weights = json.loads((folder / "config.json").read_text(encoding="utf-8"))["weights"]
+    weights = run_weights(folder)
     if run_dir:
         return Source(folder, config, score_trajectory(folder, config), weights)
     records = json.loads((folder / ACCURACY).read_text(encoding="utf-8"))

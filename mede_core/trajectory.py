@@ -20,6 +20,8 @@ from .config import METHODS, Config
 from .evaluate import evaluate_world
 from .experiment import learner_for
 from .gwa import average_trajectory, gaussian_weights
+from .learner import VideoLearner
+from .notebook import run_weights
 from .runs import progress
 
 RULES = ("gwa", "swa", "ema", "last")
@@ -149,6 +151,26 @@ def run_config(run_dir: str | os.PathLike, **overrides) -> Config:
     return Config(**{**values, "method": methods[kind], **overrides})
 
 
+def fresh_learner(run_dir: str | os.PathLike, config: Config, device: str = "cpu") -> VideoLearner:
+    """The learner that a run began with: theta_0, on which its checkpoints are loaded.
+
+    Args:
+        run_dir: a finished run.
+        config: its configuration, see :func:`run_config`.
+        device: where it lives.
+
+    Returns:
+        the learner, in evaluation mode.
+
+    Raises:
+        ValueError: the run was trained on other CLIP weights than those at hand.
+    """
+    learner, trained_on = learner_for(config, device), run_weights(run_dir)
+    if learner.weights_id != trained_on:
+        raise ValueError(f"run_dir is {run_dir}, trained on CLIP {trained_on}; here is {learner.weights_id}")
+    return learner
+
+
 def flatten(tensors: Mapping[str, Tensor]) -> Tensor:
     """All tensors as one float64 vector, in the order of their names."""
     return torch.cat([tensors[name].detach().double().flatten() for name in sorted(tensors)])
@@ -225,10 +247,7 @@ def score_trajectory(
     """
     if config.data != "synthetic":
         raise ValueError(f"run_dir is {run_dir}, trained on {config.data}; allowed: a run on the synthetic world")
-    learner, records = learner_for(config), []
-    trained_on = json.loads((Path(run_dir) / "config.json").read_text(encoding="utf-8"))["weights"]
-    if learner.weights_id != trained_on:
-        raise ValueError(f"run_dir is {run_dir}, trained on CLIP {trained_on}; here is {learner.weights_id}")
+    learner, records = fresh_learner(run_dir, config), []
 
     def score(**facts):
         for row in evaluate_world(learner, config, **facts):

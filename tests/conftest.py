@@ -1,6 +1,7 @@
 """Shared by all tests: one thread per process, no display, reproducible property tests."""
 
 import os
+import shutil
 
 # Before anything imports torch or numpy: the tests run in two processes, and bits depend on the thread count.
 for _library in ("OMP", "MKL", "OPENBLAS"):
@@ -10,6 +11,23 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # as the Makefile does
 
 import hypothesis
+import pytest
 
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=40, derandomize=True, database=None)
 hypothesis.settings.load_profile("ci")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The video that all links of a stand-in lead to."""
+    from clips import make_clip  # here, since most tests need no video
+    from layouts import FRAMES
+
+    return make_clip(tmp_path_factory.mktemp("clip") / "tiny.mp4", FRAMES, sizes=((32, 32),))
+
+
+@pytest.fixture
+def clip(tiny, tmp_path):
+    """A copy for each test: a file system allows 65,000 links to one file."""
+    yield shutil.copy(tiny, tmp_path / "tiny.clip")
+    shutil.rmtree(tmp_path)  # tens of thousands of links

@@ -9,6 +9,7 @@ import os
 import random
 from collections import Counter
 
+FRAMES = 6  # of the tiny video that all links lead to
 WORDS = ("ride", "hold", "turn", "push", "clean", "throw", "open", "climb", "paint", "jump", "cut")
 
 

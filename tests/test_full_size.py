@@ -7,8 +7,7 @@ from collections import Counter
 import layouts
 import numpy as np
 import pytest
-from clips import make_clip
-from layouts import lines, rows_of
+from layouts import FRAMES, lines, rows_of
 
 from mede_core.data import manifest as manifest_module
 from mede_core.data.clips import VideoDataset
@@ -16,20 +15,6 @@ from mede_core.data.datasets import prepare, select
 from mede_core.data.manifest import Manifest
 from mede_core.evaluate import evaluate
 from mede_core.learner import build_learner
-
-FRAMES = 6
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return make_clip(tmp_path_factory.mktemp("clip") / "tiny.mp4", FRAMES, sizes=((32, 32),))
-
-
-@pytest.fixture
-def clip(tiny, tmp_path):
-    """A copy for each test: a file system allows 65,000 links to one file."""
-    yield shutil.copy(tiny, tmp_path / "tiny.clip")
-    shutil.rmtree(tmp_path)  # tens of thousands of links
 
 
 @pytest.fixture(scope="module")

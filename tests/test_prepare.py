@@ -4,7 +4,6 @@ import csv
 import json
 import logging
 import os
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -19,20 +18,6 @@ from mede_core.data import manifest as manifest_module
 from mede_core.data.clips import VideoDataset
 from mede_core.data.datasets import DATASETS, main, prepare, select
 from mede_core.data.manifest import ManifestError
-
-FRAMES = 6
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return make_clip(tmp_path_factory.mktemp("clip") / "tiny.mp4", FRAMES, sizes=((32, 32),))
-
-
-@pytest.fixture
-def clip(tiny, tmp_path):
-    """A copy for each test: a file system allows 65,000 links to one file."""
-    yield shutil.copy(tiny, tmp_path / "tiny.clip")
-    shutil.rmtree(tmp_path)  # tens of thousands of links
 
 
 def test_zero_shot_splits_hold_validation_videos_alone(tmp_path, clip):

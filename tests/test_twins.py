@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mede_core import averages, figures, out_of_context
+from mede_core import averages, figures, out_of_context, trajectory
 from mede_core.averages import Average
 from mede_core.checkpoints import checkpoint_path, save_checkpoint
 from mede_core.config import Config, load_config
@@ -253,7 +253,7 @@ def run(tmp_path, monkeypatch):
     for epoch in (1, 2):
         save_checkpoint(checkpoint_path(tmp_path, epoch), {"w": torch.tensor([float(epoch)])}, {})
     (tmp_path / "config.json").write_text(json.dumps({"weights": "shipped:1"}))
-    monkeypatch.setattr(averages, "learner_for", lambda config, device: Stub())
+    monkeypatch.setattr(trajectory, "learner_for", lambda config, device: Stub())
     return tmp_path
 
 
