@@ -148,6 +148,11 @@ class _Rearranged(Dataset):
         return video[list(order)], label
 
 
+def shuffled_frames(clips: Dataset, seed: int = 0) -> Dataset:
+    """The same clips with each one's frames in a random order of its own, drawn by the seed."""
+    return _Rearranged(clips, "shuffle", seed)
+
+
 def static_bias(learner: VideoLearner, clips: Dataset, *, seed: int = 0, map_clips: int = 256) -> StaticBias:
     """Measure static bias on one set of clips.
 
@@ -161,7 +166,7 @@ def static_bias(learner: VideoLearner, clips: Dataset, *, seed: int = 0, map_cli
         the measures, in percent.
     """
     plain = evaluate(learner, clips).top1
-    shuffled = evaluate(learner, _Rearranged(clips, "shuffle", seed)).top1
+    shuffled = evaluate(learner, shuffled_frames(clips, seed)).top1
     single = evaluate(learner, _Rearranged(clips, "single", seed)).top1
     maps = attention_maps(learner, clips.videos[:map_clips])
     mass, area = actor_mass(maps, clips.masks[:map_clips])

@@ -25,6 +25,8 @@ class Method:
         objective: ``cross_entropy``, ``interpolated`` (Open-VCLIP) or ``distilled`` (FROSTER).
         patched: interpolated with CLIP at test time, by ``patch_ratio``.
         paper: fields of :class:`Config` that the ``paper`` profile sets for this method alone.
+        tuned: fields that the other profiles set for it: the choice of the study's search on base classes of the
+            design seed, four trials for every recipe (``study/units.py``).
     """
 
     trainer: str
@@ -33,6 +35,7 @@ class Method:
     objective: str = "cross_entropy"
     patched: bool = False
     paper: Mapping = field(default_factory=dict)
+    tuned: Mapping = field(default_factory=dict)
 
 
 _EXPANDED = {"temporal_module": "expanded", "trainable": "visual"}  # Open-VCLIP's learner: no parameters of its own
@@ -59,10 +62,13 @@ class Config:
     # What is learned from
     data: str = "synthetic"  # or the path of a `path,label` CSV of real videos
     world_seed: int = 1  # base/novel halves and clips of the synthetic world; 0 is the design seed
+    home_seed: int = 0  # home scenes; they must be those of the CLIP: 0 for the shipped one
     rho: float = 0.8  # share of training clips before their motion's home scene; chance is 0.25
     train_clips: int = 3600
     test_clips: int = 2500
     num_frames: int = 8
+    held_out: int = 0  # 1, 2 or 3: a third of the base classes is left out of training, to choose settings on
+    shuffle_labels: bool = False  # a control: each training clip gets another's label
     # Real videos only: which rows of the CSV, which frames, which prompts
     data_split: str = "all"  # rows that train: a membership of the CSV's split column, such as train1
     half: str = "all"  # or base, or novel: half of the classes
@@ -91,6 +97,7 @@ class Config:
     inner_lr: float = 0.5  # alpha, one SGD step on the support batch
     query_weight: float = 1.0  # delta
     first_order: bool = True
+    pairing: str = "next"  # query batch: the next one (the paper), the same, or one of disjoint classes
     weight_decay: float = 0.01  # biases and 1-d tensors exempt
     max_grad_norm: float = 1.0
     iwr_max: float = 0.6  # Open-VCLIP: the share of CLIP in the interpolated weights is drawn from U(0, iwr_max)
@@ -152,7 +159,7 @@ class Config:
         method = METHODS[self.method]
         unused = {"method", *_TEST_FIELDS}
         if method.trainer != "meta":
-            unused |= {"inner_lr", "query_weight", "first_order", "inner_sync"}
+            unused |= {"inner_lr", "query_weight", "first_order", "pairing", "inner_sync"}
         if method.objective != "interpolated":
             unused |= {"iwr_max", "iwr_weight"}
         if method.objective != "distilled":
@@ -182,6 +189,7 @@ CHOICES = {
     "adapter_form": ("ours", "published", "published_conv"),
     "border": ("zero", "mask"),
     "half": ("all", "base", "novel"),
+    "pairing": ("next", "same", "disjoint"),
     "sampling": ("uniform", "dense"),
     "compat": ("", "pyav", "torchvision"),
     "precision": ("float32", "bf16"),
@@ -191,18 +199,21 @@ RANGES = (
     ("adapter_width", 0, 4096), ("epochs", 1, 1000), ("steps_per_epoch", 0, 10**7), ("warmup_epochs", 0, 999),
     ("batch_size", 2, 65536), ("outer_lr", 0.0, 10.0), ("inner_lr", 0.0, 1e6), ("query_weight", 0.0, 1e3),
     ("weight_decay", 0.0, 10.0), ("max_grad_norm", 0.0, 1e9), ("seed", 0, 2**31 - 1), ("world_seed", 0, 2**31 - 1),
+    ("home_seed", 0, 2**31 - 1), ("held_out", 0, 3),
     ("gwa_sigma", 0.0, 1e9), ("shots", 0, 10**6), ("views", 1, 100), ("iwr_max", 0.0, 1.0), ("iwr_weight", 0.0, 1e3),
     ("distill_weight", 0.0, 1e3), ("micro_batch", 0, 65536), ("swa_start", 1, 1000), ("patch_ratio", 0.0, 1.0),
 )  # fmt: skip
 
-# What a profile changes. smoke: everything, tiny (the tests run it); cpu: one seed on a laptop's two cores; paper: real
-# videos under the published protocols. There, from Open-VCLIP's published recipe: 22 epochs, 2 of them warm-up, AdamW
-# with weight decay 0.01, clipping at 1, 8 frames every 16th, 3 views, 28 templates; batch 32 from the authors' sibling
+# What a profile changes. smoke: everything, tiny (the tests run it); cpu: one seed on a laptop's two cores; full: the study's
+# seeds, an epoch being half of the clips, so that 8 epochs are 448 steps; paper: real videos under the published
+# protocols. There, from Open-VCLIP's published recipe: 22 epochs, 2 of them warm-up, AdamW with
+# weight decay 0.01, clipping at 1, 8 frames every 16th, 3 views, 28 templates; batch 32 from the authors' sibling
 # method. Paper does not say alpha and beta: beta is ours for adapters (whole encoders keep the published 3.33e-6, see
 # load_config), alpha is ours too, and neither was tried on real data.
 PROFILES: dict[str, dict] = {
     "smoke": {"epochs": 2, "warmup_epochs": 1, "train_clips": 288, "test_clips": 144},
     "cpu": {},
+    "full": {"steps_per_epoch": 56},
     "paper": {
         "model": "ViT-B-16-quickgelu", "weights": "openai", "adapter_width": 384, "adapter_form": "published",
         "epochs": 22, "batch_size": 32, "outer_lr": 5e-4, "inner_lr": 0.01, "sampling": "dense", "views": 3,
@@ -236,9 +247,12 @@ def load_config(profile: str = "cpu", **overrides) -> Config:
     if unknown:
         raise ValueError(f"unknown configuration fields {unknown}; known: {', '.join(sorted(known))}")
     chosen = dict(PROFILES[profile])
+    method = METHODS.get(overrides.get("method", Config.method))
+    if method:
+        chosen |= method.paper if profile == "paper" else method.tuned
+    if overrides.get("data", Config.data) != Config.data:
+        chosen.pop("steps_per_epoch", None)  # half an epoch is a saving on the synthetic world alone
     if profile == "paper":
-        method = overrides.get("method", Config.method)
-        chosen |= METHODS[method].paper if method in METHODS else {}
         if {**chosen, **overrides}.get("trainable") == "visual":
             chosen["outer_lr"] = WHOLE_ENCODER_LR
         if {**chosen, **overrides}.get("temporal_module") == "aim":

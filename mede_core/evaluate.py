@@ -120,7 +120,8 @@ def evaluate_world(
         config: world seed, clips a set, frames.
         sets: names of the world's sets.
         contexts: ``in`` and the out-of-context backgrounds; the twins share actors and motions clip by clip.
-        halves: ``base`` and ``novel``, each scored among its own classes, or ``all`` of a set's classes together.
+        halves: ``base`` and ``novel``, each scored among its own classes, or ``all`` of a set's classes together, or
+            a fold, see :meth:`World.actions`.
         parts: independent draws of clips: 1, 2 and 3 stand for a data set's three test splits.
         facts: written into each record (method, run, profile, ...).
 
@@ -133,8 +134,8 @@ def evaluate_world(
     about = {"seed": config.seed, "world_seed": config.world_seed, "rho": config.rho, "weights": learner.weights_id}
     records = []
     for name, half, context, part in itertools.product(sets, halves, contexts, parts):
-        drawn = (config.world_seed, name, half, context, part, config.test_clips, config.num_frames)
-        result = evaluate(learner, _rendered(*drawn, learner.image_size))
+        drawn = (name, half, context, part, config.test_clips, config.num_frames, learner.image_size)
+        result = evaluate(learner, _rendered(World(config.world_seed, config.home_seed), *drawn))
         records.append(record(result, set=name, split=half, context=context, part=part, **about, **facts))
     return records
 
@@ -143,7 +144,6 @@ def evaluate_world(
 # has 37): methods take turns over them, and a smaller one would forget each set before it is asked for again.
 @lru_cache(maxsize=64)  # 80 MB for a set of 2,500 clips, 13 MB for one of 400
 def _rendered(
-    world_seed: int, name: str, half: str, context: str, part: int, count: int, num_frames: int, size: int
+    world: World, name: str, half: str, context: str, part: int, count: int, num_frames: int, size: int
 ) -> ClipSet:
-    world = World(world_seed)
     return make_set(world, name, half=half, context=context, split=part, count=count, num_frames=num_frames, size=size)

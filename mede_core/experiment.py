@@ -13,6 +13,8 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from .checkpoints import interpolate, method_weights
@@ -22,7 +24,7 @@ from .data.datasets import read_sidecar, select
 from .data.prompts import load_prompts
 from .data.synthetic import World, make_set
 from .evaluate import evaluate, evaluate_world, record
-from .learner import VideoLearner, build_learner
+from .learner import SMALL_CLIP, VideoLearner, build_learner
 from .train import fit
 
 
@@ -36,6 +38,7 @@ def learner_for(config: Config, device: str = "cpu") -> VideoLearner:
     Returns:
         the learner, in evaluation mode.
     """
+    _check_home(config)
     # Frozen CLIP sees each frame by itself: expanded attention, which has no identity, must not be in it.
     plain = METHODS[config.method].trainer == "none" and config.temporal_module == "expanded"
     return build_learner(
@@ -51,6 +54,16 @@ def learner_for(config: Config, device: str = "cpu") -> VideoLearner:
         seed=config.seed,
         device=device,
     )
+
+
+def _check_home(config: Config) -> None:
+    """Refuse a small CLIP of other home scenes: its bias would point elsewhere than the clips'."""
+    if config.data != "synthetic" or config.model != "mede-small" or config.random_weights:
+        return
+    facts = (SMALL_CLIP if config.weights == "shipped" else Path(config.weights)) / "training.json"
+    theirs = json.loads(facts.read_text(encoding="utf-8"))["home_seed"] if facts.is_file() else config.home_seed
+    if theirs != config.home_seed:
+        raise ValueError(f"home_seed is {config.home_seed}; the CLIP {config.weights!r} was pretrained with {theirs}")
 
 
 def teacher_for(config: Config, device: str = "cpu") -> VideoLearner | None:
@@ -87,14 +100,19 @@ def training_clips(config: Config, learner: VideoLearner) -> Dataset:
         a dataset with ``class_names``.
     """
     if config.data == "synthetic":
-        return make_set(
-            World(config.world_seed),
+        clips = make_set(
+            World(config.world_seed, config.home_seed),
+            half=f"kept_{config.held_out}" if config.held_out else "base",
             train=True,
             rho=config.rho,
             count=config.train_clips,
             num_frames=config.num_frames,
             size=learner.image_size,
         )
+        if config.shuffle_labels:
+            order = np.random.default_rng([config.seed, config.world_seed]).permutation(len(clips))
+            clips.labels = clips.labels[torch.from_numpy(order)]
+        return clips
     manifest = select(config.data, split=config.data_split, half=config.half, shots=config.shots, seed=config.seed)
     return VideoDataset(
         manifest,

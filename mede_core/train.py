@@ -11,14 +11,14 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, RandomSampler, default_collate
+from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, default_collate
 
 from .checkpoints import checkpoint_path, load_checkpoint, save_checkpoint
 from .config import METHODS, Config
@@ -116,7 +116,7 @@ def _train(learner, dataset, config: Config, run_dir: Path, steps: int, teacher,
         torch.manual_seed(_epoch_seed(config.seed, epoch))  # a resumed epoch draws what an uninterrupted one would
         draws = torch.Generator().manual_seed(_epoch_seed(config.seed, epoch))
         loader = _Epoch(dataset, config, epoch, steps, num_workers, learner.logit_scale.device)
-        batches = cross_batch_pairs(loader) if meta else iter(loader)
+        batches = query_pairs(loader, config.pairing) if meta else iter(loader)
         with _metrics(run_dir) as metrics:
             for index, batch in enumerate(progress(batches, f"epoch {epoch}/{config.epochs}", steps)):
                 step = (epoch - 1) * steps + index
@@ -179,6 +179,61 @@ def _finish(run_dir: Path, learner, config: Config, average, total: int, seconds
     atomic_write(run_dir / "done.json", json.dumps(done, indent=1) + "\n")
 
 
+def query_pairs(batches: Iterable, pairing: str) -> Iterator[tuple]:
+    """The (support, query) pairs of an epoch: the paper's next batch, or one of the study's controls.
+
+    Args:
+        batches: of an epoch; for ``disjoint`` support and query in turns, see :class:`DisjointClasses`.
+        pairing: ``next``, ``same`` (the support batch is its own query) or ``disjoint``.
+
+    Returns:
+        an iterator of pairs.
+    """
+    if pairing == "next":
+        return cross_batch_pairs(batches)
+    if pairing == "same":
+        return ((batch, batch) for batch in batches)
+    turns = iter(batches)
+    return zip(turns, turns, strict=True)
+
+
+class DisjointClasses(Sampler):
+    """Batches in turns for support and query, without a class in common: "known to open" made strict.
+
+    Each pair splits the classes anew at random, in halves; clips are drawn without replacement within a batch.
+
+    Args:
+        labels: [N] of the dataset.
+        batch_size: clips of a batch.
+        pairs: support batches of an epoch.
+        generator: of the draws.
+
+    Raises:
+        ValueError: half of the classes may have too few clips to fill a batch.
+    """
+
+    def __init__(self, labels: Tensor, batch_size: int, pairs: int, generator: torch.Generator):
+        self.labels, self.batch_size, self.pairs, self.generator = labels, batch_size, pairs, generator
+        self.classes = int(labels.max()) + 1
+        fewest = torch.bincount(labels, minlength=self.classes).sort()[0][: self.classes // 2].sum()
+        if fewest < batch_size:
+            raise ValueError(
+                f"pairing is 'disjoint': half of the {self.classes} classes may have {fewest} clips only, fewer than "
+                f"batch_size ({batch_size})"
+            )
+
+    def __len__(self) -> int:
+        return 2 * self.pairs
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for _ in range(self.pairs):
+            support = torch.randperm(self.classes, generator=self.generator)[: self.classes // 2]
+            inside = torch.isin(self.labels, support)
+            for side in (inside, ~inside):
+                clips = side.nonzero()[:, 0]
+                yield clips[torch.randperm(len(clips), generator=self.generator)[: self.batch_size]].tolist()
+
+
 class _Epoch:
     """This process's share of the batches of one epoch, a function of (seed, epoch) alone, on the learner's device."""
 
@@ -187,15 +242,16 @@ class _Epoch:
             dataset.set_epoch(epoch)
         generator = torch.Generator().manual_seed(_epoch_seed(config.seed, epoch))
         self.steps, self.device = steps, device
-        self.loader = DataLoader(
-            dataset,
-            config.batch_size // world_size(),
-            sampler=RankShare(RandomSampler(dataset, generator=generator)),
-            drop_last=True,
-            generator=generator,
-            num_workers=num_workers,
-            collate_fn=default_collate,
-        )
+        common = {"generator": generator, "num_workers": num_workers, "collate_fn": default_collate}
+        if METHODS[config.method].trainer == "meta" and config.pairing == "disjoint":
+            if world_size() > 1:
+                raise ValueError("pairing is 'disjoint': allowed in one process only")
+            self.steps = 2 * steps
+            batches = DisjointClasses(torch.as_tensor(dataset.labels), config.batch_size, steps, generator)
+            self.loader = DataLoader(dataset, batch_sampler=batches, **common)
+            return
+        order = RankShare(RandomSampler(dataset, generator=generator))
+        self.loader = DataLoader(dataset, config.batch_size // world_size(), sampler=order, drop_last=True, **common)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for _, (video, labels) in zip(range(self.steps), self.loader):

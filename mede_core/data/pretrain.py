@@ -139,6 +139,8 @@ def pretrain(
     lr: float = 2e-3,
     seed: int = 0,
     home_seed: int = HOME_SEED,
+    width: int = MODEL_CFG["vision_cfg"]["width"],
+    layers: int = MODEL_CFG["vision_cfg"]["layers"],
 ) -> dict:
     """Train the small CLIP and write a folder that ``build_learner(weights=FOLDER)`` loads.
 
@@ -149,16 +151,24 @@ def pretrain(
         lr: peak learning rate (AdamW, warm-up 100 steps, cosine).
         seed: of stills and initialization.
         home_seed: of the home scenes.
+        width, layers: of the image encoder; width is a multiple of 24, the width of a head.
 
     Returns:
         facts about the run (also in training.json).
+
+    Raises:
+        ValueError: a width that is no multiple of the head's, or no layers.
     """
+    cfg = json.loads(json.dumps(MODEL_CFG))
+    head = cfg["vision_cfg"]["head_width"]
+    if width < head or width % head or layers < 1:
+        raise ValueError(f"width is {width}, layers is {layers}; allowed: multiples of {head}, and 1 or more layers")
+    cfg["vision_cfg"] |= {"width": width, "layers": layers}
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     merges = byte_pair_merges(captions_vocabulary())
     lines = ["#version: mede small vocabulary", *(" ".join(pair) for pair in merges)]
     atomic_write(out / "bpe.txt.gz", gzip.compress("\n".join(lines).encode(), mtime=0))
-    cfg = json.loads(json.dumps(MODEL_CFG))
     cfg["text_cfg"]["vocab_size"] = 512 + len(merges) + 2  # bytes, bytes at a word's end, merges, start and end
     atomic_write(
         out / "open_clip_config.json",
@@ -227,13 +237,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--home-seed", type=int, default=HOME_SEED)
+    parser.add_argument("--width", type=int, default=MODEL_CFG["vision_cfg"]["width"])
+    parser.add_argument("--layers", type=int, default=MODEL_CFG["vision_cfg"]["layers"])
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     set_threads()
-    log.info(
-        "%s",
-        pretrain(args.out, steps=args.steps, batch=args.batch, lr=args.lr, seed=args.seed, home_seed=args.home_seed),
-    )
+    log.info("%s", pretrain(**vars(args)))
 
 
 if __name__ == "__main__":

@@ -97,17 +97,39 @@ class World:
             if (rows[:SOURCE_ACTORS].sum(0) == SOURCE_ACTORS // 2).all():
                 return rows
 
+    @cached_property
+    def folds(self) -> np.ndarray:
+        """[actors, pairs] int: the base pairs of each source actor in three folds of one pair each; 0 elsewhere.
+
+        Every fold holds every pair once, so a motion that is held out with one actor is trained with two others:
+        held-out classes are new combinations, as the novel classes are.
+        """
+        rng, folds = np.random.default_rng([self.seed, 2]), np.zeros_like(self.base_mask, dtype=int)
+        parts = range(1, 4)
+        while True:
+            for actor in range(SOURCE_ACTORS):
+                folds[actor, self.base_mask[actor]] = rng.permutation(parts)
+            if all(((folds == part).sum(0) == 1).all() for part in parts):
+                return folds
+
     def actions(self, name: str = "source", half: str = "all") -> list[tuple[int, int]]:
         """The (actor, motion) index pairs of a set's classes.
 
         Args:
             name: one of ``SETS``.
-            half: ``"base"``, ``"novel"`` or ``"all"``; a half holds whole reversal pairs.
+            half: ``"base"``, ``"novel"`` or ``"all"``; a half holds whole reversal pairs. Of the source set also
+                ``"pseudo_novel_K"``, fold K (1 to 3) of the base classes, and ``"kept_K"``, the other base classes.
 
         Returns:
             the list, in class order.
         """
         _check("set", name, SETS)
+        kind, _, fold = half.rpartition("_")
+        if kind in ("pseudo_novel", "kept"):
+            _check("half", fold, ("1", "2", "3"))
+            _check("set of folds", name, ("source",))
+            wanted = (self.folds == int(fold)) if kind == "pseudo_novel" else self.base_mask & (self.folds != int(fold))
+            return [(a, 2 * p + d) for a in range(SOURCE_ACTORS) for p in np.flatnonzero(wanted[a]) for d in (0, 1)]
         _check("half", half, ("base", "novel", "all"))
         actors, pairs = range(SOURCE_ACTORS), range(len(PAIRS))
         if name == "transfer_a":  # another class mix: four actors
@@ -270,7 +292,7 @@ def make_set(
     Args:
         world: the world.
         name: one of ``SETS``.
-        half: base, novel or all classes.
+        half: base, novel or all classes, or a fold, see :meth:`World.actions`.
         context: ``"in"`` or one of the out-of-context backgrounds; the twins share actors and motions with ``"in"``.
         train: training clips (other draws than the test's, at this ``rho``).
         rho: share of clips at home; a test set's is one fixed number, the same for every model.

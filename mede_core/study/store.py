@@ -1,0 +1,136 @@
+"""The study's results on disk: one JSON line a unit, committed, and read back as ordinary result records. Torch-free.
+
+A line says what was measured, on which runs, and what made it: commit, kernel, versions, machine. The per-clip bits
+of every accuracy are kept, so intervals of any difference can be formed later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+
+from ..runs import atomic_write, available_cpus, git_state
+from .units import SECTIONS, Unit, units_of
+
+FOLDER = Path(__file__).resolve().parents[1] / "reference" / "study"
+FIELDS = ("metric", "set", "split", "part", "context", "average")  # of a number's key, joined by "/"
+FACTS = ("variant", "method", "seed", "world_seed", "home_seed", "rho", "run", "weights", "commit", "kernel")
+KERNEL = ("meta.py", "gwa.py")
+
+
+def kernel_hash() -> str:
+    """8 hex digits over the kernel's sources: results that another kernel made are marked."""
+    package = Path(__file__).resolve().parents[1]
+    return hashlib.sha256(b"".join((package / name).read_bytes() for name in KERNEL)).hexdigest()[:8]
+
+
+def provenance() -> dict:
+    """What makes a result here: commit ("+": with changes), kernel, torch's version and the machine's kind."""
+    state = git_state()
+    commit = (state["commit"] or "unknown")[:10] + ("+" if state["dirty"] else "")
+    machine = f"{platform.machine()}, {available_cpus()} cores"
+    return {"commit": commit, "kernel": kernel_hash(), "torch": metadata.version("torch"), "machine": machine}
+
+
+def line_of(unit: Unit, numbers: Mapping[str, list], weights: str, seconds: float | None) -> dict:
+    """The line of a measured unit.
+
+    Args:
+        unit: what was measured.
+        numbers: key -> [value, n] or [value, n, per-clip bits].
+        weights: the CLIP's ``weights_id``.
+        seconds: of its training, None for frozen CLIP; comparable within a line's section and machine only.
+    """
+    config = unit.config
+    facts = {"section": unit.section, "variant": unit.variant, "method": config.method, "seed": config.seed}
+    facts |= {"world_seed": config.world_seed, "home_seed": config.home_seed, "rho": config.rho}
+    facts |= {"config": config.hash(), "run": config.run_name(), "weights": weights, "seconds": seconds}
+    return {**facts, **provenance(), "numbers": dict(numbers)}
+
+
+def read_section(section: str, folder: str | os.PathLike = FOLDER) -> list[dict]:
+    """The lines of a section; an empty list where it has not run yet.
+
+    Raises:
+        ValueError: a line that is no JSON, with its number.
+    """
+    path, lines = Path(folder) / f"{section}.jsonl", []
+    if not path.is_file():
+        return lines
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            lines.append(json.loads(text))
+        except ValueError as error:
+            raise ValueError(f"{path.name} line {number} is no JSON ({error}); run the section again") from None
+    return lines
+
+
+def add_line(line: Mapping, folder: str | os.PathLike = FOLDER) -> None:
+    """Add a unit's line to its section, or replace it, in the section's own order; the file is replaced in one step."""
+    section = line["section"]
+    kept = {(one["variant"], one["seed"]): one for one in read_section(section, folder)}
+    kept[line["variant"], line["seed"]] = dict(line)
+    seeds = sorted({seed for _, seed in kept})
+    order = {(u.variant, u.config.seed): i for i, u in enumerate(units_of(section, seeds))}
+    ranked = sorted(kept.items(), key=lambda item: (order.get(item[0], len(order)), item[0][1]))
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(one, separators=(",", ":")) + "\n" for _, one in ranked)
+    atomic_write(Path(folder) / f"{section}.jsonl", text)
+
+
+def is_done(unit: Unit, folder: str | os.PathLike = FOLDER) -> bool:
+    """Whether the unit has a line of the same configuration, made by the present kernel, with all of its tests."""
+    kernel = kernel_hash()
+    return any(
+        (one["variant"], one["seed"]) == (unit.variant, unit.config.seed)
+        and one["config"] == unit.config.hash()
+        and one["kernel"] == kernel
+        and set(unit.tests) <= set(one["tests"])
+        for one in read_section(unit.section, folder)
+    )
+
+
+def records_of(lines: Iterable[Mapping], *, by: str = "method") -> list[dict]:
+    """A section's lines as flat result records, as ``tables.py`` takes them.
+
+    Args:
+        lines: of :func:`read_section`.
+        by: what becomes the record's ``method``: ``method`` or ``variant``.
+
+    Returns:
+        records with ``correct`` where the number is an accuracy over clips; ``profile`` is "full".
+    """
+    records = []
+    for line in lines:
+        facts = {name: line[name] for name in FACTS} | {"profile": "full", "table": f"study_{line['section']}"}
+        facts["method"] = line[by]
+        for key, (value, n, *bits) in line["numbers"].items():
+            where = dict(zip(FIELDS, key.split("/"), strict=True))
+            where["part"] = int(where["part"]) if where["part"].isdigit() else where["part"]
+            records.append({**facts, **where, "value": value, "n": n, **({"correct": bits[0]} if bits else {})})
+    return records
+
+
+def study_records(section: str, *, by: str = "method", folder: str | os.PathLike = FOLDER) -> list[dict]:
+    """The committed records of a section, see :func:`records_of`."""
+    if section not in SECTIONS:
+        raise ValueError(f"section is {section!r}; allowed: {', '.join(SECTIONS)}")
+    return records_of(read_section(section, folder), by=by)
+
+
+def origin(sections: Iterable[str], folder: str | os.PathLike = FOLDER) -> str:
+    """One sentence on what made the committed results, with a mark where the kernel has changed since."""
+    lines = [line for section in sections for line in read_section(section, folder)]
+    if not lines:
+        return "No committed results yet."
+    seeds, commits = sorted({line["seed"] for line in lines}), sorted({line["commit"] for line in lines})
+    machines = sorted({f"{line['machine']}, torch {line['torch']}" for line in lines})
+    says = f"Committed results: {len(lines)} learners, seeds {', '.join(map(str, seeds))}; commit "
+    says += f"{', '.join(commits)}; {'; '.join(machines)}."
+    old = sum(line["kernel"] != kernel_hash() for line in lines)
+    return says + (f" **{old} of them are older than the kernel: run the section again.**" if old else "")
