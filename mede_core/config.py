@@ -204,7 +204,7 @@ RANGES = (
     ("distill_weight", 0.0, 1e3), ("micro_batch", 0, 65536), ("swa_start", 1, 1000), ("patch_ratio", 0.0, 1.0),
 )  # fmt: skip
 
-# What a profile changes. smoke: everything, tiny (the tests run it); cpu: one seed on a laptop's two cores; full: the study's
+# What a profile changes. smoke: everything, tiny (the tests run it); cpu: one seed on two cores; full: the study's
 # seeds, an epoch being half of the clips, so that 8 epochs are 448 steps; paper: real videos under the published
 # protocols. There, from Open-VCLIP's published recipe: 22 epochs, 2 of them warm-up, AdamW with
 # weight decay 0.01, clipping at 1, 8 frames every 16th, 3 views, 28 templates; batch 32 from the authors' sibling

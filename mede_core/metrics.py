@@ -273,6 +273,34 @@ def bootstrap_harmonic_mean(
     return _interval(harmonic_mean(value[0], value[1]), harmonic_mean(means[0], means[1]), level, a)
 
 
+def difference_of_differences(
+    first: tuple, second: tuple, *, level: float = 0.95, resamples: int = 2000, seed: int = 0, shared_clips: bool = True
+) -> Interval:
+    """Interval of how much larger one paired difference is than another that was measured on other clips.
+
+    Args:
+        first: (a, b), per-clip correctness of two methods on one test set, as in :func:`paired_difference`.
+        second: the same two methods and training seeds on another test set.
+        level: as in :func:`bootstrap_accuracy`; so are ``resamples``, ``seed`` and ``shared_clips``.
+
+    Returns:
+        :class:`Interval` of (a - b on the first set) - (a - b on the second), in points.
+
+    Raises:
+        ValueError: as there, and where seeds or clips do not pair up.
+    """
+    pairs = [_pair(*first), _pair(*second)]
+    if len(pairs[0][0]) != len(pairs[1][0]):
+        raise ValueError(f"first has {len(pairs[0][0])} seeds, second {len(pairs[1][0])}; allowed: the same seeds")
+    # The same draws of training seeds for both, but clips of their own from a stream of their own.
+    results = [_resample(list(pair), level, resamples, seed, shared_clips, i) for i, pair in enumerate(pairs)]
+    (one, other), (one_drawn, other_drawn) = (
+        [values[0] - values[1] for values, _ in results],
+        [drawn[0] - drawn[1] for _, drawn in results],
+    )
+    return _interval(one - other, one_drawn - other_drawn, level, pairs[0][0])
+
+
 def _rows(name: str, correct) -> list[np.ndarray]:
     """Per-clip correctness as one array of numbers from 0 to 1 per seed."""
     arrays = [np.asarray(row) for row in correct] if len(correct) else []
