@@ -26,7 +26,7 @@ class Method:
         patched: interpolated with CLIP at test time, by ``patch_ratio``.
         paper: fields of :class:`Config` that the ``paper`` profile sets for this method alone.
         tuned: fields that the other profiles set for it: the choice of the study's search on base classes of the
-            design seed, four trials for every recipe (``study/units.py``).
+            design seed, five trials for every recipe (``study/units.py``).
     """
 
     trainer: str
@@ -41,17 +41,17 @@ class Method:
 _EXPANDED = {"temporal_module": "expanded", "trainable": "visual"}  # Open-VCLIP's learner: no parameters of its own
 METHODS = {
     "frozen": Method("none", "none", "CLIP per frame, logits averaged over frames (Open-VCLIP's protocol)"),
-    "finetune": Method("plain", "last", "cross-entropy only"),
+    "finetune": Method("plain", "last", "cross-entropy only", tuned={"outer_lr": 0.01}),
     "open_vclip": Method(
         "plain", "swa", "Open-VCLIP's code: interpolated weights, mean of epochs 2 to the last, half CLIP at test time",
-        objective="interpolated", patched=True, paper=_EXPANDED,
+        objective="interpolated", patched=True, paper=_EXPANDED, tuned={"outer_lr": 0.02},
     ),
     "froster": Method(
         "plain", "swa", "FROSTER's code: residual feature distillation of the video features, mean of epochs 2 to the "
-        "last; its text branch is left out, since our text encoder is frozen", objective="distilled", paper=_EXPANDED,
+        "last; its text branch is left out, since our text encoder is frozen", objective="distilled", paper=_EXPANDED, tuned={"outer_lr": 0.02},
     ),
-    "open_mede_no_gwa": Method("meta", "last", "the paper's ablation row without GWA"),
-    "open_mede": Method("meta", "gwa", "the paper: cross-batch meta-optimization and GWA"),
+    "open_mede_no_gwa": Method("meta", "last", "the paper's ablation row without GWA", tuned={"outer_lr": 0.02}),
+    "open_mede": Method("meta", "gwa", "the paper: cross-batch meta-optimization and GWA", tuned={"outer_lr": 0.02}),
 }  # fmt: skip
 
 

@@ -14,8 +14,8 @@ import torch
 from ..attention import shuffled_frames, static_bias
 from ..averages import Average, grid, rules, score
 from ..checkpoints import trajectory
-from ..config import METHODS
-from ..data.synthetic import CONTEXTS, World, make_set
+from ..config import METHODS, Config
+from ..data.synthetic import CONTEXTS, ClipSet, World, make_set
 from ..evaluate import evaluate, evaluate_world, record
 from ..experiment import trained_learner, training_clips
 from ..learner import VideoLearner
@@ -23,12 +23,13 @@ from ..meta import meta_gradients
 from ..notebook import read_metrics
 from ..objectives import cross_entropy
 from ..probe import inner_step_losses
+from ..selection import MU_RATIOS, SIGMA_RATIOS
 from .store import FIELDS
-from .units import MU_RATIOS, SIGMA_RATIOS, Unit
+from .units import Unit
 
-RULE_CLIPS = 1000  # a half and background, for the averaging rules
+RULE_CLIPS = 1000  # a half and background, for the averaging rules, or fewer where the configuration has fewer
 GRID_CLIPS = 400  # the same for each point of a grid; sets other than the source have as many
-LOOK_CLIPS = 576
+LOOK_CLIPS, LEAST_CLIPS = 576, 72  # of all classes together, of which there are 72
 VALIDATION = 2  # the draw of base clips that settings are chosen on; the reported one is 1
 PREDICTION_PAIRS, PREDICTION_ALPHAS = 16, (0.05, 0.5, 5.0)
 
@@ -50,6 +51,15 @@ class Trained:
     @property
     def world(self) -> World:
         return World(self.unit.config.world_seed, self.unit.config.home_seed)
+
+    def with_clips(self, most: int) -> Config:
+        """The unit's configuration with at most so many test clips."""
+        return replace(self.unit.config, test_clips=min(most, self.unit.config.test_clips))
+
+    def looked_at(self, context: str) -> ClipSet:
+        """Clips of all classes of the source set before a background."""
+        count = max(LEAST_CLIPS, self.with_clips(LOOK_CLIPS).test_clips)
+        return make_set(self.world, half="all", context=context, count=count, size=self.learner.image_size)
 
 
 def number_key(**where) -> str:
@@ -88,7 +98,7 @@ def _source(t: Trained, halves=("base", "novel")) -> Numbers:
 
 
 def _others(t: Trained) -> Numbers:
-    smaller, found = replace(t.unit.config, test_clips=GRID_CLIPS), {}
+    smaller, found = t.with_clips(GRID_CLIPS), {}
     for sets, halves, contexts, parts in (
         (("transfer_a", "transfer_b"), ("all",), CONTEXTS, (1,)),
         (("transfer_a", "transfer_b"), ("all",), ("in",), (2, 3)),
@@ -102,7 +112,7 @@ def _others(t: Trained) -> Numbers:
 
 def _reversal(t: Trained) -> Numbers:
     """Clips and their exact reversals before the same background: a learner blind to order has at most half right."""
-    clips = make_set(t.world, half="all", context="scene", count=LOOK_CLIPS, size=t.learner.image_size)
+    clips = t.looked_at("scene")
     right = [evaluate(t.learner, one).correct for one in (clips, clips.reversed())]
     both = float(np.mean(right[0] & right[1]) * 100)
     row = {"set": "reversal", "split": "all", "part": 1, "context": "scene"}
@@ -123,7 +133,7 @@ def _training_fit(t: Trained) -> Numbers:
 def _look(t: Trained) -> Numbers:
     found = {}
     for context in ("in", "scene"):
-        clips = make_set(t.world, half="all", context=context, count=LOOK_CLIPS, size=t.learner.image_size)
+        clips = t.looked_at(context)
         for metric, value in asdict(static_bias(t.learner, clips)).items():
             key = number_key(metric=metric, set="look", split="all", part=1, context=context)
             found[key] = [round(value, 4), len(clips)]
@@ -183,7 +193,7 @@ def _scored(t: Trained, averages, test: Callable, *, bits: bool) -> Numbers:
 def _averages(t: Trained) -> Numbers:
     """Every rule on the reported clips, and every epoch on those that the best one is chosen by."""
     config = t.unit.config
-    small, larger = (replace(config, test_clips=count) for count in (GRID_CLIPS, RULE_CLIPS))
+    small, larger = t.with_clips(GRID_CLIPS), t.with_clips(RULE_CLIPS)
     found = _scored(t, rules(config), lambda learner: evaluate_world(learner, larger), bits=True)
     epochs = [_one_epoch(config.epochs, epoch) for epoch in range(config.epochs + 1)]
     base = {"halves": ("base",), "contexts": ("in",), "parts": (VALIDATION,)}
@@ -197,7 +207,7 @@ def _one_epoch(count: int, epoch: int) -> Average:
 
 
 def _grid(t: Trained) -> Numbers:
-    small = replace(t.unit.config, test_clips=GRID_CLIPS)
+    small = t.with_clips(GRID_CLIPS)
     gaussians = grid(t.unit.config, MU_RATIOS, SIGMA_RATIOS)
     return _scored(t, gaussians, lambda learner: evaluate_world(learner, small), bits=False)
 
@@ -205,7 +215,8 @@ def _grid(t: Trained) -> Numbers:
 def _grid_order(t: Trained) -> Numbers:
     """Base clips that are not reported, as they are and with shuffled frames: the order-shuffle criterion."""
     config = t.unit.config
-    size, drawn = t.learner.image_size, {"half": "base", "split": VALIDATION, "count": GRID_CLIPS}
+    count, size = t.with_clips(GRID_CLIPS).test_clips, t.learner.image_size
+    drawn = {"half": "base", "split": VALIDATION, "count": count}
     clips = make_set(t.world, **drawn, num_frames=config.num_frames, size=size)
 
     def test(learner):
@@ -218,7 +229,7 @@ def _grid_order(t: Trained) -> Numbers:
 
 def _grid_pseudo_novel(t: Trained) -> Numbers:
     """The classes that were left out of this run, in context: the leave-classes-out criterion."""
-    small = replace(t.unit.config, test_clips=GRID_CLIPS)
+    small = t.with_clips(GRID_CLIPS)
     asked = {"halves": (f"pseudo_novel_{small.held_out}",), "contexts": ("in",), "parts": (VALIDATION,)}
     gaussians = grid(t.unit.config, MU_RATIOS, SIGMA_RATIOS)
     return _scored(t, gaussians, lambda learner: evaluate_world(learner, small, **asked), bits=False)

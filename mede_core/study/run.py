@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..config import METHODS
 from ..runs import repo_root
-from .store import FOLDER, add_line, is_done, line_of
+from .store import FOLDER, add_line, is_done, line_of, records_of
 from .units import PRETRAINED, Unit, units_of
 
 log = logging.getLogger(__name__)
@@ -94,6 +94,29 @@ def _do(group: Sequence[Unit], runs: str) -> list[dict]:
         numbers, weights = measure(unit, runs)
         lines.append({**line_of(unit, numbers, weights, training_seconds(unit, runs)), "tests": list(unit.tests)})
     return lines
+
+
+def measure_here(units: Sequence[Unit], runs: str | os.PathLike, profile: str, *, by: str = "method") -> list[dict]:
+    """Test units in this process, training what is not there yet: a notebook's fresh run beside the committed study.
+
+    Args:
+        units: of any configuration.
+        runs: the folder of training runs.
+        profile: written into each record.
+        by: see :func:`store.records_of`.
+
+    Returns:
+        flat result records.
+    """
+    from ..experiment import train_method
+    from .measure import measure
+
+    lines = []
+    for unit in units:
+        if METHODS[unit.config.method].trainer != "none":
+            train_method(unit.config, runs)
+        lines.append(line_of(unit, *measure(unit, runs), None))
+    return records_of(lines, by=by, profile=profile)
 
 
 def pretrain_clips(steps: int = 2000) -> list[Path]:

@@ -21,6 +21,8 @@ FOLDER = Path(__file__).resolve().parents[1] / "reference" / "study"
 FIELDS = ("metric", "set", "split", "part", "context", "average")  # of a number's key, joined by "/"
 FACTS = ("variant", "method", "seed", "world_seed", "home_seed", "rho", "run", "weights", "commit", "kernel")
 KERNEL = ("meta.py", "gwa.py")
+UNITS = {"support_loss": "nats", "query_loss": "nats", "change_measured": "nats", "change_predicted": "nats",
+         "grad_inner_product": "squared norm", "cosine": "cosine"}  # of all other metrics: percent  # fmt: skip
 
 
 def kernel_hash() -> str:
@@ -95,24 +97,26 @@ def is_done(unit: Unit, folder: str | os.PathLike = FOLDER) -> bool:
     )
 
 
-def records_of(lines: Iterable[Mapping], *, by: str = "method") -> list[dict]:
+def records_of(lines: Iterable[Mapping], *, by: str = "method", profile: str = "full") -> list[dict]:
     """A section's lines as flat result records, as ``tables.py`` takes them.
 
     Args:
         lines: of :func:`read_section`.
         by: what becomes the record's ``method``: ``method`` or ``variant``.
+        profile: written into each record.
 
     Returns:
-        records with ``correct`` where the number is an accuracy over clips; ``profile`` is "full".
+        records with ``correct`` where the number is an accuracy over clips.
     """
     records = []
     for line in lines:
-        facts = {name: line[name] for name in FACTS} | {"profile": "full", "table": f"study_{line['section']}"}
+        facts = {name: line[name] for name in FACTS} | {"profile": profile, "table": f"study_{line['section']}"}
         facts["method"] = line[by]
         for key, (value, n, *bits) in line["numbers"].items():
             where = dict(zip(FIELDS, key.split("/"), strict=True))
             where["part"] = int(where["part"]) if where["part"].isdigit() else where["part"]
-            records.append({**facts, **where, "value": value, "n": n, **({"correct": bits[0]} if bits else {})})
+            unit = {"unit": UNITS[where["metric"]]} if where["metric"] in UNITS else {}
+            records.append({**facts, **where, **unit, "value": value, "n": n, **({"correct": bits[0]} if bits else {})})
     return records
 
 
