@@ -28,6 +28,7 @@ _HOME = {  # public name -> the module that defines it
     "ResultStore": "results",
     "compare_with_paper": "results",
     "load_config": "config",
+    "select_gwa": "selection",
 }
 
 __all__ = sorted(_HOME)

@@ -175,7 +175,7 @@ def rho_dial(
     frame: pd.DataFrame,
     *,
     chance: float | None = None,
-    bound: float | None = None,
+    bound: float | Mapping[str, float] | None = None,
     title: str = "Accuracy by how often the scene gives the action away in training",
     width: float = PAGE_WIDTH,
 ):
@@ -185,7 +185,7 @@ def rho_dial(
         frame: rho (0 to 1), method, value in percent; optional low, high; an optional ``context`` gives one
             panel per background.
         chance: accuracy of guessing, percent.
-        bound: best accuracy of a learner that is blind to the order of frames, percent.
+        bound: best accuracy of a learner that is blind to the order of frames, percent; or one for each ``context``.
         title: above the plot.
         width: inches.
 
@@ -217,7 +217,8 @@ def rho_dial(
                 axes.fill_between(x, low, high, color=look.color, alpha=0.15, lw=0)
             ends.append((own["value"].iloc[-1], look.label, look))
         axes.set_ylim(0, 103)
-        for level, text, line in ((chance, "chance", (0, (4, 3))), (bound, "order-blind bound", (0, (1, 1)))):
+        blind = bound.get(panel) if isinstance(bound, Mapping) else bound
+        for level, text, line in ((chance, "chance", (0, (4, 3))), (blind, "order-blind bound", (0, (1, 1)))):
             if level is not None:
                 axes.axhline(level, color=theme.muted, lw=1.0, ls=line)
                 axes.annotate(text, (0.0, level), (2, 2), xycoords=("axes fraction", "data"),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from ._style import (
     CONTEXT_STYLE,
@@ -117,6 +118,7 @@ def epoch_lines(
         if zero:
             axes.axhline(0, color=theme.text, lw=0.9)
         axes.grid(axis="y")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         if panel is not None:
             axes.set_title(str(panel), fontweight="normal")
@@ -157,7 +159,7 @@ def drop_scatter(
     if not measures:
         raise ValueError("measures is empty; allowed: one or more columns")
     check_frame(frame, ["method", "drop", *measures], ["drop", *measures])
-    figure = Picture(width, 2.7)
+    figure = Picture(width, 3.1)
     grid = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for axes, (column, label) in zip(grid, measures.items(), strict=True):
         for method in methods_in(frame):
@@ -167,11 +169,11 @@ def drop_scatter(
         axes.set_xlim(frame[column].min() - 0.08 * span, frame[column].max() + 0.08 * span)
         axes.set_xlabel(label.replace(" (", "\n("))
         axes.grid()
-    grid[0].set_ylabel("in minus out of context (points)")
+    grid[0].set_ylabel("lost out of context\n(points)")
     marks = [
         Line2D([], [], ls="", marker=look_of(m).marker, color=look_of(m).color, label=look_of(m).label)
         for m in methods_in(frame)
     ]
-    figure.legend(handles=marks, loc="outside lower center", ncols=min(len(marks), 6))
+    figure.legend(handles=marks, loc="outside lower center", ncols=min(len(marks), 3))
     figure.suptitle(title, x=0.01, ha="left")
     return figure

@@ -55,7 +55,7 @@ def test_gwa_defaults_to_the_published_ratio_of_the_epochs():
 
 
 def test_diff_lists_only_what_differs():
-    assert diff(load_config(rho=0.5, seed=3)) == {"rho": (0.8, 0.5), "seed": (0, 3)}
+    assert diff(load_config(rho=0.5, seed=3), load_config()) == {"rho": (0.8, 0.5), "seed": (0, 3)}
     assert diff(Config(), Config()) == {}
 
 

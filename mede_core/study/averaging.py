@@ -86,7 +86,7 @@ def _criterion(records: Sequence[Mapping], seed: int, *, split: str, order: bool
     return scores
 
 
-def selections(records: Sequence[Mapping], num_epochs: int) -> pd.DataFrame:
+def selections(records: Sequence[Mapping]) -> pd.DataFrame:
     """What each way to choose mu and sigma reaches on the reported clips, seed by seed.
 
     ``fixed`` keeps the published ratios; ``leave classes out`` takes the best on classes that a run of its own left
@@ -95,7 +95,6 @@ def selections(records: Sequence[Mapping], num_epochs: int) -> pd.DataFrame:
 
     Args:
         records: of the section ``gwa``.
-        num_epochs: E.
 
     Returns:
         Columns criterion, seed, mu, sigma (ratios, NaN for single epochs), in, out, novel_out.
@@ -116,10 +115,14 @@ def selections(records: Sequence[Mapping], num_epochs: int) -> pd.DataFrame:
             for r in records
             if r["seed"] == seed and r["part"] == 2 and r["split"] == "base" and r["average"].startswith("epoch ")
         }
-        singles = {"best epoch on base": max(on_base, key=on_base.get), "last epoch": f"epoch {num_epochs}"}
+        singles = {"best epoch on base": max(on_base, key=on_base.get), "last epoch": max(on_base, key=_epoch)}
         none = {"seed": seed, "mu": np.nan, "sigma": np.nan}
         rows += [{"criterion": criterion, **none, **own.loc[name]} for criterion, name in singles.items()]
     return pd.DataFrame(rows)
+
+
+def _epoch(name: str) -> int:
+    return int(name.split()[1])
 
 
 def selection_table(frame: pd.DataFrame) -> pd.DataFrame:

@@ -6,8 +6,8 @@ and clips with its 95 % interval, on the source set, base and novel classes toge
 * "above": supported where the whole interval lies above zero; not supported where it lies below ``MARGIN`` points, so
   that even its upper end would not matter; else undecided. "below" is the mirror image.
 * "not below": supported where the interval lies above ``-MARGIN``; not supported where it lies below; else undecided.
-* a ratio of times is supported where it is at most ``TIME_MARGIN`` (or, "less", below 1) in every seed, not supported
-  where in none, else undecided.
+* a ratio of times is supported where it is at most ``TIME_MARGIN`` (or, "less", below 1) in every repetition, not
+  supported where in none, else undecided. Times are of one training step, all methods in turns in one process.
 
 A claim with several comparisons is supported where all are, and not supported where one is not. One seed decides
 nothing.
@@ -39,7 +39,7 @@ class Comparison:
     Attributes:
         first, second: methods; the difference is first minus second, a time ratio first over second.
         quantity: ``in``, ``out`` (mean over swapped backgrounds), ``temporal`` (how much larger the difference in
-            context is on the temporal set than on the source set) or ``time`` (of training).
+            context is on the temporal set than on the source set) or ``time`` (of a training step).
         expected: ``above``, ``below`` or ``not below``; of times ``no more`` or ``less``.
     """
 
@@ -117,7 +117,7 @@ def verdict(interval: Interval, expected: str) -> str:
 
 
 def time_verdict(ratios: Sequence[float], expected: str) -> str:
-    """What time ratios of several seeds say: ``no more`` (than ``TIME_MARGIN``) or ``less`` (than one)."""
+    """What time ratios of several repetitions say: ``no more`` (than ``TIME_MARGIN``) or ``less`` (than one)."""
     if len(ratios) < 2:
         return UNDECIDED
     limit = {"no more": TIME_MARGIN, "less": 1.0}[expected]
@@ -134,7 +134,7 @@ def joint_verdict(verdicts: Iterable[str]) -> str:
 
 
 def measured(records: Sequence[Mapping], comparison: Comparison) -> Interval:
-    """The paired difference of a comparison, in points.
+    """The paired difference of a comparison, in points, over the seeds that both methods have.
 
     Args:
         records: of the study's main section.
@@ -144,9 +144,11 @@ def measured(records: Sequence[Mapping], comparison: Comparison) -> Interval:
         the interval.
 
     Raises:
-        ValueError: a record is missing, or the methods have other seeds.
+        ValueError: a record is missing, or the methods have no seed in common.
     """
     pair = comparison.first, comparison.second
+    seeds = set.intersection(*({r["seed"] for r in records if r["method"] == method} for method in pair))
+    records = [r for r in records if r["method"] in pair and r["seed"] in seeds]
     if comparison.quantity == "temporal":
         sets = []
         for name in (TEMPORAL_SET, "source"):
@@ -154,24 +156,24 @@ def measured(records: Sequence[Mapping], comparison: Comparison) -> Interval:
             sets.append(tuple(list(one.values()) for one in scores))
         shared = len({record["world_seed"] for record in records}) == 1
         return difference_of_differences(*sets, shared_clips=shared)
-    rows = differences([r for r in records if r["method"] in pair], [pair])
+    rows = differences(records, [pair])
     row = rows[rows["quantity"] == comparison.quantity].iloc[0]
     return Interval(row["value"], row["low"], row["high"], 0.95, int(row["seeds"]), int(row["clips"]))
 
 
-def time_ratios(lines: Iterable[Mapping], comparison: Comparison) -> list[float]:
-    """Training time of the first method over that of the second, one ratio a seed."""
-    seconds = {(line["method"], line["seed"]): line["seconds"] for line in lines}
+def time_ratios(times: Iterable[Mapping], comparison: Comparison) -> list[float]:
+    """Time of a step of the first method over that of the second, one ratio a repetition (``seed``)."""
+    seconds = {(r["average"], r["seed"]): r["value"] for r in times if r["metric"] == "step_seconds"}
     seeds = sorted({seed for method, seed in seconds if method == comparison.first})
     return [seconds[comparison.first, seed] / seconds[comparison.second, seed] for seed in seeds]
 
 
-def claims_table(records: Sequence[Mapping], lines: Sequence[Mapping]) -> pd.DataFrame:
+def claims_table(records: Sequence[Mapping], times: Sequence[Mapping]) -> pd.DataFrame:
     """Every claim with its comparisons and verdicts, from the results alone.
 
     Args:
         records: of the study's main section.
-        lines: the same section's lines, for the times.
+        times: of the section ``cost``; without them claims of times are undecided.
 
     Returns:
         Text: Claim, Verdict, What would support it, Measured, This comparison; a row a comparison, the claim and its
@@ -179,7 +181,7 @@ def claims_table(records: Sequence[Mapping], lines: Sequence[Mapping]) -> pd.Dat
     """
     rows = []
     for claim in CLAIMS:
-        found = [_judged(records, lines, comparison) for comparison in claim.comparisons]
+        found = [_judged(records, times, comparison) for comparison in claim.comparisons]
         joint = joint_verdict(one for _, _, one in found)
         for index, (needed, says, one) in enumerate(found):
             head = (claim.text, joint) if index == 0 else ("", "")
@@ -191,12 +193,14 @@ def claims_table(records: Sequence[Mapping], lines: Sequence[Mapping]) -> pd.Dat
 _WHERE = {"in": "in context", "out": "out of context", "temporal": "gain on the temporal set minus gain on the source"}
 
 
-def _judged(records, lines, comparison: Comparison) -> tuple[str, str, str]:
+def _judged(records, times, comparison: Comparison) -> tuple[str, str, str]:
     first, second = method_label(comparison.first), method_label(comparison.second)
     if comparison.quantity == "time":
-        ratios = time_ratios(lines, comparison)
+        ratios = time_ratios(times, comparison)
         limit = f"at most {TIME_MARGIN}" if comparison.expected == "no more" else "below 1"
-        says = f"{np.mean(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} seeds)"
+        says = "not measured"
+        if ratios:
+            says = f"{np.mean(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} repetitions)"
         return f"time of {first} / {second} {limit}", says, time_verdict(ratios, comparison.expected)
     interval = measured(records, comparison)
     ends = f"{format_signed(interval.low)} to {format_signed(interval.high)}"

@@ -13,7 +13,7 @@ from ..metrics import mean_std
 
 MEASURES = {  # of where a learner looks -> label; order gap and share of the actor are formed here
     "actor_mass": "attention on the actor (%)", "order_gap": "order gap (points)",
-    "shuffled": "accuracy with shuffled frames (%)", "single_frame": "accuracy on a single frame (%)",
+    "shuffled": "accuracy, shuffled (%)", "single_frame": "accuracy, one frame (%)",
 }  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def correlations(frame: pd.DataFrame, resamples: int = 2000) -> pd.DataFrame:
     for measure in MEASURES:
         pairs = [[np.concatenate([by_seed[s][name] for s in drawn]) for name in (measure, "drop")] for drawn in draws]
         values = [_pearson(*pair) for pair in pairs]
-        low, high = np.quantile(values, (0.025, 0.975)) if values else (np.nan, np.nan)
+        low, high = np.nanquantile(values, (0.025, 0.975)) if values else (np.nan, np.nan)
         value = _pearson(frame[measure].to_numpy(float), frame["drop"].to_numpy(float))
         rows.append({"measure": measure, "value": value, "low": low, "high": high, "learners": len(frame)})
     return pd.DataFrame(rows)
@@ -84,12 +84,14 @@ def correlation_table(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for row in frame.to_dict("records"):
         label = MEASURES[row["measure"]]
-        text = {"Measure": label[:1].upper() + label[1:], "Correlation": format_signed(row["value"], 2)}
-        known = row["low"] == row["low"]
+        known, value = row["low"] == row["low"], row["value"]
+        text = {"Measure": label[:1].upper() + label[1:]}
+        text["Correlation"] = format_signed(value, 2) if value == value else MISSING
         ends = f"{format_signed(row['low'], 2)} to {format_signed(row['high'], 2)}" if known else MISSING
         rows.append({**text, "95 % interval": ends, "Learners": row["learners"]})
     return pd.DataFrame(rows)
 
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> float:
-    return float(np.corrcoef(x, y)[0, 1])
+    """Not a number where one of the two is constant."""
+    return float(np.corrcoef(x, y)[0, 1]) if np.ptp(x) and np.ptp(y) else np.nan

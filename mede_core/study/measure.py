@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .. import cost
 from ..attention import shuffled_frames, static_bias
 from ..averages import Average, grid, rules, score
 from ..checkpoints import trajectory
@@ -25,12 +26,13 @@ from ..objectives import cross_entropy
 from ..probe import inner_step_losses
 from ..selection import MU_RATIOS, SIGMA_RATIOS
 from .store import FIELDS
-from .units import Unit
+from .units import TRAINED, Unit
 
 RULE_CLIPS = 1000  # a half and background, for the averaging rules, or fewer where the configuration has fewer
 GRID_CLIPS = 400  # the same for each point of a grid; sets other than the source have as many
 LOOK_CLIPS, LEAST_CLIPS = 576, 72  # of all classes together, of which there are 72
 VALIDATION = 2  # the draw of base clips that settings are chosen on; the reported one is 1
+COST_ROUNDS = 20
 PREDICTION_PAIRS, PREDICTION_ALPHAS = 16, (0.05, 0.5, 5.0)
 
 Numbers = dict[str, list]
@@ -235,6 +237,16 @@ def _grid_pseudo_novel(t: Trained) -> Numbers:
     return _scored(t, gaussians, lambda learner: evaluate_world(learner, small, **asked), bits=False)
 
 
+# ------------------------------------------------------------------------------------ cost
+def _cost(t: Trained) -> Numbers:
+    """Median time of a training step of each method, in turns in one process, so that other load hits all alike."""
+    classes = len(t.world.class_names(half="base"))
+    configs = {method: replace(t.unit.config, method=method) for method in TRAINED}
+    costs = cost.measure(configs, steps=COST_ROUNDS, classes=classes)
+    where = {"metric": "step_seconds", "set": "train", "split": "base", "part": 1, "context": "in"}
+    return {number_key(**where, average=name): [round(c.seconds_per_step, 6), c.steps] for name, c in costs.items()}
+
+
 TESTS: dict[str, Callable[[Trained], Numbers]] = {
     "source": _source,
     "base": partial(_source, halves=("base",)),
@@ -248,6 +260,7 @@ TESTS: dict[str, Callable[[Trained], Numbers]] = {
     "grid": _grid,
     "grid_order": _grid_order,
     "grid_pseudo_novel": _grid_pseudo_novel,
+    "cost": _cost,
 }
 
 

@@ -17,12 +17,14 @@ from pathlib import Path
 from ..runs import atomic_write, available_cpus, git_state
 from .units import SECTIONS, Unit, units_of
 
-FOLDER = Path(__file__).resolve().parents[1] / "reference" / "study"
+FOLDER = Path(__file__).resolve().parents[1] / "study_results"  # apart from code: a new result retrains nothing
 FIELDS = ("metric", "set", "split", "part", "context", "average")  # of a number's key, joined by "/"
 FACTS = ("variant", "method", "seed", "world_seed", "home_seed", "rho", "run", "weights", "commit", "kernel")
 KERNEL = ("meta.py", "gwa.py")
-UNITS = {"support_loss": "nats", "query_loss": "nats", "change_measured": "nats", "change_predicted": "nats",
-         "grad_inner_product": "squared norm", "cosine": "cosine"}  # of all other metrics: percent  # fmt: skip
+UNITS = {  # of all other metrics: percent
+    "support_loss": "nats", "query_loss": "nats", "change_measured": "nats", "change_predicted": "nats",
+    "step_seconds": "seconds", "grad_inner_product": "squared norm", "cosine": "cosine",
+}  # fmt: skip
 
 
 def kernel_hash() -> str:

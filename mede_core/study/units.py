@@ -154,6 +154,10 @@ def _floors(seed: int) -> list[Unit]:
     return [Unit("floors", "shuffled labels", config_of("finetune", seed, **noise), ("base", "training_fit"))]
 
 
+def _cost(seed: int) -> list[Unit]:
+    return [Unit("cost", "all methods in turns", config_of("frozen", seed), ("cost",))]  # a seed is a repetition
+
+
 SECTIONS: dict[str, tuple[Sequence[int], Callable[[int], list[Unit]]]] = {
     "search": ((DESIGN_SEED,), _search),
     "main": (SEEDS, _main),
@@ -163,6 +167,7 @@ SECTIONS: dict[str, tuple[Sequence[int], Callable[[int], list[Unit]]]] = {
     "encoders": (FEW, _encoders),
     "second_world": (FEW, _second_world),
     "floors": (FEW, _floors),
+    "cost": (SEEDS, _cost),
 }
 
 
