@@ -34,7 +34,8 @@ class STAdapter(nn.Module):
     Source: ST-Adapter (Pan et al., NeurIPS 2022) as the authors' fork places it: before attention, patch tokens
     only, up-projection zero at the start. Paper does not say which norm or activation: the published adapter has
     neither; ours has a LayerNorm before the down-projection and a GELU after the convolution, because at small
-    width the plain form learned motion several times slower (change it with ``norm`` and ``activation``).
+    width the plain form learned motion several times slower (change it with ``norm`` and ``activation``; the
+    study's section ``adapters`` measures the difference).
 
     Args:
         width: channels of the transformer.

@@ -5,6 +5,7 @@ Records are those of the committed study (``store.study_records``) or of a fresh
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
@@ -13,7 +14,7 @@ from .._tables import MISSING, format_interval, format_mean_std, format_signed
 from ..layout import column_label, method_label
 from ..metrics import mean_std
 from ..tables import OUT_OF_CONTEXT, base_novel, dial, differences, in_and_out
-from .units import CONTROLS, SEARCH, trial_name
+from .units import CONTROLS, FORM_RATES, FORMS, SEARCH, form_name, trial_name
 
 CONTROL_PAIRS = (  # each against what shares everything with it but the part in question
     ("meta-step", "fine-tuning"), ("joint", "fine-tuning"), ("meta-step", "joint"),
@@ -189,6 +190,26 @@ def floors_table(main: Sequence[Mapping], floors: Sequence[Mapping], dialed: Seq
             row["Measured"] = f"{min(found):.1f} to {max(found):.1f}, {len(found)} seeds"
             row["Holds"] = "yes" if low <= min(found) and max(found) <= high else "NO"
         rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def forms_table(records: Sequence[Mapping]) -> pd.DataFrame:
+    """Plain fine-tuning with each form of the adapter at two learning rates: mean and standard deviation over seeds.
+
+    Args:
+        records: of the section ``adapters``, by variant.
+    """
+    numbers, rows = in_and_out(records).set_index(["method", "column"]), []
+    novel = in_and_out(records, splits=("novel",)).set_index(["method", "column"])
+    for form, rate in itertools.product(FORMS, FORM_RATES):
+        name, row = form_name(form, rate), {"Adapter": form, "β": f"{rate:g}"}
+        if (name, "in") in numbers.index:
+            for title, one in (
+                ("In context", numbers.loc[(name, "in")]), ("Out of context", numbers.loc[(name, "out")]),
+                ("Novel, out of context", novel.loc[(name, "out")]),
+            ):  # fmt: skip
+                row[title] = format_mean_std(one["value"], one["std"], int(one["seeds"]))
+            rows.append(row)
     return pd.DataFrame(rows)
 
 

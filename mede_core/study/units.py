@@ -148,6 +148,29 @@ def _second_world(seed: int) -> list[Unit]:
     return [Unit("second_world", m, config_of(m, seed, **home), ("source",)) for m in METHODS]
 
 
+# Our ST-Adapter beside the published forms and AIM, each at two learning rates, plainly fine-tuned.
+FORMS: dict[str, dict] = {
+    "ours": {},
+    "published, zero up-projection": {"adapter_form": "published"},
+    "published, zero convolution": {"adapter_form": "published_conv"},
+    "AIM": {"temporal_module": "aim"},
+}
+FORM_RATES = (1e-2, 2.5e-3)
+
+
+def form_name(form: str, rate: float) -> str:
+    """Variant of a form at a learning rate."""
+    return f"{form}, beta {rate:g}"
+
+
+def _adapters(seed: int) -> list[Unit]:
+    return [
+        Unit("adapters", form_name(form, rate), config_of("finetune", seed, outer_lr=rate, **changes), ("source",))
+        for form, changes in FORMS.items()
+        for rate in FORM_RATES
+    ]
+
+
 def _floors(seed: int) -> list[Unit]:
     # 288 clips whose labels are drawn anew clip by clip, 100 epochs of 9 steps: enough to learn them by heart
     noise = {"shuffle_labels": True, "train_clips": 288, "epochs": 100, "steps_per_epoch": 0}
@@ -166,6 +189,7 @@ SECTIONS: dict[str, tuple[Sequence[int], Callable[[int], list[Unit]]]] = {
     "dial": (SEEDS, _dial),
     "encoders": (FEW, _encoders),
     "second_world": (FEW, _second_world),
+    "adapters": (FEW, _adapters),
     "floors": (FEW, _floors),
     "cost": (SEEDS, _cost),
 }
