@@ -15,6 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
+from test_figures_study import FOREST, LINES, LOOKS
 
 from mede_core import figures
 from mede_core._style import DARK, LIGHT, _render, spread
@@ -103,6 +104,9 @@ DRAW = {
     "meta_step_2d": lambda: figures.meta_step_2d(**meta_arguments()),
     "rho_dial": lambda: figures.rho_dial(rho_frame(), chance=1.4, bound=50),
     "actor_mass": lambda: figures.actor_mass(methods_frame(contexts=("in", "scene")), area=12),
+    "difference_forest": lambda: figures.difference_forest(FOREST, margin=1.0),
+    "epoch_lines": lambda: figures.epoch_lines(LINES, label="cosine", zero=True),
+    "drop_scatter": lambda: figures.drop_scatter(LOOKS, {"order_gap": "order gap (points)"}),
     "gwa_heatmap": lambda: figures.gwa_heatmap(
         [1, 2, 3], [1, 4], [[60, 61, 62], [63, 66, 64]], published=(2.5, 2.5), references={"SWA": 61.0}
     ),

@@ -175,7 +175,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     args = vars(_parser().parse_args(arguments))
     args.pop("command")
-    logging.getLogger("mede_core.data.video").setLevel(logging.ERROR)  # its remarks are in the report
+    decoder = logging.getLogger("mede_core.data.video")
+    level = decoder.level
+    decoder.setLevel(logging.ERROR)  # its remarks are in the report
     try:
         prepared = prepare(args.pop("dataset"), args.pop("root"), args.pop("out"), **args)
     except ManifestError as error:
@@ -184,6 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
         return 2
+    finally:
+        decoder.setLevel(level)
     print(prepared.report())
     return 1 if prepared.problems else 0
 
