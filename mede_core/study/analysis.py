@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import pandas as pd
 
 from .._tables import MISSING, format_interval, format_mean_std, format_signed
-from ..layout import column_label, method_label
+from ..layout import NOT_RUN, column_label, method_label
 from ..metrics import mean_std
-from ..tables import OUT_OF_CONTEXT, base_novel, dial, differences, in_and_out
+from ..tables import OUT_OF_CONTEXT, SPLITS, base_novel, dial, differences, in_and_out
 from .units import CONTROLS, FORM_RATES, FORMS, SEARCH, form_name, trial_name
 
 CONTROL_PAIRS = (  # each against what shares everything with it but the part in question
@@ -199,17 +199,18 @@ def forms_table(records: Sequence[Mapping]) -> pd.DataFrame:
     Args:
         records: of the section ``adapters``, by variant.
     """
-    numbers, rows = in_and_out(records).set_index(["method", "column"]), []
-    novel = in_and_out(records, splits=("novel",)).set_index(["method", "column"])
+    rows = []
     for form, rate in itertools.product(FORMS, FORM_RATES):
-        name, row = form_name(form, rate), {"Adapter": form, "β": f"{rate:g}"}
-        if (name, "in") in numbers.index:
-            for title, one in (
-                ("In context", numbers.loc[(name, "in")]), ("Out of context", numbers.loc[(name, "out")]),
-                ("Novel, out of context", novel.loc[(name, "out")]),
-            ):  # fmt: skip
+        own = [r for r in records if r["method"] == form_name(form, rate)]
+        row = {"Adapter": form, "β": f"{rate:g}"}
+        for title, column, splits in (
+            ("In context", "in", SPLITS), ("Out of context", "out", SPLITS), ("Novel, out of context", "out", ("novel",)),
+        ):  # fmt: skip
+            row[title] = NOT_RUN
+            if own:
+                one = in_and_out(own, splits=splits).set_index("column").loc[column]
                 row[title] = format_mean_std(one["value"], one["std"], int(one["seeds"]))
-            rows.append(row)
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
