@@ -203,9 +203,9 @@ def forms_table(records: Sequence[Mapping]) -> pd.DataFrame:
     for form, rate in itertools.product(FORMS, FORM_RATES):
         own = [r for r in records if r["method"] == form_name(form, rate)]
         row = {"Adapter": form, "β": f"{rate:g}"}
-        for title, column, splits in (
-            ("In context", "in", SPLITS), ("Out of context", "out", SPLITS), ("Novel, out of context", "out", ("novel",)),
-        ):  # fmt: skip
+        columns = {"In context": ("in", SPLITS), "Out of context": ("out", SPLITS)}
+        columns["Novel, out of context"] = ("out", ("novel",))
+        for title, (column, splits) in columns.items():
             row[title] = NOT_RUN
             if own:
                 one = in_and_out(own, splits=splits).set_index("column").loc[column]
