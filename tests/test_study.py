@@ -1,7 +1,12 @@
 """The study: its plan is fair, its store forgets nothing, and its committed results pass their own checks."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -100,6 +105,40 @@ def test_a_section_trains_each_run_once_and_a_second_call_does_nothing(tmp_path,
     assert all("correct" in r for r in records if r["metric"] == "top1")
     with pytest.raises(ValueError, match="variants are"):
         run.run_section("floors", variants=["gone"], **given)
+
+
+WORKERS = """
+import multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+from mede_core.study.run import _end_with_parent
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+    print(pool.submit(os.getpid).result(), flush=True)
+    pool.submit(time.sleep, 600).result()
+"""
+
+
+def runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/status")
+    return not (status.is_file() and "State:\tZ" in status.read_text())  # ended, but not yet collected
+
+
+def test_the_processes_of_a_killed_study_end_with_it(tmp_path):
+    script = tmp_path / "workers.py"
+    script.write_text(WORKERS)
+    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    worker = int(parent.stdout.readline())
+    assert runs(worker)
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 30
+    while runs(worker) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not runs(worker)
 
 
 # ------------------------------------------------------------------------------------ the answers

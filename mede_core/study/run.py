@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -74,10 +75,21 @@ def _lines(groups: Sequence[Sequence[Unit]], runs: str, jobs: int) -> Iterator[d
     if not groups:
         return
     # spawn: a fork would inherit torch's threads and the parent's locks
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_end_with_parent) as pool:
         futures = [pool.submit(_do, group, runs) for group in groups]
         for future in as_completed(futures):
             yield from future.result()
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is killed; by itself it would work through its queue unseen."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _do(group: Sequence[Unit], runs: str) -> list[dict]:
