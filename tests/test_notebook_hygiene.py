@@ -1,6 +1,7 @@
 """Notebooks in git are clean, runnable by parameters, and readable before they were run."""
 
 import ast
+import dataclasses
 import json
 import re
 from importlib.util import find_spec
@@ -10,6 +11,8 @@ import pytest
 import yaml
 from toy_notebooks import PARAMETERS, notebook
 
+from mede_core.config import PROFILES, Config, load_config
+from mede_core.notebook import overrides
 from mede_core.reproduce.plan import (
     COMMON_PARAMETERS,
     PlanError,
@@ -110,6 +113,15 @@ def test_the_plan_fits_the_notebooks_in_every_profile():
 def test_every_notebook_is_run_by_the_plan():
     planned = {step["notebook"] for step in yaml.safe_load(PLAN.read_text())["steps"]}
     assert {path.name for path in NOTEBOOKS} == planned
+
+
+@pytest.mark.parametrize("name", ["10_train", "11_evaluate"])
+@pytest.mark.parametrize("profile", list(PROFILES))
+def test_a_notebooks_own_parameters_leave_the_profiles_configuration_as_it_is(name, profile):
+    given = notebook_parameters(ROOT / "notebooks" / f"{name}.ipynb")
+    fields = {field.name for field in dataclasses.fields(Config)} - {"method"}
+    left = overrides(**{field: given[field] for field in fields & given.keys()})
+    assert load_config(profile, **left) == load_config(profile)
 
 
 def test_committed_figures_are_small():
