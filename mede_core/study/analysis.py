@@ -81,8 +81,8 @@ def accuracy_table(records: Sequence[Mapping], test_set: str = "source") -> pd.D
             for column in columns:
                 title = {"hm": "HM of base, novel" if columns[0] == "base" else "HM of in, out"}.get(column)
                 one = own.loc[column]
-                row[title or column_label(column)] = format_mean_std(one["value"], one["std"], int(one["seeds"]))
-        rows.append(row)
+                row[title or column_label(column)] = format_mean_std(one["value"], one["std"])
+        rows.append({**row, "Seeds": int(one["seeds"])})
     return pd.DataFrame(rows)
 
 
@@ -102,9 +102,9 @@ def set_table(records: Sequence[Mapping], sets: Mapping[str, Sequence[str]]) -> 
                 own = frame[(frame["method"] == method) & (frame["set"] == name) & (frame["context"] == context)]
                 seeds = own.groupby("seed")["value"].mean()
                 mean = mean_std(list(seeds)) if len(seeds) else None
-                text = MISSING if mean is None else format_mean_std(mean.mean, mean.std, mean.n)
+                text = MISSING if mean is None else format_mean_std(mean.mean, mean.std)
                 row[column_label(f"{name}/{context}")] = text
-        rows.append(row)
+        rows.append({**row, "Seeds": frame[frame["method"] == method]["seed"].nunique()})
     return pd.DataFrame(rows)
 
 
@@ -209,8 +209,8 @@ def forms_table(records: Sequence[Mapping]) -> pd.DataFrame:
             row[title] = NOT_RUN
             if own:
                 one = in_and_out(own, splits=splits).set_index("column").loc[column]
-                row[title] = format_mean_std(one["value"], one["std"], int(one["seeds"]))
-        rows.append(row)
+                row[title] = format_mean_std(one["value"], one["std"])
+        rows.append({**row, "Seeds": len({r["seed"] for r in own})})
     return pd.DataFrame(rows)
 
 
@@ -243,8 +243,8 @@ def control_table(records: Sequence[Mapping]) -> pd.DataFrame:
             ("Static gap", numbers, "gap"),
         ):  # fmt: skip
             one = frame.loc[(variant, column)]
-            row[title] = format_mean_std(one["value"], one["std"], int(one["seeds"]))
-        rows.append(row)
+            row[title] = format_mean_std(one["value"], one["std"])
+        rows.append({**row, "Seeds": int(one["seeds"])})
     return pd.DataFrame(rows)
 
 

@@ -45,8 +45,8 @@ def rule_table(records: Sequence[Mapping]) -> pd.DataFrame:
         row = {"Average": average_label(name)}
         for column, title in COLUMNS.items():
             mean = mean_std(list(frame[frame["average"] == name][column]))
-            row[title] = format_mean_std(mean.mean, mean.std, mean.n)
-        rows.append(row)
+            row[title] = format_mean_std(mean.mean, mean.std)
+        rows.append({**row, "Seeds": mean.n})
     return pd.DataFrame(rows)
 
 
@@ -135,8 +135,8 @@ def selection_table(frame: pd.DataFrame) -> pd.DataFrame:
         row = {"Criterion": criterion, "Chosen μ/E, σ/E": "; ".join(chosen) or MISSING}
         for column, title in COLUMNS.items():
             mean = mean_std(list(own[column]))
-            row[title] = format_mean_std(mean.mean, mean.std, mean.n)
+            row[title] = format_mean_std(mean.mean, mean.std)
         spread = f" ± {gain.std:.1f}" if gain.n > 1 else ""
-        row["Gain out of context"] = format_signed(gain.mean) + spread
+        row |= {"Gain out of context": format_signed(gain.mean) + spread, "Seeds": gain.n}
         rows.append(row)
     return pd.DataFrame(rows)

@@ -74,8 +74,8 @@ def look_table(frame: pd.DataFrame) -> pd.DataFrame:
         own, row = frame[frame["method"] == method], {"Method": method_label(method)}
         for column, title in titles.items():
             mean = mean_std(list(own[column]))
-            row[title[:1].upper() + title[1:]] = format_mean_std(mean.mean, mean.std, mean.n)
-        rows.append(row)
+            row[title[:1].upper() + title[1:]] = format_mean_std(mean.mean, mean.std)
+        rows.append({**row, "Seeds": mean.n})
     return pd.DataFrame(rows)
 
 
