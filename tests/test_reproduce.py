@@ -454,8 +454,12 @@ def test_published_figures_are_copied_beside_the_notebooks(tmp_path):
     assert (tmp_path / "figures" / "a.svg").read_text() == "<svg/>"
 
 
-def test_every_process_of_a_notebook_uses_the_plans_thread_count(tmp_path):
+@pytest.mark.parametrize(("cpus", "threads"), [(8, "3"), (2, "2")])
+def test_every_process_of_a_notebook_uses_the_plans_thread_count_but_no_more_than_cpus(
+    cpus, threads, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(execute, "available_cpus", lambda: cpus)
     environment = execute.environment(3, tmp_path)
     names = ("MEDE_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    assert {environment[name] for name in names} == {"3"}
+    assert {environment[name] for name in names} == {threads}
     assert environment["MEDE_BATCH"] == "1"
