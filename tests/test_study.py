@@ -59,6 +59,16 @@ def test_a_line_is_replaced_by_its_newer_one_and_the_others_stay(tmp_path):
     assert [(one["variant"], one["numbers"]["x"][0]) for one in found] == [("meta-step", 3.0), ("joint", 2.0)]
 
 
+def test_a_test_that_is_added_later_keeps_the_numbers_of_the_others(tmp_path):
+    for one in (line(x=[1.0, 2], y=[5.0, 2]), {**line(y=[7.0, 2]), "tests": ["look"], "commit": "later"}):
+        store.add_line(one, tmp_path)
+    (found,) = store.read_section("meta", tmp_path)
+    assert found["numbers"] == {"x": [1.0, 2], "y": [7.0, 2]} and found["tests"] == ["source", "look"]
+    assert found["commit"].endswith(" and later")
+    store.add_line({**line(x=[3.0, 2]), "kernel": "another"}, tmp_path)
+    assert store.read_section("meta", tmp_path)[0]["numbers"] == {"x": [3.0, 2]}
+
+
 def test_records_say_what_was_measured(tmp_path):
     keys = {"top1/source/base/1/in/": [75.0, 4, "e0"], "cosine/train/base/2/in/": [-0.5, 10]}
     store.add_line(line("joint", **keys), tmp_path)
@@ -78,12 +88,12 @@ def test_a_damaged_line_is_named(tmp_path):
 def test_results_of_another_kernel_are_marked_and_measured_again(tmp_path, monkeypatch):
     unit = Unit("meta", "a", load_config("smoke", seed=4, world_seed=4), ("source",))
     store.add_line(line(), tmp_path)
-    assert store.is_done(unit, tmp_path)
+    assert store.missing_tests(unit, tmp_path) == ()
     assert "older" not in store.origin(["meta"], tmp_path)
-    assert not store.is_done(replace(unit, config=replace(unit.config, rho=0.5)), tmp_path)
-    assert not store.is_done(replace(unit, tests=("source", "look")), tmp_path)
+    assert store.missing_tests(replace(unit, config=replace(unit.config, rho=0.5)), tmp_path) == ("source",)
+    assert store.missing_tests(replace(unit, tests=("source", "look")), tmp_path) == ("look",)
     monkeypatch.setattr(store, "kernel_hash", lambda: "other")
-    assert not store.is_done(unit, tmp_path)
+    assert store.missing_tests(unit, tmp_path) == ("source",)
     assert "older than the kernel" in store.origin(["meta"], tmp_path)
 
 

@@ -9,6 +9,7 @@ import torch
 from mede_core.data.synthetic import (
     CONTEXTS,
     MOTIONS,
+    SCENES,
     SETS,
     SOURCE_ACTORS,
     World,
@@ -137,6 +138,20 @@ def test_the_superset_has_new_actors_and_the_transfer_sets_other_looks(world):
     source = make_set(world, count=72).videos.float().mean((0, 1, 3, 4))
     transfer = make_set(world, "transfer_a", count=72).videos.float().mean((0, 1, 3, 4))
     assert (source - transfer).abs().max() > 3
+
+
+def test_the_transfer_sets_have_coarser_and_finer_textures(world):
+    def detail(name):
+        """Mean step between neighboring pixels of the background, in units of its own contrast, for each scene."""
+        clips = make_set(world, name, half="all", count=240)
+        gray = clips.videos[:, 0].float().mean(1)
+        gray[clips.masks[:, 0]] = torch.nan
+        steps = sum(gray.diff(dim=dim).abs().nanmean((1, 2)) for dim in (1, 2)).numpy()
+        contrast = np.nanstd(gray.flatten(1).numpy(), axis=1)
+        return np.array([(steps / contrast)[clips.spec.scene == scene].mean() for scene in range(len(SCENES))])
+
+    source, coarse, fine = (detail(name) for name in ("source", "transfer_a", "transfer_b"))
+    assert (coarse < 0.9 * source).all() and (fine > 1.1 * source).all()
 
 
 def test_the_direction_set_says_nothing_by_its_scene(world):

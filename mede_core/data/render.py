@@ -60,6 +60,7 @@ PALETTE = torch.tensor(
         [[0.62, 0.60, 0.62], [0.36, 0.35, 0.40]],
     ]
 )
+TEXTURE_ZOOM = torch.tensor([1.0, 0.65, 1.5])  # of the source set, and of the two transfer sets: coarser and finer
 CHUNK = 256  # clips rendered at once: small enough for the cache of a laptop
 
 
@@ -193,7 +194,8 @@ def _backgrounds(spec, size: int) -> Tensor:
     for kind in np.unique(spec.scene):
         rows = torch.from_numpy(np.flatnonzero(spec.scene == kind))
         if kind >= 0:
-            wave = _scene_pattern(SCENES[kind], xx, yy, p[rows])  # [n, H, W] in 0..1
+            zoom = TEXTURE_ZOOM[b[rows, 11].round().long()][:, None, None]
+            wave = _scene_pattern(SCENES[kind], zoom * xx, zoom * yy, p[rows]).clamp(0, 1)  # [n, H, W]
             dark, light = _palette(int(kind), b[rows])
             out[rows] = torch.lerp(dark[:, :, None, None], light[:, :, None, None], wave.unsqueeze(1))
         else:
@@ -202,7 +204,7 @@ def _backgrounds(spec, size: int) -> Tensor:
 
 
 def _palette(scene: int, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Dark and light color [N, 3] of a scene, jittered; the transfer sets have their own tint and brightness."""
+    """Dark and light color [N, 3] of a scene, jittered; the transfer sets have their own tint."""
     tint = torch.tensor([[0.0, 0.0, 0.0], [0.06, -0.02, -0.08], [-0.07, 0.0, 0.07]])[b[:, 11].round().long()]
     jitter = (b[:, 6:9] - 0.5) * 0.12
     return PALETTE[scene, 1] + jitter + tint, PALETTE[scene, 0] + jitter + tint

@@ -35,7 +35,8 @@ class ClipSpec:
 
     ``actor``, ``motion``, ``scene`` are indices (scene may be NOISE or STRIPES); ``geometry`` [N, 8] holds uniform
     numbers that place and move the actor; ``look`` [N, 5] its color jitter, tilt and style; ``background`` [N, 12]
-    the scene's phases and palette; ``texture_seed`` seeds noise textures; ``speed`` scales the motion's span.
+    the scene's phases and the set's palette and texture; ``texture_seed`` seeds noise textures; ``speed`` scales the
+    motion's span.
     """
 
     actor: np.ndarray
@@ -174,7 +175,7 @@ def draw_spec(
         count: clips.
         rho: share of clips before their motion's home scene, 0..1; the others show one of the other scenes evenly.
         rng: source of every draw.
-        style: the set, whose look (palette, actor style, speed) is drawn.
+        style: the set, whose look (palette, texture, actor style, speed) is drawn.
 
     Returns:
         (spec, labels [count]); labels index ``actions``.
@@ -194,7 +195,7 @@ def draw_spec(
     look = rng.random((count, 5))
     look[:, 4] = {"transfer_a": 1.0, "transfer_b": 2.0}.get(style, 0.0)  # actor style: filled, hollow, dark-rimmed
     background = rng.random((count, 12))
-    background[:, 11] = {"transfer_a": 1.0, "transfer_b": 2.0}.get(style, 0.0)  # palette of the set
+    background[:, 11] = {"transfer_a": 1.0, "transfer_b": 2.0}.get(style, 0.0)  # palette and texture of the set
     spec = ClipSpec(
         actor=actor,
         motion=motion,

@@ -99,16 +99,23 @@ def _source(t: Trained, halves=("base", "novel")) -> Numbers:
     return _numbers(evaluate_world(t.learner, t.unit.config, halves=halves))
 
 
-def _others(t: Trained) -> Numbers:
+def _transfer(t: Trained) -> Numbers:
+    """Sets with another look: all backgrounds of the first test split, in context of the others."""
+    sets = ("transfer_a", "transfer_b")
+    return _smaller(t, (sets, ("all",), CONTEXTS, (1,)), (sets, ("all",), ("in",), (2, 3)))
+
+
+def _parts(t: Trained) -> Numbers:
+    """K600's part (new actors) and SSv2's part (direction alone)."""
+    new_actors = (("superset",), ("all",), ("in",), (1, 2, 3))
+    return _smaller(t, new_actors, (("direction",), ("base", "novel"), ("in",), (1,)))
+
+
+def _smaller(t: Trained, *asked) -> Numbers:
     smaller, found = t.with_clips(GRID_CLIPS), {}
-    for sets, halves, contexts, parts in (
-        (("transfer_a", "transfer_b"), ("all",), CONTEXTS, (1,)),
-        (("transfer_a", "transfer_b"), ("all",), ("in",), (2, 3)),
-        (("superset",), ("all",), ("in",), (1, 2, 3)),
-        (("direction",), ("base", "novel"), ("in",), (1,)),
-    ):
-        asked = {"sets": sets, "halves": halves, "contexts": contexts, "parts": parts}
-        found |= _numbers(evaluate_world(t.learner, smaller, **asked))
+    for sets, halves, contexts, parts in asked:
+        where = {"sets": sets, "halves": halves, "contexts": contexts, "parts": parts}
+        found |= _numbers(evaluate_world(t.learner, smaller, **where))
     return found
 
 
@@ -250,7 +257,8 @@ def _cost(t: Trained) -> Numbers:
 TESTS: dict[str, Callable[[Trained], Numbers]] = {
     "source": _source,
     "base": partial(_source, halves=("base",)),
-    "others": _others,
+    "transfer": _transfer,
+    "parts": _parts,
     "reversal": _reversal,
     "training_fit": _training_fit,
     "look": _look,

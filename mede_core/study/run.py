@@ -2,7 +2,7 @@
 
 Units that share a training run go to the same process; each process computes on one thread, so a unit's bits do not
 depend on how many run beside it. Stopped at any moment, the next call goes on: finished runs are loaded, unfinished
-ones continue after their last epoch, measured units are skipped.
+ones continue after their last epoch, tests that have been taken are skipped.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 
 from ..config import METHODS
 from ..runs import repo_root
-from .store import FOLDER, add_line, is_done, line_of, records_of
+from .store import FOLDER, add_line, line_of, missing_tests, records_of
 from .units import PRETRAINED, Unit, units_of
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ def run_section(
     if unknown:
         raise ValueError(f"variants are {unknown}; allowed: {', '.join(dict.fromkeys(u.variant for u in units))}")
     wanted = [unit for unit in units if not variants or unit.variant in variants]
-    groups = _by_run([unit for unit in wanted if not is_done(unit, folder)])
+    lacking = [replace(unit, tests=missing_tests(unit, folder)) for unit in wanted]
+    groups = _by_run([unit for unit in lacking if unit.tests])
     log.info("%s: %d of %d units to do, in %d runs", section, sum(map(len, groups)), len(wanted), len(groups))
     count = 0
     for line in _lines(groups, os.path.abspath(runs), min(jobs, len(groups))):

@@ -75,10 +75,16 @@ def read_section(section: str, folder: str | os.PathLike = FOLDER) -> list[dict]
 
 
 def add_line(line: Mapping, folder: str | os.PathLike = FOLDER) -> None:
-    """Add a unit's line to its section, or replace it, in the section's own order; the file is replaced in one step."""
+    """Add a unit's line to its section, in the section's own order; the file is replaced in one step.
+
+    A line of the same configuration and kernel keeps the numbers of the tests that the new one does not have; any
+    other is replaced.
+    """
     section = line["section"]
     kept = {(one["variant"], one["seed"]): one for one in read_section(section, folder)}
-    kept[line["variant"], line["seed"]] = dict(line)
+    name = line["variant"], line["seed"]
+    before = kept.get(name)
+    kept[name] = _merged(before, line) if before and _same_making(before, line) else dict(line)
     seeds = sorted({seed for _, seed in kept})
     order = {(u.variant, u.config.seed): i for i, u in enumerate(units_of(section, seeds))}
     ranked = sorted(kept.items(), key=lambda item: (order.get(item[0], len(order)), item[0][1]))
@@ -87,16 +93,23 @@ def add_line(line: Mapping, folder: str | os.PathLike = FOLDER) -> None:
     atomic_write(Path(folder) / f"{section}.jsonl", text)
 
 
-def is_done(unit: Unit, folder: str | os.PathLike = FOLDER) -> bool:
-    """Whether the unit has a line of the same configuration, made by the present kernel, with all of its tests."""
-    kernel = kernel_hash()
-    return any(
-        (one["variant"], one["seed"]) == (unit.variant, unit.config.seed)
-        and one["config"] == unit.config.hash()
-        and one["kernel"] == kernel
-        and set(unit.tests) <= set(one["tests"])
-        for one in read_section(unit.section, folder)
-    )
+def _same_making(before: Mapping, line: Mapping) -> bool:
+    return all(before[fact] == line[fact] for fact in ("config", "kernel", "weights"))
+
+
+def _merged(before: Mapping, line: Mapping) -> dict:
+    commits = dict.fromkeys([*before["commit"].split(" and "), line["commit"]])
+    tests = dict.fromkeys([*before["tests"], *line["tests"]])
+    numbers = {**before["numbers"], **line["numbers"]}
+    return {**line, "commit": " and ".join(commits), "tests": list(tests), "numbers": numbers}
+
+
+def missing_tests(unit: Unit, folder: str | os.PathLike = FOLDER) -> tuple[str, ...]:
+    """The tests of a unit that no line of the same configuration, made by the present kernel, has."""
+    wanted = unit.variant, unit.config.seed, unit.config.hash(), kernel_hash()
+    facts = "variant", "seed", "config", "kernel"
+    lines = [one for one in read_section(unit.section, folder) if tuple(one[fact] for fact in facts) == wanted]
+    return tuple(test for test in unit.tests if not any(test in one["tests"] for one in lines))
 
 
 def records_of(lines: Iterable[Mapping], *, by: str = "method", profile: str = "full") -> list[dict]:
@@ -134,7 +147,8 @@ def origin(sections: Iterable[str], folder: str | os.PathLike = FOLDER) -> str:
     lines = [line for section in sections for line in read_section(section, folder)]
     if not lines:
         return "No committed results yet."
-    seeds, commits = sorted({line["seed"] for line in lines}), sorted({line["commit"] for line in lines})
+    seeds = sorted({line["seed"] for line in lines})
+    commits = sorted({commit for line in lines for commit in line["commit"].split(" and ")})
     machines = sorted({f"{line['machine']}, torch {line['torch']}" for line in lines})
     says = f"Committed results: {len(lines)} learners, seeds {', '.join(map(str, seeds))}; commit "
     says += f"{', '.join(commits)}; {'; '.join(machines)}."

@@ -77,7 +77,7 @@ def _search(seed: int) -> list[Unit]:
 
 
 def _main(seed: int) -> list[Unit]:
-    tests = ("source", "others", "look")
+    tests = ("source", "transfer", "parts", "look")
     return [
         Unit("main", method, config_of(method, seed), (*tests, "reversal") if method == "frozen" else tests)
         for method in METHODS
