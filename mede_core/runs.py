@@ -293,8 +293,11 @@ def gpu_names() -> list[str]:
     return answer.stdout.strip().splitlines() if answer.returncode == 0 else []
 
 
-def git_state() -> dict[str, str | bool | None]:
+def git_state(*paths: str) -> dict[str, str | bool | None]:
     """Return the checkout's state.
+
+    Args:
+        paths: git pathspecs that ``dirty`` looks at; default: all.
 
     Returns:
         {"commit": 40 hex characters or None outside a checkout, "dirty": do tracked files differ from it}.
@@ -307,7 +310,7 @@ def git_state() -> dict[str, str | bool | None]:
         answer = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
         return answer.stdout.strip() if answer.returncode == 0 else None
 
-    status = git("status", "--porcelain", "--untracked-files=no")
+    status = git("status", "--porcelain", "--untracked-files=no", "--", *paths)
     commit = git("rev-parse", "--verify", "-q", "HEAD")
     return {"commit": commit, "dirty": None if status is None else bool(status)}
 

@@ -217,3 +217,5 @@ def test_git_state_names_the_commit_or_says_that_there_is_none():
     state = runs.git_state()
     assert set(state) == {"commit", "dirty"}
     assert state["commit"] is None or len(state["commit"]) == 40
+    nothing = runs.git_state("no_such_folder")
+    assert nothing["commit"] == state["commit"] and not nothing["dirty"], "no changes where nothing is looked at"

@@ -12,9 +12,20 @@ import pytest
 
 from mede_core.config import METHODS, load_config
 from mede_core.study import run, store
-from mede_core.study.analysis import CONTROL_PAIRS, chosen_trials, floors_table, over_epochs, paired, predictions
+from mede_core.study.analysis import (
+    ANSWER_PAIRS,
+    CONTROL_PAIRS,
+    answer,
+    chosen_trials,
+    control_table,
+    floors_table,
+    over_epochs,
+    paired,
+    predictions,
+)
 from mede_core.study.claims import NOT_SUPPORTED, SUPPORTED, UNDECIDED, claims_table
-from mede_core.study.units import CONTROLS, DESIGN_SEED, SEARCH, SECTIONS, Unit, units_of
+from mede_core.study.units import CONTROLS, DESIGN_SEED, FEW, SEARCH, SECTIONS, Unit, units_of
+from mede_core.tables import in_and_out
 
 TINY = {"epochs": 2, "warmup_epochs": 1, "train_clips": 96, "batch_size": 16, "test_clips": 48}
 
@@ -74,12 +85,21 @@ def test_records_say_what_was_measured(tmp_path):
     store.add_line(line("joint", **keys), tmp_path)
     accuracy, cosine = store.study_records("meta", by="variant", folder=tmp_path)
     assert (accuracy["method"], accuracy["set"], accuracy["part"], accuracy["correct"]) == ("joint", "source", 1, "e0")
+    assert '"4A=="' in (tmp_path / "meta.jsonl").read_text(), "bits are base64 on disk: the study may take one megabyte"
     assert (cosine["metric"], cosine["part"], cosine["value"], cosine["unit"]) == ("cosine", 2, -0.5, "cosine")
+
+
+def test_bits_that_are_no_base64_are_named_by_their_line(tmp_path):
+    store.add_line(line(**{"top1/source/base/1/in/": [75.0, 4, "e0"]}), tmp_path)
+    path = tmp_path / "meta.jsonl"
+    path.write_text(path.read_text().replace("4A==", "4A="))
+    with pytest.raises(ValueError, match=r"meta.jsonl line 1 cannot be read .*padding"):
+        store.read_section("meta", tmp_path)
 
 
 def test_a_damaged_line_is_named(tmp_path):
     (tmp_path / "meta.jsonl").write_text(json.dumps(line()) + "\n{half\n")
-    with pytest.raises(ValueError, match=r"meta.jsonl line 2 is no JSON"):
+    with pytest.raises(ValueError, match=r"meta.jsonl line 2 cannot be read"):
         store.read_section("meta", tmp_path)
     with pytest.raises(ValueError, match="section is 'mian'"):
         store.study_records("mian", folder=tmp_path)
@@ -161,6 +181,23 @@ def test_pairs_are_compared_on_the_seeds_that_both_have():
     both = records("a", (4, 5, 6), "f0") + records("b", (5, 6, 7), "00")
     rows = paired(both, [("a", "b"), ("a", "gone")], splits=("base",))
     assert set(rows["seeds"]) == {2} and set(rows[rows["quantity"] == "out"]["value"]) == {100.0}
+
+
+def test_the_answer_sets_the_method_its_parts_and_the_inner_step_beside_their_controls():
+    main, controls = store.study_records("main"), store.study_records("meta", by="variant")
+    told = answer(main, controls).set_index(["first", "second"])
+    assert list(told.index) == [*ANSWER_PAIRS, ("meta-step", "joint")]
+    out = in_and_out(main).query("column == 'out'").set_index("method")["value"]
+    for first, second in ANSWER_PAIRS:
+        assert told["value"][first, second] == pytest.approx(out[first] - out[second])
+    assert list(answer(main, []).index) == [0, 1, 2]
+
+
+def test_the_table_of_controls_takes_the_same_seeds_for_every_row():
+    records = store.study_records("meta", by="variant")
+    more = [{**r, "seed": 9, "value": 0.0} for r in records if r["method"] == "joint" and r["seed"] == FEW[0]]
+    assert control_table([*records, *more]).equals(control_table(records))
+    assert set(control_table(records).set_index("Variant").loc[["meta-step", "joint"], "Seeds"]) == {len(FEW)}
 
 
 def test_training_curves_and_predictions_are_means_over_seeds():

@@ -14,7 +14,7 @@ from .._tables import MISSING, format_interval, format_mean_std, format_signed
 from ..layout import NOT_RUN, column_label, method_label
 from ..metrics import mean_std
 from ..tables import OUT_OF_CONTEXT, SPLITS, base_novel, dial, differences, in_and_out
-from .units import CONTROLS, FORM_RATES, FORMS, SEARCH, form_name, trial_name
+from .units import CONTROLS, FEW, FORM_RATES, FORMS, SEARCH, form_name, trial_name
 
 CONTROL_PAIRS = (  # each against what shares everything with it but the part in question
     ("meta-step", "fine-tuning"), ("joint", "fine-tuning"), ("meta-step", "joint"),
@@ -25,6 +25,24 @@ CONTROL_PAIRS = (  # each against what shares everything with it but the part in
     ("fewer classes", "fewer classes, joint"), ("rho 0.95", "rho 0.95, joint"), ("long", "long, joint"),
     ("long, GWA", "long"),
 )  # fmt: skip
+
+
+ANSWER_PAIRS = (("open_mede", "finetune"), ("open_mede", "open_mede_no_gwa"), ("open_mede_no_gwa", "finetune"))
+
+
+def answer(main: Sequence[Mapping], controls: Sequence[Mapping]) -> pd.DataFrame:
+    """The study's question in four differences out of context: the method, its two parts, and the inner step alone.
+
+    Args:
+        main: records of the section ``main``.
+        controls: of the section ``meta``, by variant; what it lacks is left out.
+
+    Returns:
+        the rows of :func:`tables.differences` for ``out``.
+    """
+    rows = [paired(main, ANSWER_PAIRS), paired(controls, [("meta-step", "joint")])]
+    frame = pd.concat(rows, ignore_index=True)
+    return frame[frame["quantity"] == "out"].reset_index(drop=True)
 
 
 # ------------------------------------------------------------------------------------ the search
@@ -229,7 +247,12 @@ def dial_table(records: Sequence[Mapping]) -> pd.DataFrame:
 
 # ------------------------------------------------------------------------------------ question 4
 def control_table(records: Sequence[Mapping]) -> pd.DataFrame:
-    """The variants of the meta-step with what they cost and reach: mean and standard deviation over seeds."""
+    """The variants of the meta-step with what they cost and reach: mean and standard deviation over seeds.
+
+    On the seeds that every variant is run on, so that its rows can be compared; the seeds that single variants have
+    beyond them count in :func:`paired`.
+    """
+    records = [record for record in records if record["seed"] in FEW]
     numbers, rows = in_and_out(records).set_index(["method", "column"]), []
     novel = in_and_out(records, splits=("novel",)).set_index(["method", "column"])
     for variant, (method, changes) in CONTROLS.items():
