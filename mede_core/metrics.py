@@ -15,8 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-_CHUNK = 4_000_000  # clip indices drawn at once: bounds memory at about 64 MB
-
 
 # ------------------------------------------------------------------------------------ accuracy
 def topk_correct(logits, labels, k: int = 1) -> np.ndarray:
@@ -345,24 +343,23 @@ def _resample(groups, level, resamples, seed, shared_clips, clip_stream=0) -> tu
     values = [100 * sum(row.sum() / len(row) for row in rows) / len(rows) for rows in groups]
     drawn_seeds = np.random.default_rng(seed).integers(len(lengths), size=(resamples, len(lengths)))
     rng = np.random.default_rng([seed, 1 + clip_stream])
-    means = np.empty((len(groups), resamples))
     if shared_clips:  # a crossed design: one draw of clips for all the drawn seeds
-        tables = [np.stack(rows) for rows in groups]  # [S, N]
-        for part in _chunks(np.arange(resamples), lengths[0]):
-            times = (drawn_seeds[part][:, :, None] == np.arange(len(lengths))).mean(1)  # [., S] shares
-            drawn = rng.integers(lengths[0], size=(len(part), lengths[0]))
-            for mean, table in zip(means, tables, strict=True):
-                mean[part] = np.take_along_axis(times @ table, drawn, axis=1).mean(1)
-        return values, 100 * means
+        times = (drawn_seeds[:, :, None] == np.arange(len(lengths))).mean(1)  # [R, S] shares
+        drawn = _resampled_means(np.concatenate(groups), resamples, rng).reshape(len(groups), len(lengths), resamples)
+        return values, 100 * np.einsum("gsr,rs->gr", drawn, times)
     per_slot = np.empty((len(groups), drawn_seeds.size))
-    for index, length in enumerate(lengths):  # each drawn seed draws clips of its own
-        for part in _chunks(np.flatnonzero(drawn_seeds == index), length):
-            drawn = rng.integers(length, size=(len(part), length))
-            for mean, rows in zip(per_slot, groups, strict=True):
-                mean[part] = rows[index][drawn].mean(1)
+    for index in range(len(lengths)):  # each drawn seed draws clips of its own
+        slots = np.flatnonzero(drawn_seeds == index)
+        per_slot[:, slots] = _resampled_means(np.stack([rows[index] for rows in groups]), len(slots), rng)
     return values, 100 * per_slot.reshape(len(groups), resamples, len(lengths)).mean(2)
 
 
-def _chunks(indices: np.ndarray, clips: int) -> list[np.ndarray]:
-    step = max(1, _CHUNK // clips)
-    return [indices[start : start + step] for start in range(0, len(indices), step)]
+def _resampled_means(table: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Row means [rows, resamples] of a table [rows, clips] whose columns are drawn with replacement.
+
+    Only how often each distinct column comes up matters, and that count is multinomial: the same distribution as
+    drawing clip by clip, at a small part of the work, since a column of rights and wrongs has few distinct values.
+    """
+    clips = table.shape[1]
+    columns, counts = np.unique(table, axis=1, return_counts=True)
+    return (rng.multinomial(clips, counts / clips, size=resamples) @ columns.T).T / clips

@@ -213,12 +213,17 @@ def test_intervals_are_a_function_of_their_seed():
     assert bootstrap_accuracy(correct, seed=1) != bootstrap_accuracy(correct)
 
 
-def test_chunking_covers_every_resample(monkeypatch):
-    correct = np.ones((2, 50), bool)
-    monkeypatch.setattr("mede_core.metrics._CHUNK", 120)  # two resamples at a time
+def test_every_resample_is_formed_whatever_the_clips():
     for shared in (True, False):
-        interval = bootstrap_accuracy(correct, resamples=101, shared_clips=shared)
+        interval = bootstrap_accuracy(np.ones((2, 50), bool), resamples=101, shared_clips=shared)
         assert interval == Interval(100, 100, 100, 0.95, 2, 50)
+
+
+def test_clips_that_all_differ_are_drawn_like_those_that_repeat():
+    shares = np.random.default_rng(10).random(300)  # no value comes twice
+    ours = bootstrap_accuracy(shares, resamples=20_000)
+    half = scipy.stats.norm.ppf(0.975) * 100 * shares.std() / np.sqrt(300)
+    assert (ours.low, ours.high) == pytest.approx((ours.value - half, ours.value + half), abs=0.2)
 
 
 def test_harmonic_mean_interval_knows_whether_the_clips_are_paired():
