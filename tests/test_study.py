@@ -21,6 +21,7 @@ from mede_core.study.analysis import (
     floors_table,
     over_epochs,
     paired,
+    prediction_table,
     predictions,
 )
 from mede_core.study.claims import NOT_SUPPORTED, SUPPORTED, UNDECIDED, claims_table
@@ -210,6 +211,9 @@ def test_training_curves_and_predictions_are_means_over_seeds():
     ]
     row = predictions(changes).iloc[0]
     assert (row["alpha"], row["measured"], row["predicted"]) == (0.5, -2.0, -2.5)
+    later = [{**r, "part": 2, "value": -0.5} for r in changes]
+    table = prediction_table([*changes, *later])
+    assert list(table.index) == [0] and table["Measured"][0] == "-0.5000", "the last epoch alone, numbered from 0"
 
 
 # ------------------------------------------------------------------------------------ what is committed

@@ -319,7 +319,7 @@ def prediction_lines(records: Sequence[Mapping]) -> pd.DataFrame:
 def prediction_table(records: Sequence[Mapping]) -> pd.DataFrame:
     """:func:`predictions` at the last epoch: Training, alpha, Measured, Predicted, in nats."""
     frame = predictions(records)
-    last = frame[frame["epoch"] == frame.groupby("method")["epoch"].transform("max")]
+    last = frame[frame["epoch"] == frame.groupby("method")["epoch"].transform("max")].reset_index(drop=True)
     return pd.DataFrame({
         "Training": last["method"], "α": [f"{alpha:g}" for alpha in last["alpha"]],
         "Measured": [format_signed(v, 4) for v in last["measured"]],
