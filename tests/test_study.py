@@ -13,6 +13,7 @@ import pytest
 from mede_core.config import METHODS, load_config
 from mede_core.study import run, store
 from mede_core.study.analysis import (
+    ANSWER_CONTROLS,
     ANSWER_PAIRS,
     CONTROL_PAIRS,
     answer,
@@ -187,7 +188,7 @@ def test_pairs_are_compared_on_the_seeds_that_both_have():
 def test_the_answer_sets_the_method_its_parts_and_the_inner_step_beside_their_controls():
     main, controls = store.study_records("main"), store.study_records("meta", by="variant")
     told = answer(main, controls).set_index(["first", "second"])
-    assert list(told.index) == [*ANSWER_PAIRS, ("meta-step", "joint")]
+    assert list(told.index) == [*ANSWER_PAIRS, *ANSWER_CONTROLS]
     out = in_and_out(main).query("column == 'out'").set_index("method")["value"]
     for first, second in ANSWER_PAIRS:
         assert told["value"][first, second] == pytest.approx(out[first] - out[second])
