@@ -195,6 +195,7 @@ def _backgrounds(spec, size: int) -> Tensor:
         rows = torch.from_numpy(np.flatnonzero(spec.scene == kind))
         if kind >= 0:
             zoom = TEXTURE_ZOOM[b[rows, 11].round().long()][:, None, None]
+            # clamped: finer textures reach beyond the unit square, where a ramp leaves 0..1
             wave = _scene_pattern(SCENES[kind], zoom * xx, zoom * yy, p[rows]).clamp(0, 1)  # [n, H, W]
             dark, light = _palette(int(kind), b[rows])
             out[rows] = torch.lerp(dark[:, :, None, None], light[:, :, None, None], wave.unsqueeze(1))

@@ -105,8 +105,7 @@ def _do(group: Sequence[Unit], runs: str) -> list[dict]:
     for unit in group:
         if METHODS[unit.config.method].trainer != "none":
             train_method(unit.config, runs)
-        numbers, weights = measure(unit, runs)
-        lines.append({**line_of(unit, numbers, weights, training_seconds(unit, runs)), "tests": list(unit.tests)})
+        lines.append(line_of(unit, *measure(unit, runs), training_seconds(unit, runs)))
     return lines
 
 

@@ -55,7 +55,7 @@ def line_of(unit: Unit, numbers: Mapping[str, list], weights: str, seconds: floa
     facts = {"section": unit.section, "variant": unit.variant, "method": config.method, "seed": config.seed}
     facts |= {"world_seed": config.world_seed, "home_seed": config.home_seed, "rho": config.rho}
     facts |= {"config": config.hash(), "run": config.run_name(), "weights": weights, "seconds": seconds}
-    return {**facts, **provenance(), "numbers": dict(numbers)}
+    return {**facts, **provenance(), "numbers": dict(numbers), "tests": list(unit.tests)}
 
 
 def read_section(section: str, folder: str | os.PathLike = FOLDER) -> list[dict]:
@@ -116,8 +116,9 @@ def missing_tests(unit: Unit, folder: str | os.PathLike = FOLDER) -> tuple[str, 
     """The tests of a unit that no line of the same configuration, made by the present kernel, has."""
     wanted = unit.variant, unit.config.seed, unit.config.hash(), kernel_hash()
     facts = "variant", "seed", "config", "kernel"
-    lines = [one for one in read_section(unit.section, folder) if tuple(one[fact] for fact in facts) == wanted]
-    return tuple(test for test in unit.tests if not any(test in one["tests"] for one in lines))
+    lines = (one for one in read_section(unit.section, folder) if tuple(one[fact] for fact in facts) == wanted)
+    taken = next((one["tests"] for one in lines), ())  # a section has one line a variant and seed
+    return tuple(test for test in unit.tests if test not in taken)
 
 
 def records_of(lines: Iterable[Mapping], *, by: str = "method", profile: str = "full") -> list[dict]:
