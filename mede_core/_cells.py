@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ._store import unpack_correct
-from .metrics import Interval, bootstrap_accuracy, bootstrap_harmonic_mean, harmonic_mean, mean_std
+from .intervals import Interval, bootstrap_accuracy, bootstrap_harmonic_mean
+from .metrics import harmonic_mean, mean_std
 
 
 @dataclass(frozen=True)

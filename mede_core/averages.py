@@ -15,8 +15,9 @@ from ._tables import MISSING, format_signed
 from .checkpoints import trajectory
 from .config import Config
 from .gwa import average_trajectory, gaussian_weights
+from .intervals import Interval, paired_difference
 from .learner import VideoLearner
-from .metrics import Interval, harmonic_mean, paired_difference
+from .metrics import harmonic_mean
 from .runs import progress
 from .trajectory import effective_epochs, epoch_shares, fresh_learner
 

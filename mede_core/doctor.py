@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from mede_core.runs import available_cpus, gpu_names, repo_root, sha256_file, versions
+from mede_core.provenance import gpu_names, versions
+from mede_core.runs import available_cpus, repo_root, sha256_file
 
 # Looked for in the local caches: what the published tables and comparable reproductions start from.
 PRETRAINED = (

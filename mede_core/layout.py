@@ -10,7 +10,7 @@ import pandas as pd
 from ._paper import PAPER_ROWS
 from ._store import unpack_correct
 from ._tables import MISSING, format_interval, format_signed
-from .metrics import bootstrap_accuracy
+from .intervals import bootstrap_accuracy
 from .tables import methods_of
 
 NOT_RUN = "not run"

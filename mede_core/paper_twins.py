@@ -12,8 +12,9 @@ import pandas as pd
 
 from ._paper import PAPER_ROWS, paper_table
 from ._tables import MISSING, format_interval, format_mean_std, format_signed
+from .intervals import Interval
 from .layout import method_label
-from .metrics import Interval, harmonic_mean, mean_std
+from .metrics import harmonic_mean, mean_std
 from .protocol import IN_CONTEXT_CLIPS
 from .tables import base_novel, methods_of
 
@@ -233,7 +234,7 @@ def gwa_gain_table(gains: Mapping[str, Interval], comparable: bool) -> pd.DataFr
     """The paper's findings on GWA beside ours: Open-MeDe minus Open-MeDe without GWA.
 
     Args:
-        gains: "in" and "out" -> :class:`metrics.Interval` in points; one may be missing.
+        gains: "in" and "out" -> :class:`intervals.Interval` in points; one may be missing.
         comparable: whether data, weights and protocol are the paper's.
 
     Returns:

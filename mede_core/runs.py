@@ -1,4 +1,4 @@
-"""What every run needs: atomic files, a folder lock, seeds, a fixed thread count, progress, versions.
+"""What every run needs: atomic files, a folder lock, seeds, a fixed thread count, progress, folders.
 
 Nothing here loads torch at import; `seed_everything` and `set_threads` do when they are called.
 """
@@ -7,25 +7,17 @@ import contextlib
 import hashlib
 import logging
 import os
-import platform
 import random
 import re
-import shutil
 import socket
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
 LOCK_NAME = ".lock"
-PACKAGES = (  # the packages whose versions can change a number, a picture or an executed notebook
-    "torch", "torchvision", "open_clip_torch", "safetensors", "numpy", "pandas", "matplotlib", "seaborn",
-    "av", "decord", "papermill", "nbconvert", "jupyterlab", "ipywidgets", "ipykernel",
-)  # fmt: skip
 _TEMP = re.compile(r"^\.tmp-(?P<pid>\d+)-[0-9a-f]{8}-")
 _LOG_EVERY_S = 30.0
 _held_locks: set[int] = set()  # file descriptors of the locks this process holds
@@ -263,56 +255,6 @@ def _say(line: str) -> None:
         logger.info(line)
     else:
         sys.stderr.write(line + "\n")
-
-
-def versions() -> dict[str, str | None]:
-    """Return the versions that can matter to a result, without importing the packages.
-
-    Returns:
-        {"python": ..., "platform": ..., package: version or None where it is not installed}.
-    """
-    found: dict[str, str | None] = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = None
-    return found
-
-
-def gpu_names() -> list[str]:
-    """Return "name, driver version" of each NVIDIA GPU, or an empty list; torch is not needed for it."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    except subprocess.TimeoutExpired:
-        logger.warning("nvidia-smi did not answer within 20 s")
-        return []
-    return answer.stdout.strip().splitlines() if answer.returncode == 0 else []
-
-
-def git_state(*paths: str) -> dict[str, str | bool | None]:
-    """Return the checkout's state.
-
-    Args:
-        paths: git pathspecs that ``dirty`` looks at; default: all.
-
-    Returns:
-        {"commit": 40 hex characters or None outside a checkout, "dirty": do tracked files differ from it}.
-    """
-    root = Path(__file__).resolve().parents[1]
-    if shutil.which("git") is None or not (root / ".git").exists():
-        return {"commit": None, "dirty": None}
-
-    def git(*arguments):
-        answer = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
-        return answer.stdout.strip() if answer.returncode == 0 else None
-
-    status = git("status", "--porcelain", "--untracked-files=no", "--", *paths)
-    commit = git("rev-parse", "--verify", "-q", "HEAD")
-    return {"commit": commit, "dirty": None if status is None else bool(status)}
 
 
 @dataclass(frozen=True)

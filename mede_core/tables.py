@@ -15,15 +15,8 @@ import pandas as pd
 
 from ._paper import PAPER_ROWS
 from ._store import unpack_correct
-from .metrics import (
-    Interval,
-    bootstrap_accuracy,
-    bootstrap_harmonic_mean,
-    harmonic_mean,
-    mean_std,
-    paired_difference,
-    static_gap,
-)
+from .intervals import Interval, bootstrap_accuracy, bootstrap_harmonic_mean, paired_difference
+from .metrics import harmonic_mean, mean_std, static_gap
 
 OUT_OF_CONTEXT = ("scene", "noise", "stripes")
 SPLITS = ("base", "novel")
@@ -224,7 +217,7 @@ def differences(
 
     Returns:
         Columns first, second, quantity ("in", "out", "gap"), value, low, high (points), seeds, clips and
-        verdict (:meth:`metrics.Interval.verdict`).
+        verdict (:meth:`intervals.Interval.verdict`).
     """
     rows = []
     for first, second in pairs:

@@ -9,15 +9,12 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mede_core.intervals import Interval, bootstrap_accuracy, bootstrap_harmonic_mean, paired_difference
 from mede_core.metrics import (
-    Interval,
-    bootstrap_accuracy,
-    bootstrap_harmonic_mean,
     contrasted_accuracy,
     harmonic_mean,
     mean_std,
     order_gap,
-    paired_difference,
     static_gap,
     topk_accuracy,
     topk_correct,

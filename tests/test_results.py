@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mede_core import results
-from mede_core.metrics import bootstrap_accuracy, bootstrap_harmonic_mean, harmonic_mean
+from mede_core.intervals import bootstrap_accuracy, bootstrap_harmonic_mean
+from mede_core.metrics import harmonic_mean
 from mede_core.results import (
     ResultStore,
     compare_with_paper,

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from mede_core import runs
+from mede_core import provenance, runs
 from mede_core.runs import (
     Workspace,
     atomic_path,
@@ -189,10 +189,10 @@ def test_progress_shows_a_bar_where_somebody_watches(monkeypatch, capsys):
 
 
 def test_versions_are_found_without_importing_the_packages():
-    found = runs.versions()
+    found = provenance.versions()
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert found["torch"].startswith("2.")
-    assert set(runs.PACKAGES) < set(found)
+    assert set(provenance.PACKAGES) < set(found)
 
 
 def test_a_workspace_makes_its_folders_on_demand_and_keeps_relative_paths(tmp_path, monkeypatch):
@@ -214,8 +214,8 @@ def test_the_repository_root_is_found_from_anywhere(tmp_path, monkeypatch):
 
 
 def test_git_state_names_the_commit_or_says_that_there_is_none():
-    state = runs.git_state()
+    state = provenance.git_state()
     assert set(state) == {"commit", "dirty"}
     assert state["commit"] is None or len(state["commit"]) == 40
-    nothing = runs.git_state("no_such_folder")
+    nothing = provenance.git_state("no_such_folder")
     assert nothing["commit"] == state["commit"] and not nothing["dirty"], "no changes where nothing is looked at"

@@ -16,7 +16,8 @@ from mede_core.cost_tables import cost_claims, cost_ratio, cost_table
 from mede_core.data.synthetic import World
 from mede_core.evaluate import evaluate_world
 from mede_core.experiment import learner_for
-from mede_core.metrics import Interval, harmonic_mean
+from mede_core.intervals import Interval
+from mede_core.metrics import harmonic_mean
 from mede_core.paper_twins import (
     gwa_gain_table,
     halves,

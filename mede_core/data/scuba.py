@@ -29,7 +29,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..runs import LockedError, atomic_write, progress, run_lock, sha256_file, versions
+from ..provenance import versions
+from ..runs import LockedError, atomic_write, progress, run_lock, sha256_file
 from .backgrounds import Background, Backgrounds
 from .composites import SAVE, claim, composite, finished_clip, smoothed, write_clips
 from .manifest import Manifest, ManifestError, read_class_names, read_manifest

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mede_core.provenance import gpu_names
 from mede_core.reproduce import estimate
 from mede_core.reproduce.estimate import Timings, Work
 from mede_core.reproduce.fill import unused
 from mede_core.reproduce.plan import Plan
 from mede_core.reproduce.sources import DATASETS, SCUBA_SETS, Sources
 from mede_core.reproduce.summary import duration
-from mede_core.runs import gpu_names
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def what_is_there(sources: Sources, weights: str, gpus: Sequence[str]) -> list[s
     Args:
         sources: data.yaml.
         weights: from `find_weights`.
-        gpus: from `mede_core.runs.gpu_names`.
+        gpus: from `mede_core.provenance.gpu_names`.
     """
     device = f"device {sources.device}, {sources.processes} process{'es' * (sources.processes > 1)}"
     if sources.device.startswith("cuda"):

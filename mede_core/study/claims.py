@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 
 from .._tables import format_signed
+from ..intervals import Interval, difference_of_differences
 from ..layout import method_label
-from ..metrics import Interval, difference_of_differences
 from ..tables import SPLITS, clip_scores, differences
 
 MARGIN = 1.0  # points that would matter: about the standard error of one seed's accuracy

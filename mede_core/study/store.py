@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 
-from ..runs import atomic_write, available_cpus, git_state
+from ..provenance import git_state
+from ..runs import atomic_write, available_cpus
 from .units import SECTIONS, Unit, units_of
 
 FOLDER = Path(__file__).resolve().parents[1] / "study_results"  # apart from code: a new result retrains nothing
