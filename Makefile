@@ -49,8 +49,8 @@ $(UI): $(STAMP)
 test-ui: $(UI)  ## run the notebooks in a JupyterLab in a headless browser
 	$(PY) -m pytest -q -m ui
 
-lab: $(STAMP)  ## open JupyterLab on the notebooks
-	$(PY) -m jupyterlab notebooks/00_index.ipynb
+lab: $(STAMP)  ## open JupyterLab on the notebooks [LAB=--allow-root, or other options of JupyterLab]
+	$(PY) -m jupyterlab $(LAB) notebooks/00_index.ipynb
 
 figures: $(STAMP)  ## rebuild the committed figures/ [PROFILE=cpu]
 	$(RUN) $(OPTIONS) --publish
