@@ -51,10 +51,11 @@ def rule_table(records: Sequence[Mapping]) -> pd.DataFrame:
 
 
 def rule_differences(records: Sequence[Mapping], reference: str = "last") -> pd.DataFrame:
-    """Each averaging rule against another one, paired over seeds and clips."""
-    own = [{**r, "method": r["average"]} for r in records if r.get("correct") and r["average"]]
-    names = [name for name in dict.fromkeys(r["method"] for r in own) if name != reference]
-    return paired(own, [(name, reference) for name in names])
+    """Each averaging rule against another one, paired over seeds and clips, under the names that a reader sees."""
+    own = [{**r, "method": average_label(r["average"])} for r in records if r.get("correct") and r["average"]]
+    second = average_label(reference)
+    names = [name for name in dict.fromkeys(r["method"] for r in own) if name != second]
+    return paired(own, [(name, second) for name in names])
 
 
 def grid_means(records: Iterable[Mapping], where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
