@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mede_core.config import METHODS, load_config
@@ -25,7 +26,8 @@ from mede_core.study.analysis import (
     prediction_table,
     predictions,
 )
-from mede_core.study.claims import NOT_SUPPORTED, SUPPORTED, UNDECIDED, claims_table
+from mede_core.study.averaging import CRITERIA, criterion_means, selections
+from mede_core.study.claims import NOT_SUPPORTED, SUPPORTED, UNDECIDED, claims_frame, claims_table
 from mede_core.study.units import CONTROLS, DESIGN_SEED, FEW, SEARCH, SECTIONS, Unit, units_of
 from mede_core.tables import in_and_out
 
@@ -193,6 +195,24 @@ def test_the_answer_sets_the_method_its_parts_and_the_inner_step_beside_their_co
     for first, second in ANSWER_PAIRS:
         assert told["value"][first, second] == pytest.approx(out[first] - out[second])
     assert list(answer(main, []).index) == [0, 1, 2]
+
+
+def test_the_claims_figure_shows_what_their_table_says():
+    main = store.study_records("main")
+    shown, table = claims_frame(main), claims_table(main, [])
+    texts = set(table["Measured"])
+    assert set(shown["quantity"]) == {"in", "out"} and not shown.duplicated(["label", "quantity"]).any()
+    for row in shown.itertuples():
+        assert any(text.startswith(f"{row.value:+.1f} [{row.low:+.1f} to {row.high:+.1f}]") for text in texts), row
+
+
+def test_a_criterions_map_is_what_it_chooses_by():
+    one = [r for r in store.study_records("gwa") if r["seed"] == FEW[0]]
+    chosen = selections(one).set_index("criterion")
+    for criterion in CRITERIA:
+        mu, sigma, score = criterion_means(one, criterion)
+        best = np.argwhere(score == score.max())
+        assert (chosen.loc[criterion, "mu"], chosen.loc[criterion, "sigma"]) in [(mu[j], sigma[i]) for i, j in best]
 
 
 def test_the_table_of_controls_takes_the_same_seeds_for_every_row():

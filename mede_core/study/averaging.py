@@ -13,6 +13,7 @@ from ..metrics import mean_std
 from ..selection import best_gaussian
 from .analysis import paired
 
+CRITERIA = {"leave classes out": ("pseudo_novel", False), "order": ("base", True)}  # classes; minus shuffled frames?
 COLUMNS = {"in": "In context", "out": "Out of context", "novel_out": "Novel, out of context"}
 
 
@@ -87,6 +88,26 @@ def _criterion(records: Sequence[Mapping], seed: int, *, split: str, order: bool
     return scores
 
 
+def criterion_means(records: Sequence[Mapping], criterion: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a criterion says of each Gaussian, mean over seeds, as ``figures.gwa_heatmap`` takes it.
+
+    Args:
+        records: of the section ``gwa``.
+        criterion: one of ``CRITERIA``.
+
+    Returns:
+        (mu ratios [M], sigma ratios [S], score in percent or points [S, M]).
+    """
+    split, order = CRITERIA[criterion]
+    rows = [
+        {"mu": mu, "sigma": sigma, "score": score}
+        for seed in sorted({r["seed"] for r in records})
+        for (mu, sigma), score in _criterion(records, seed, split=split, order=order).items()
+    ]
+    table = pd.DataFrame(rows).pivot_table("score", "sigma", "mu")
+    return table.columns.to_numpy(), table.index.to_numpy(), table.to_numpy()
+
+
 def selections(records: Sequence[Mapping]) -> pd.DataFrame:
     """What each way to choose mu and sigma reaches on the reported clips, seed by seed.
 
@@ -106,7 +127,7 @@ def selections(records: Sequence[Mapping]) -> pd.DataFrame:
         own = accuracy.xs(seed, level="seed")
         grid = {tuple(float(x) for x in name.split(":")[1:]): row for name, row in own.iterrows() if "grid:" in name}
         chosen: dict[str, tuple[float, float]] = {"fixed": (0.68, 0.45)}
-        for name, split, order in (("leave classes out", "pseudo_novel", False), ("order", "base", True)):
+        for name, (split, order) in CRITERIA.items():
             if scores := _criterion(records, seed, split=split, order=order):
                 chosen[name] = best_gaussian(scores, 1)  # in ratios: a trajectory of length one
         chosen["oracle"] = max(grid, key=lambda at: grid[at]["out"])

@@ -190,6 +190,26 @@ def claims_table(records: Sequence[Mapping], times: Sequence[Mapping]) -> pd.Dat
     return pd.DataFrame(rows)
 
 
+def claims_frame(records: Sequence[Mapping]) -> pd.DataFrame:
+    """The claims' comparisons in and out of context, as ``figures.difference_forest`` takes them.
+
+    Args:
+        records: of the study's main section.
+
+    Returns:
+        Columns label, quantity, value, low, high, in points; a comparison that two claims share comes once.
+    """
+    asked = {(c.first, c.second, c.quantity): c for claim in CLAIMS for c in claim.comparisons}
+    rows = []
+    for comparison in asked.values():
+        if comparison.quantity in ("in", "out"):
+            interval = measured(records, comparison)
+            label = f"{method_label(comparison.first)} − {method_label(comparison.second)}"
+            ends = {"value": interval.value, "low": interval.low, "high": interval.high}
+            rows.append({"label": label, "quantity": comparison.quantity, **ends})
+    return pd.DataFrame(rows)
+
+
 _WHERE = {"in": "in context", "out": "out of context", "temporal": "gain on the temporal set minus gain on the source"}
 
 
