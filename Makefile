@@ -70,7 +70,7 @@ lock: $(STAMP)  ## resolve requirements.lock anew from pyproject.toml
 	$(PY) -m uv pip compile --quiet --universal --no-header --upgrade --extra dev -o requirements.lock pyproject.toml
 
 doctor: $(STAMP)  ## versions, kernel, widgets, device, weights and data
-	$(PY) -m mede_core.doctor
+	$(PY) -m mede_core.batch.doctor
 
 clean:  ## remove reports and caches; training runs (runs/) stay
 	rm -rf reports .pytest_cache .ruff_cache .hypothesis build dist

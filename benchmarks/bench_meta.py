@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mede_core.cost import allocation_peak
 from mede_core.meta import meta_step
+from mede_core.report.costs import allocation_peak
 
 TARGET = 2.1  # first-order meta-step over plain step, in time
 Batch = tuple[Tensor, Tensor]

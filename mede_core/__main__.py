@@ -81,8 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace, config: Config) -> int:
     from .distributed import process_group, rank
     from .experiment import evaluate_method, train_method
-    from .results import ResultStore
-    from .runs import set_threads
+    from .files import set_threads
+    from .report.records import ResultStore
 
     set_threads()
     with process_group(options.device) as device:

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from .evaluate import evaluate
 from .learner import VideoLearner
+from .scoring import evaluate
 
 
 @contextmanager

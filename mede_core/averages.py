@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from ._store import unpack_correct
-from ._tables import MISSING, format_signed
 from .checkpoints import trajectory
 from .config import Config
+from .files import progress
 from .gwa import average_trajectory, gaussian_weights
-from .intervals import Interval, paired_difference
 from .learner import VideoLearner
-from .metrics import harmonic_mean
-from .runs import progress
+from .report.intervals import Interval, paired_difference
+from .report.metrics import harmonic_mean
+from .report.records import unpack_correct
+from .report.write import MISSING, format_signed
 from .trajectory import effective_epochs, epoch_shares, fresh_learner
 
 LABELS = {"gwa": "GWA", "swa": "SWA", "ema": "EMA", "last": "Last epoch"}

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .config import METHODS, Config
+from .files import atomic_path
 from .gwa import average_trajectory, gaussian_weights
-from .runs import atomic_path
 
 
 def file_hash(path: str | os.PathLike) -> str:

@@ -17,13 +17,13 @@ from pathlib import Path
 from .checkpoints import checkpoint_path, load_checkpoint
 from .config import Config, load_config
 from .experiment import train_method
+from .files import ASSETS, atomic_write, set_threads
 from .notebook import run_weights
-from .runs import atomic_write, set_threads
 from .trajectory import run_config, score_trajectory
 
 log = logging.getLogger(__name__)
 
-DEMO = Path(__file__).parent / "weights" / "demo"
+DEMO = ASSETS / "demo"
 KEPT = ("config.json", "metrics.jsonl", "done.json")
 ACCURACY = "accuracy.json"
 

@@ -19,13 +19,13 @@ from torch.utils.data import Dataset
 
 from .checkpoints import interpolate, method_weights
 from .config import METHODS, Config
-from .data.clips import VideoDataset
-from .data.datasets import read_sidecar, select
-from .data.prompts import load_prompts
-from .data.synthetic import World, make_set
-from .evaluate import evaluate, evaluate_world, record
 from .learner import SMALL_CLIP, VideoLearner, build_learner
+from .scoring import evaluate, evaluate_world, record
 from .train import fit
+from .video.clips import VideoDataset
+from .video.datasets import read_sidecar, select
+from .video.prompts import load_prompts
+from .world.synthetic import World, make_set
 
 
 def learner_for(config: Config, device: str = "cpu") -> VideoLearner:

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from .adapters import insert_temporal
 from .checkpoints import file_hash, load_checkpoint, save_checkpoint
+from .files import ASSETS
 
 log = logging.getLogger(__name__)
 
-SMALL_CLIP = Path(__file__).parent / "weights" / "small_clip"  # the synthetic world's CLIP, shipped with the package
+SMALL_CLIP = ASSETS / "small_clip"  # the synthetic world's CLIP, shipped with the package
 TRAINABLE_SETS = ("adapters", "visual")
 
 
@@ -238,7 +239,7 @@ def build_learner(
     Args:
         model: ``"mede-small"`` (the synthetic world's CLIP) or an open_clip ViT name.
         weights: ``"shipped"`` (mede-small only), an open_clip tag (``openai``, ``laion2b_s34b_b88k``, ...) or a
-            local file or, for mede-small, a folder made by ``python -m mede_core.data.pretrain``.
+            local file or, for mede-small, a folder made by ``python -m mede_core.world.pretrain``.
         trainable: ``"adapters"`` or ``"visual"``.
         temporal_module: ``st_adapter``, ``aim`` or ``expanded``, which has no parameters of its own.
         adapter_width: channels inside each adapter; 0: no temporal module.

@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from .config import RANGES, Config, diff
-from .runs import sha256_file
+from .files import sha256_file
 
 RANDOM = "random"  # the weights_id of a learner without pretrained weights
 _FILES = (  # of a run folder, in the order in which they are explained

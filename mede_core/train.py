@@ -22,14 +22,14 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, defaul
 
 from .checkpoints import checkpoint_path, load_checkpoint, save_checkpoint
 from .config import METHODS, Config
-from .data.prompts import load_prompts
 from .distributed import RankShare, rank, wait_for_all, world_size
+from .files import atomic_path, atomic_write, progress, run_lock
 from .gwa import GaussianWeightAverage
 from .learner import VideoLearner
 from .meta import cross_batch_pairs
 from .objectives import ResidualDistillation, cross_entropy, in_precision, smaller_pieces
-from .runs import atomic_path, atomic_write, progress, run_lock
 from .steps import build_optimizer, learning_rate, method_step
+from .video.prompts import load_prompts
 
 log = logging.getLogger(__name__)
 

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from .checkpoints import trajectory
 from .config import METHODS, Config
-from .evaluate import evaluate_world
 from .experiment import learner_for
+from .files import progress
 from .gwa import average_trajectory, gaussian_weights
 from .learner import VideoLearner
 from .notebook import run_weights
-from .runs import progress
+from .scoring import evaluate_world
 
 RULES = ("gwa", "swa", "ema", "last")
 EMA_DECAY = 0.9  # an epoch's; the value in the first author's earlier public script

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from mede_core.runs import repo_root
+from mede_core.files import repo_root
 
 RATE = 10  # frames per second
 

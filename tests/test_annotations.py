@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from mede_core.data.annotations import (
+from mede_core.video.annotations import (
     read_class_map,
     read_folders,
     read_hmdb51,
@@ -15,7 +15,7 @@ from mede_core.data.annotations import (
     read_ssv2,
     read_ucf101,
 )
-from mede_core.data.locate import Files, folder_problem
+from mede_core.video.locate import Files, folder_problem
 
 
 def touch(root, *names):

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from mede_core.attention import actor_mass, attention_maps, record_attention, static_bias
-from mede_core.data.synthetic import World, make_set
 from mede_core.learner import build_learner
+from mede_core.world.synthetic import World, make_set
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mede_core.intervals import Interval, difference_of_differences, paired_difference
-from mede_core.results import pack_correct
+from mede_core.report.intervals import Interval, difference_of_differences, paired_difference
+from mede_core.report.records import pack_correct
 from mede_core.study.claims import (
     CLAIMS,
     MARGIN,

@@ -6,8 +6,8 @@ import pytest
 
 from mede_core.__main__ import config_from, main, parser
 from mede_core.config import METHODS, load_config
-from mede_core.cost import main as cost_main
-from mede_core.cost import measure
+from mede_core.report.costs import main as cost_main
+from mede_core.report.costs import measure
 
 TINY = ["--epochs", "2", "--warmup-epochs", "1", "--train-clips", "48", "--batch-size", "16", "--test-clips", "48"]
 

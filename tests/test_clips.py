@@ -11,9 +11,9 @@ import torch
 from clips import decoded, make_clip, real_clips
 from torch.utils.data import DataLoader
 
-from mede_core.data.clips import VideoDataset
-from mede_core.data.manifest import Manifest, ManifestError, check_manifest, read_class_names, read_manifest
-from mede_core.data.sampling import dense_indices, uniform_indices
+from mede_core.video.clips import VideoDataset
+from mede_core.video.manifest import Manifest, ManifestError, check_manifest, read_class_names, read_manifest
+from mede_core.video.sampling import dense_indices, uniform_indices
 
 ODD = ["a b.mp4", "com,ma.mp4", "h#sh.mp4", "[x]&.mp4", "it's.mp4", 'q"q.mp4', "été.mp4"]
 

@@ -12,10 +12,10 @@ from two_ranks import everything
 
 from mede_core.checkpoints import load_checkpoint
 from mede_core.config import load_config
-from mede_core.data.synthetic import World, make_set
 from mede_core.distributed import RankShare, average_grads, gather_rows, process_group, rank, world_size
 from mede_core.learner import build_learner
 from mede_core.train import fit
+from mede_core.world.synthetic import World, make_set
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,7 @@ from matplotlib.text import Text
 from test_figures_study import FOREST, LINES, LOOKS
 
 from mede_core import figures
-from mede_core._style import DARK, LIGHT, _render, spread
-from mede_core.figures import METHOD_ORDER, METHOD_STYLE, save_figure, style
+from mede_core.report.figures.style import DARK, LIGHT, METHOD_ORDER, METHOD_STYLE, _render, save_figure, spread, style
 
 T, H = 4, 16
 EPOCHS = np.arange(1, 9)
@@ -508,6 +507,6 @@ def test_bad_input_is_named(call, message):
 
 
 def test_figures_load_neither_torch_nor_pyplot():
-    code = "import sys, mede_core.figures; print({'torch', 'matplotlib.pyplot'} & set(sys.modules))"
+    code = "import sys, mede_core.report.figures.results; print({'torch', 'matplotlib.pyplot'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"

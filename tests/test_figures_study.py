@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mede_core.figures import METHOD_STYLE, difference_forest, drop_scatter, epoch_lines
+from mede_core.report.figures.study import difference_forest, drop_scatter, epoch_lines
+from mede_core.report.figures.style import METHOD_STYLE
 
 FOREST = pd.DataFrame({
     "label": ["a", "a", "b"], "quantity": ["in", "out", "out"], "value": [1.0, -2.0, 3.0], "low": [0.5, -3.0, 1.0],

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from layouts import FRAMES, lines, rows_of
 
-from mede_core.data import manifest as manifest_module
-from mede_core.data.clips import VideoDataset
-from mede_core.data.datasets import prepare, select
-from mede_core.data.manifest import Manifest
-from mede_core.evaluate import evaluate
 from mede_core.learner import build_learner
+from mede_core.scoring import evaluate
+from mede_core.video import manifest as manifest_module
+from mede_core.video.clips import VideoDataset
+from mede_core.video.datasets import prepare, select
+from mede_core.video.manifest import Manifest
 
 
 @pytest.fixture(scope="module")

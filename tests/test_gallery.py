@@ -8,8 +8,8 @@ import re
 import pytest
 from toy_notebooks import notebook
 
-from mede_core.reproduce.gallery import build_gallery, check_offline, mathml, title_of
-from mede_core.reproduce.summary import build_summary, duration, headline
+from mede_core.report.gallery import build_gallery, check_offline, mathml, title_of
+from mede_core.report.summary import build_summary, duration, headline
 
 PNG = base64.b64encode(b"\x89PNG not really").decode()
 PROSE = r"""# Weights $w_t$ and **bias**

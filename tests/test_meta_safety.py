@@ -12,8 +12,8 @@ from kernel_problems import Point, assert_same_bits, cross_entropy, flat, make_n
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mede_core.cost import LiveBytes, allocation_peak
 from mede_core.meta import meta_gradients, meta_step
+from mede_core.report.costs import LiveBytes, allocation_peak
 
 
 def load_benchmark():

@@ -9,8 +9,13 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mede_core.intervals import Interval, bootstrap_accuracy, bootstrap_harmonic_mean, paired_difference
-from mede_core.metrics import (
+from mede_core.report.intervals import (
+    Interval,
+    bootstrap_accuracy,
+    bootstrap_harmonic_mean,
+    paired_difference,
+)
+from mede_core.report.metrics import (
     contrasted_accuracy,
     harmonic_mean,
     mean_std,
@@ -323,6 +328,6 @@ def test_bad_bootstrap_input_is_named(call, message):
 
 
 def test_metrics_load_neither_torch_nor_matplotlib():
-    code = "import sys, mede_core.metrics; print({'torch', 'matplotlib', 'pandas'} & set(sys.modules))"
+    code = "import sys, mede_core.report.metrics; print({'torch', 'matplotlib', 'pandas'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"

@@ -12,6 +12,7 @@ import yaml
 from toy_notebooks import PARAMETERS, notebook
 
 from mede_core.config import PROFILES, Config, load_config
+from mede_core.files import repo_root
 from mede_core.notebook import overrides
 from mede_core.reproduce.plan import (
     COMMON_PARAMETERS,
@@ -24,7 +25,6 @@ from mede_core.reproduce.plan import (
     source_of,
 )
 from mede_core.reproduce.stepkey import without_magics
-from mede_core.runs import repo_root
 
 ROOT = repo_root()
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from mede_core.config import METHODS
+from mede_core.files import repo_root
+from mede_core.report.records import ResultStore
 from mede_core.reproduce.plan import load_plan
-from mede_core.results import ResultStore
-from mede_core.runs import repo_root
 
 PLAN = load_plan(repo_root() / "notebooks" / "reproduce.yaml", "smoke")
 TEXTS = (".html", ".md", ".tex", ".csv", ".json", ".jsonl", ".svg")

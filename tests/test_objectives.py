@@ -11,8 +11,6 @@ from torch import nn
 
 from mede_core.checkpoints import interpolate, method_weights
 from mede_core.config import load_config
-from mede_core.cost import allocation_peak
-from mede_core.data.synthetic import World, make_set
 from mede_core.experiment import learner_for, teacher_for, train_method, trained_learner
 from mede_core.learner import build_learner
 from mede_core.meta import meta_gradients
@@ -23,8 +21,10 @@ from mede_core.objectives import (
     interpolated_gradients,
     smaller_pieces,
 )
+from mede_core.report.costs import allocation_peak
 from mede_core.steps import interpolated_step
 from mede_core.train import fit
+from mede_core.world.synthetic import World, make_set
 
 TINY = {"epochs": 3, "warmup_epochs": 1, "train_clips": 48, "batch_size": 16}
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from mede_core.config import load_config
-from mede_core.data.synthetic import SOURCE_ACTORS, World
 from mede_core.experiment import learner_for, training_clips
 from mede_core.train import DisjointClasses, query_pairs
+from mede_core.world.synthetic import SOURCE_ACTORS, World
 
 WORLD = World(4)
 

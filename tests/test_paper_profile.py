@@ -23,7 +23,7 @@ from mede_core.reproduce.fill import fill, unused
 from mede_core.reproduce.plan import check_parameters, load_plan
 from mede_core.reproduce.sources import read_sources
 
-WRITE = "from mede_core.runs import Workspace, atomic_write\nw = Workspace(out_dir, runs_dir)\n"
+WRITE = "from mede_core.files import Workspace, atomic_write\nw = Workspace(out_dir, runs_dir)\n"
 TRAIN = f"""{WRITE}
 atomic_write(w.runs / method / "done.json", repr((data, random_weights, model, epochs)))"""
 EVALUATE = f"""{WRITE}

@@ -140,7 +140,7 @@ def key(tmp_path):
     (package / "weights").mkdir()
     sources = {
         "__init__.py": "",
-        "train.py": "from .learner import build\nfrom mede_core.runs import seed",
+        "train.py": "from .learner import build\nfrom mede_core.files import seed",
         "learner.py": "import os\nWEIGHTS = 'weights/model.bin'",
         "runs.py": "",
         "figures.py": "from mede_core import palette",

@@ -10,15 +10,15 @@ from clips import make_clip, real_clips
 
 from mede_core.attention import attention_maps
 from mede_core.checkpoints import checkpoint_path, save_checkpoint
-from mede_core.data.clips import VideoDataset, read_views
-from mede_core.data.manifest import read_manifest
-from mede_core.data.prompts import load_prompts
-from mede_core.data.video import probe
-from mede_core.explain import save_explanation
-from mede_core.figures import film_strip_attention
 from mede_core.gwa import gaussian_weights
 from mede_core.learner import build_learner
-from mede_core.predict import main, predict
+from mede_core.report.figures.clips import film_strip_attention
+from mede_core.video.clips import VideoDataset, read_views
+from mede_core.video.decode import probe
+from mede_core.video.explain import save_explanation
+from mede_core.video.manifest import read_manifest
+from mede_core.video.predict import main, predict
+from mede_core.video.prompts import load_prompts
 
 CLASSES = ["a red star rising", "a blue ring falling", "a green cross growing"]
 SMALL = ["--model", "mede-small", "--weights", "shipped"]
@@ -299,7 +299,7 @@ def test_an_explanation_shows_the_last_blocks_attention_to_these_frames(clip, le
         shown.update(video=video, attention=attention, title=title)
         return film_strip_attention(video, attention, mask, title)
 
-    monkeypatch.setattr("mede_core.figures.film_strip_attention", keep)
+    monkeypatch.setattr("mede_core.report.figures.clips.film_strip_attention", keep)
     learner.train()
     save_explanation(tmp_path / "why.png", learner, clip, "a title", num_frames=4)
     assert learner.training
@@ -313,7 +313,7 @@ def test_an_explanation_shows_the_last_blocks_attention_to_these_frames(clip, le
 
 def test_an_explanation_of_random_weights_is_marked(clip, capsys, monkeypatch, tmp_path):
     titles = []
-    monkeypatch.setattr("mede_core.explain.save_explanation", lambda *args, **_: titles.append(args[3]))
+    monkeypatch.setattr("mede_core.video.explain.save_explanation", lambda *args, **_: titles.append(args[3]))
     asked = ("--video", clip, "--classes", "a", "b", *SMALL, "--explain", tmp_path / "why.png")
     run(capsys, *asked, "--random-weights")
     run(capsys, *asked)
@@ -321,7 +321,7 @@ def test_an_explanation_of_random_weights_is_marked(clip, capsys, monkeypatch, t
 
 
 def test_without_an_explanation_no_plot_library_is_loaded():
-    code = "import sys, mede_core.predict, mede_core.explain; print({'matplotlib', 'torch'} & set(sys.modules))"
+    code = "import sys, mede_core.video.predict, mede_core.video.explain\nprint({'matplotlib', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
@@ -423,7 +423,7 @@ def test_bad_input_is_one_line_and_exit_code_2(clip, capsys, monkeypatch, tmp_pa
 
 
 def test_the_command_says_no_before_it_loads_torch():
-    command = [sys.executable, "-X", "importtime", "-m", "mede_core.predict", "--video", "gone.mp4"]
+    command = [sys.executable, "-X", "importtime", "-m", "mede_core.video.predict", "--video", "gone.mp4"]
     done = subprocess.run([*command, "--classes", "a", "b"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     lines = done.stderr.splitlines()

@@ -14,10 +14,10 @@ import pytest
 from clips import make_clip
 from layouts import lines, rows_of
 
-from mede_core.data import manifest as manifest_module
-from mede_core.data.clips import VideoDataset
-from mede_core.data.datasets import DATASETS, main, prepare, select
-from mede_core.data.manifest import ManifestError
+from mede_core.video import manifest as manifest_module
+from mede_core.video.clips import VideoDataset
+from mede_core.video.datasets import DATASETS, main, prepare, select
+from mede_core.video.manifest import ManifestError
 
 
 def test_zero_shot_splits_hold_validation_videos_alone(tmp_path, clip):
@@ -169,7 +169,7 @@ def test_the_command_says_what_is_wrong_and_how_it_ends(folder, tmp_path, capsys
 
 
 def test_the_module_runs_without_torch(folder, tmp_path):
-    code = "import sys; from mede_core.data.datasets import main; code = main(sys.argv[1:]); "
+    code = "import sys; from mede_core.video.datasets import main; code = main(sys.argv[1:]); "
     code += "sys.exit('torch' in sys.modules or code)"
     command = ["prepare", "--dataset", "folder", "--root", str(folder), "--out", str(tmp_path / "f.csv")]
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)

@@ -7,8 +7,7 @@ import pytest
 import torch
 from kernel_problems import Point, cross_entropy, flat, make_net, make_quadratics, quadratic
 
-from mede_core.meta import meta_gradients, meta_step
-from mede_core.probe import (
+from mede_core.lab.probe import (
     compare_gradients,
     describe_trace,
     inner_step_losses,
@@ -17,7 +16,8 @@ from mede_core.probe import (
     order_comparison,
     quadratic_pull,
 )
-from mede_core.toy import make_toy_problem, run_toy
+from mede_core.lab.toy import make_toy_problem, run_toy
+from mede_core.meta import meta_gradients, meta_step
 
 
 def value(batch, x):

@@ -2,7 +2,7 @@
 
 import re
 
-from mede_core.runs import repo_root
+from mede_core.files import repo_root
 
 TEXT = (repo_root() / "README.md").read_text(encoding="utf-8")
 

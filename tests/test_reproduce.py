@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from toy_notebooks import PARAMETERS, notebook, project
 
+from mede_core.files import run_lock
 from mede_core.reproduce import cli, execute, runner
 from mede_core.reproduce.execute import Folders, Outcome
 from mede_core.reproduce.plan import load_plan
-from mede_core.runs import run_lock
 
-WRITE = "from mede_core.runs import Workspace, atomic_write\nw = Workspace(out_dir, runs_dir)\n"
+WRITE = "from mede_core.files import Workspace, atomic_write\nw = Workspace(out_dir, runs_dir)\n"
 MAKE = f"""{WRITE}
 atomic_write(w.results / "make.txt", f"{{word}} {{seed}}\\n")
 atomic_write(w.runs / "r1" / "a.bin", "x")"""

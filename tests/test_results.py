@@ -13,20 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mede_core import results
-from mede_core.intervals import bootstrap_accuracy, bootstrap_harmonic_mean
-from mede_core.metrics import harmonic_mean
-from mede_core.results import (
-    ResultStore,
-    compare_with_paper,
-    format_interval,
-    format_mean_std,
-    format_signed,
-    latex_escape,
-    pack_correct,
-    paper_table,
-    render_table,
-    unpack_correct,
-)
+from mede_core.report.intervals import bootstrap_accuracy, bootstrap_harmonic_mean
+from mede_core.report.metrics import harmonic_mean
+from mede_core.report.paper import compare_with_paper, paper_table
+from mede_core.report.records import ResultStore, pack_correct, unpack_correct
+from mede_core.report.write import format_interval, format_mean_std, format_signed, latex_escape, render_table
 
 COLUMNS = {
     "UCF (in-ctx)": {"set": "transfer_a", "context": "in", "metric": "top1"},
@@ -665,6 +656,6 @@ def test_bad_tables_are_named(arguments, message, tmp_path):
 
 
 def test_results_load_neither_torch_nor_matplotlib():
-    code = "import sys, mede_core.results; print({'torch', 'matplotlib'} & set(sys.modules))"
+    code = "import sys, mede_core.report.records; print({'torch', 'matplotlib'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"

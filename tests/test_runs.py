@@ -12,8 +12,9 @@ import time
 import numpy as np
 import pytest
 
-from mede_core import provenance, runs
-from mede_core.runs import (
+from mede_core import files as runs
+from mede_core import provenance
+from mede_core.files import (
     Workspace,
     atomic_path,
     atomic_write,
@@ -25,7 +26,7 @@ from mede_core.runs import (
 
 HOLD = """
 import sys, time
-from mede_core.runs import run_lock
+from mede_core.files import run_lock
 with run_lock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
@@ -166,7 +167,7 @@ def test_the_thread_count_comes_from_the_environment_and_is_checked(monkeypatch)
 def test_progress_in_a_batch_run_logs_lines_and_changes_no_item(monkeypatch, caplog):
     monkeypatch.setenv("MEDE_BATCH", "1")
     monkeypatch.setattr(runs, "_LOG_EVERY_S", 0.0)
-    with caplog.at_level(logging.INFO, logger="mede_core.runs"):
+    with caplog.at_level(logging.INFO, logger="mede_core.files"):
         assert list(progress([3, 1, 2], "training")) == [3, 1, 2]
         assert list(progress(iter("ab"), "reading")) == ["a", "b"]
     assert any(m.startswith("training: 2/3 (67 %)") and "left" in m for m in caplog.messages)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mede_core.data.sampling import dense_indices, uniform_indices, view_starts
+from mede_core.video.sampling import dense_indices, uniform_indices, view_starts
 
 counts = st.integers(1, 400)
 clip_lengths = st.integers(1, 40)

@@ -17,11 +17,11 @@ from clips import decoded, make_clip
 from PIL import Image
 from scipy.io import savemat
 
-from mede_core.data.backgrounds import Backgrounds, noise, stripes
-from mede_core.data.manifest import ManifestError, read_manifest
-from mede_core.data.masks import MaskError, Masks, read_boxes
-from mede_core.data.scuba import FrameFolderDataset, build, composite, main, read_frame_list
-from mede_core.evaluate import evaluate
+from mede_core.scoring import evaluate
+from mede_core.video.manifest import ManifestError, read_manifest
+from mede_core.video.scuba.backgrounds import Backgrounds, noise, stripes
+from mede_core.video.scuba.build import FrameFolderDataset, build, composite, main, read_frame_list
+from mede_core.video.scuba.masks import MaskError, Masks, read_boxes
 
 CLASSES = ["archery", "brush hair", "cut in kitchen", "diving"]
 FRAMES, WIDTH, HEIGHT = 12, 64, 32
@@ -338,7 +338,7 @@ def test_a_killed_build_goes_on_and_ends_with_the_same_bytes(videos, tmp_path):
     whole, out = tmp_path / "whole", tmp_path / "out"
     make(videos, whole, per_video=6)
     code = (
-        "import sys; from mede_core.data.scuba import Backgrounds, Masks, build, read_manifest; "
+        "import sys; from mede_core.video.scuba.build import Backgrounds, Masks, build, read_manifest; "
         "videos = read_manifest(sys.argv[1] + '/videos.csv', class_names=sys.argv[3:]); "
         "build(videos, Masks(sys.argv[1] + '/masks', 'npz'), "
         "Backgrounds('stripes'), sys.argv[2], seed=0, per_video=6, image_format='png')"

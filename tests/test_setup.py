@@ -1,13 +1,11 @@
 """The set-up: one list of requirements everywhere, nothing private, light imports, honest make."""
 
-import importlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
-import types
 from importlib import resources
 from pathlib import Path
 
@@ -16,8 +14,8 @@ import yaml
 from packaging.requirements import Requirement
 
 import mede_core
-from mede_core import doctor
-from mede_core.runs import repo_root
+from mede_core.batch import doctor
+from mede_core.files import repo_root
 
 ROOT = repo_root()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -76,7 +74,7 @@ def test_no_file_of_the_repository_names_a_package_index_or_this_machine():
 
 
 def test_no_committed_file_is_large():
-    limits = {"weights": 8_000_000, "study_results": 1_000_000}  # of the study all files together: test_study.py
+    limits = {"assets": 8_000_000, "study": 1_000_000}  # of the study all files together: test_study.py
     for path in committed_files():
         limit = next((limits[part] for part in path.parts if part in limits), 250_000)
         assert path.stat().st_size <= limit, f"{path.relative_to(ROOT)} has {path.stat().st_size} bytes"
@@ -89,14 +87,14 @@ def in_a_new_process(code):
 @pytest.mark.parametrize(
     "module",
     [
-        "results",
-        "figures",
-        "metrics",
+        "report.records",
+        "report.figures.results",
+        "report.metrics",
         "config",
-        "runs",
+        "files",
         "reproduce.cli",
-        "reproduce.gallery",
-        "reproduce.summary",
+        "report.gallery",
+        "report.summary",
     ],
 )
 def test_what_only_reads_results_loads_no_torch(module):
@@ -104,7 +102,7 @@ def test_what_only_reads_results_loads_no_torch(module):
     assert answer.returncode == 0, answer.stderr
 
 
-@pytest.mark.parametrize("module", ["reproduce", "doctor"])
+@pytest.mark.parametrize("module", ["reproduce", "batch.doctor"])
 def test_only_the_runner_needs_papermill_and_nbconvert(module):
     heavy = {"papermill", "nbconvert", "torch"}
     code = f"import sys, mede_core.{module}; sys.exit(bool({heavy!r} & set(sys.modules)))"
@@ -117,19 +115,12 @@ def test_every_public_name_resolves(name):
     assert name in dir(mede_core)
 
 
-def test_importing_a_submodule_does_not_hide_the_function_of_its_name():
-    module = importlib.import_module("mede_core.evaluate")
-    assert isinstance(module, types.ModuleType)
-    mede_core.evaluate = module  # what the import system does after loading a submodule
-    assert mede_core.evaluate is module.evaluate
-
-
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'fitt'"):
         mede_core.fitt  # noqa: B018
 
 
-@pytest.mark.parametrize("name", ["reference/paper_tables.csv", "reproduce/templates/style.css"])
+@pytest.mark.parametrize("name", ["assets/reference/paper_tables.csv", "report/templates/style.css"])
 def test_package_data_is_there(name):
     assert resources.files("mede_core").joinpath(name).is_file()
 

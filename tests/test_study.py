@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mede_core.config import METHODS, load_config
+from mede_core.report.tables import in_and_out
 from mede_core.study import run, store
 from mede_core.study.analysis import (
     ANSWER_CONTROLS,
@@ -29,7 +30,6 @@ from mede_core.study.analysis import (
 from mede_core.study.averaging import CRITERIA, criterion_means, selections
 from mede_core.study.claims import NOT_SUPPORTED, SUPPORTED, UNDECIDED, claims_frame, claims_table
 from mede_core.study.units import CONTROLS, DESIGN_SEED, FEW, SEARCH, SECTIONS, Unit, units_of
-from mede_core.tables import in_and_out
 
 TINY = {"epochs": 2, "warmup_epochs": 1, "train_clips": 96, "batch_size": 16, "test_clips": 48}
 

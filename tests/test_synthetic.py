@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mede_core.data.synthetic import (
+from mede_core.world.synthetic import (
     CONTEXTS,
     MOTIONS,
     SCENES,
@@ -62,7 +62,7 @@ def test_the_two_motions_of_a_pair_are_exact_time_reversals(world, pair):
     spec = clips.spec[np.flatnonzero(clips.spec.motion // 2 == pair)]
     from dataclasses import replace
 
-    from mede_core.data.render import render
+    from mede_core.world.render import render
 
     forward, masks = render(spec)
     backward, reversed_masks = render(replace(spec, motion=spec.motion ^ 1))
@@ -115,7 +115,7 @@ def test_the_same_arguments_give_the_same_bits_and_another_seed_other_ones(world
 
 
 def test_clip_bits_do_not_depend_on_how_many_are_rendered_at_once(world):
-    from mede_core.data import render as module
+    from mede_core.world import render as module
 
     spec, _ = draw_spec(world, world.actions(), 96, 0.5, np.random.default_rng(0))
     whole, _ = module.render(spec)

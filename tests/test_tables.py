@@ -8,18 +8,7 @@ import pytest
 from toy_notebooks import notebook, project
 
 from mede_core.config import Config
-from mede_core.contents import contents, contents_markdown, contents_table
-from mede_core.layout import (
-    NOT_RUN,
-    column_label,
-    pick,
-    property_table,
-    verdict_markdown,
-    verdict_sentence,
-    verdict_table,
-    wide,
-)
-from mede_core.metrics import harmonic_mean
+from mede_core.lab.contents import contents, contents_markdown, contents_table
 from mede_core.notebook import (
     marked,
     name_run,
@@ -30,8 +19,20 @@ from mede_core.notebook import (
     settings_table,
     training_record,
 )
-from mede_core.results import ResultStore, compare_with_paper, pack_correct
-from mede_core.tables import (
+from mede_core.report.layout import (
+    NOT_RUN,
+    column_label,
+    pick,
+    property_table,
+    verdict_markdown,
+    verdict_sentence,
+    verdict_table,
+    wide,
+)
+from mede_core.report.metrics import harmonic_mean
+from mede_core.report.paper import compare_with_paper
+from mede_core.report.records import ResultStore, pack_correct
+from mede_core.report.tables import (
     accuracies,
     base_novel,
     clip_scores,

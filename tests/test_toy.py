@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mede_core.toy import loss_surface, make_toy_problem, run_toy
+from mede_core.lab.toy import loss_surface, make_toy_problem, run_toy
 
 
 @pytest.mark.parametrize("first_order", [True, False])

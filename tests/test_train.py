@@ -13,13 +13,13 @@ import torch
 
 from mede_core.checkpoints import checkpoint_path, load_checkpoint, method_weights, trajectory
 from mede_core.config import load_config
-from mede_core.data.synthetic import World, make_set
 from mede_core.experiment import trained_learner
 from mede_core.gwa import average_trajectory, gaussian_weights
 from mede_core.learner import build_learner
 from mede_core.objectives import cross_entropy
 from mede_core.steps import build_optimizer, learning_rate, plain_step
 from mede_core.train import fit
+from mede_core.world.synthetic import World, make_set
 
 TINY = {"epochs": 3, "warmup_epochs": 1, "train_clips": 96, "batch_size": 16}
 

@@ -11,8 +11,8 @@ from mede_core.checkpoints import trajectory
 from mede_core.config import Config, load_config
 from mede_core.demo import demo_run, make_demo, trajectory_source
 from mede_core.experiment import evaluate_method, learner_for
+from mede_core.files import sha256_file
 from mede_core.gwa import average_trajectory
-from mede_core.runs import sha256_file
 from mede_core.trajectory import (
     RULES,
     against_last,

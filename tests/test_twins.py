@@ -8,17 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
-from mede_core import averages, figures, out_of_context, trajectory
+from mede_core import averages, figures, trajectory
 from mede_core.averages import Average
 from mede_core.checkpoints import checkpoint_path, save_checkpoint
 from mede_core.config import Config, load_config
-from mede_core.cost_tables import cost_claims, cost_ratio, cost_table
-from mede_core.data.synthetic import World
-from mede_core.evaluate import evaluate_world
 from mede_core.experiment import learner_for
-from mede_core.intervals import Interval
-from mede_core.metrics import harmonic_mean
-from mede_core.paper_twins import (
+from mede_core.report.cost_tables import cost_claims, cost_ratio, cost_table
+from mede_core.report.intervals import Interval
+from mede_core.report.metrics import harmonic_mean
+from mede_core.report.paper import compare_with_paper
+from mede_core.report.records import pack_correct
+from mede_core.report.twins import (
     gwa_gain_table,
     halves,
     halves_cells,
@@ -31,9 +31,11 @@ from mede_core.paper_twins import (
     splits_table,
     stated_means,
 )
-from mede_core.protocol import departures
-from mede_core.results import compare_with_paper, pack_correct
+from mede_core.scoring import evaluate_world
 from mede_core.trajectory import effective_epochs, run_config
+from mede_core.video import testing as out_of_context
+from mede_core.video.protocol import departures
+from mede_core.world.synthetic import World
 
 TINY = Config(test_clips=48)
 

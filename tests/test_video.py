@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from clips import decoded, make_clip, real_clips, turn
 
-from mede_core.data import video
-from mede_core.data.video import VideoError, probe, read_clip
+from mede_core.video import decode as video
+from mede_core.video.decode import VideoError, probe, read_clip
 
 
 @pytest.fixture

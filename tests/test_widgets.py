@@ -11,11 +11,8 @@ import pytest
 from matplotlib.image import imread
 
 import mede_core
-from mede_core.figures import save_figure
 from mede_core.gwa import gaussian_weights
-from mede_core.scenes import inner_step_curves, trajectory_steps
-from mede_core.toy import make_toy_problem, run_toy
-from mede_core.widgets import (
+from mede_core.lab.explorers import (
     gwa_explorer,
     gwa_scene,
     meta_step_explorer,
@@ -23,6 +20,9 @@ from mede_core.widgets import (
     meta_step_values,
     rho_explorer,
 )
+from mede_core.lab.scenes import inner_step_curves, trajectory_steps
+from mede_core.lab.toy import make_toy_problem, run_toy
+from mede_core.report.figures.style import save_figure
 
 BUDGET_S = 0.1  # of processor time for one redraw
 PLANE = (np.array([[0.0, 0.0], [1.0, 2.0], [3.0, 2.5], [4.0, 2.0]]), 0.9)

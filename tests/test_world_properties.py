@@ -1,6 +1,6 @@
 """The synthetic world is a fair experiment: each property holds on three reported seeds and, trained here, on one.
 
-The three seeds' figures are committed data, made by `python -m mede_core.data.properties`; one of them is trained anew
+The three seeds' figures are committed data, made by `study.world_checks`; one of them is trained anew
 by this file, so a change of the world, the learner or the small CLIP that breaks a property turns it red. A null
 model, whose class texts are shuffled, must fail every property.
 """
@@ -8,9 +8,16 @@ model, whose class texts are shuffled, must fail every property.
 import pytest
 import torch
 
-from mede_core.data.properties import LEARNERS, measure, properties, published, shuffled_texts, train_learners
-from mede_core.data.synthetic import World
 from mede_core.learner import build_learner
+from mede_core.study.world_checks import (
+    LEARNERS,
+    measure,
+    properties,
+    published,
+    shuffled_texts,
+    train_learners,
+)
+from mede_core.world.synthetic import World
 
 SEED, COUNT = 5, 720
 REPORTED = published()

@@ -7,15 +7,15 @@ from pathlib import Path
 import torch
 
 from mede_core.config import load_config
-from mede_core.data.synthetic import World, make_set
 from mede_core.distributed import process_group, rank
-from mede_core.evaluate import evaluate
 from mede_core.gwa import GaussianWeightAverage
 from mede_core.learner import build_learner
 from mede_core.meta import cross_batch_pairs
 from mede_core.objectives import cross_entropy
+from mede_core.scoring import evaluate
 from mede_core.steps import method_step
 from mede_core.train import _Epoch, fit
+from mede_core.world.synthetic import World, make_set
 
 STEPS = 3
 

@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+from mede_core.files import LockedError, remove_stale_temps, repo_root, run_lock
 from mede_core.reproduce import PlanError, execute, preflight
 from mede_core.reproduce.estimate import COST_COMMAND, Timings, plan_work
 from mede_core.reproduce.execute import Folders
@@ -16,7 +17,6 @@ from mede_core.reproduce.fill import fill
 from mede_core.reproduce.plan import Plan, check_parameters, load_plan
 from mede_core.reproduce.runner import FAILED, OK, OUTSIDE, WRONG, Runner, read_manifest, staleness
 from mede_core.reproduce.sources import read_sources
-from mede_core.runs import LockedError, remove_stale_temps, repo_root, run_lock
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--publish", action="store_true", help="run what the plan publishes, then copy it to figures/")
     parser.add_argument("--data", metavar="FILE", help="weights and real videos (default: data.yaml beside notebooks/)")
     parser.add_argument("--cost-command", metavar="COMMAND", help="what times a few steps, such as "
-                        "'srun python -m mede_core.cost' (default: the latter part)")  # fmt: skip
+                        "'srun python -m mede_core.report.costs' (default: the latter part)")  # fmt: skip
     parser.add_argument("--plan", help="default: notebooks/reproduce.yaml")
     parser.add_argument("--reports", metavar="DIR", help="default: reports/; the profile's name is appended")
     parser.add_argument("--runs", metavar="DIR", help="default: runs/; the profile's name is appended")
@@ -174,8 +174,8 @@ def report_again(plan: Plan, folders: Folders) -> int:
 
 def report(plan: Plan, manifest: dict, folders: Folders) -> None:
     """Bring gallery and summary up to date and say where they are."""
-    from mede_core.reproduce.gallery import build_gallery
-    from mede_core.reproduce.summary import build_summary, headline
+    from mede_core.report.gallery import build_gallery
+    from mede_core.report.summary import build_summary, headline
 
     build_gallery(manifest["steps"], folders.out, plan.folder, plan.profile)
     build_summary(manifest, folders.out)

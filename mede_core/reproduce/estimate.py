@@ -1,7 +1,7 @@
 """What a run on real videos will cost: clips and steps counted, hours from timing a few steps, disk from their answer.
 
-The timing is a command of its own (`python -m mede_core.cost`), since nothing here imports torch; its answers are kept
-in reports/<profile>/timing.json.
+The timing is a command of its own (`python -m mede_core.report.costs`), since nothing here imports torch; its
+answers are kept in reports/<profile>/timing.json.
 """
 
 import json
@@ -14,15 +14,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mede_core.config import METHODS, Config, load_config
+from mede_core.files import atomic_write
 from mede_core.notebook import overrides
 from mede_core.reproduce import PlanError, execute
 from mede_core.reproduce.plan import Plan, Step
 from mede_core.reproduce.sources import DATASETS, Sources, placeholders
-from mede_core.runs import atomic_write
 
 logger = logging.getLogger(__name__)
 
-COST_COMMAND = (sys.executable, "-m", "mede_core.cost")
+COST_COMMAND = (sys.executable, "-m", "mede_core.report.costs")
 TIMED_STEPS = 20
 TIMEOUT_S = 3600.0  # of one timing
 _ANSWERS = ("seconds_per_step", "clips_per_second_eval", "peak_bytes", "trainable_bytes")

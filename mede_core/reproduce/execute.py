@@ -17,8 +17,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from mede_core.files import atomic_write, available_cpus, sha256_file
 from mede_core.reproduce.plan import Plan, PlanError, Step, code_cells, read_notebook
-from mede_core.runs import atomic_write, available_cpus, sha256_file
 
 START_TIMEOUT_S = "180"
 _PR_SET_PDEATHSIG = 1

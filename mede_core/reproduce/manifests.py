@@ -1,6 +1,6 @@
 """What a list of videos holds, for the check before a run: rows of each split, classes, whether its files are there.
 
-`python -m mede_core.data.datasets prepare` has looked at every file when it wrote a list; here a few are looked for,
+`python -m mede_core.video.datasets prepare` has looked at every file when it wrote a list; here a few are looked for,
 which finds a wrong root. Reading the list of a whole Kinetics takes about a second.
 """
 
@@ -9,8 +9,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mede_core.data.datasets import read_sidecar
-from mede_core.data.manifest import read_manifest
+from mede_core.video.datasets import read_sidecar
+from mede_core.video.manifest import read_manifest
 
 SAMPLED = 20  # files of a prepared list that are looked for
 
@@ -48,7 +48,7 @@ class ManifestFacts:
         return dict(sorted(found.items()))
 
     def clips(self, split: str = "all", half: str = "all", shots: int = 0) -> int:
-        """Return how many clips `mede_core.data.datasets.select` would give.
+        """Return how many clips `mede_core.video.datasets.select` would give.
 
         Args:
             split: one of `splits`, or "all".

@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mede_core.provenance import gpu_names
+from mede_core.report.summary import duration
 from mede_core.reproduce import estimate
 from mede_core.reproduce.estimate import Timings, Work
 from mede_core.reproduce.fill import unused
 from mede_core.reproduce.plan import Plan
 from mede_core.reproduce.sources import DATASETS, SCUBA_SETS, Sources
-from mede_core.reproduce.summary import duration
 
 logger = logging.getLogger(__name__)
 
 # In a process of its own, for it imports torch.
-FIND_WEIGHTS = "import sys\nfrom mede_core.doctor import cached_weights\nprint(cached_weights(*sys.argv[1:]) or '')"
+FIND_WEIGHTS = "import sys\n" "from mede_core.batch.doctor import cached_weights\nprint(cached_weights(*sys.argv[1:]) or '')"
 
 
 def find_weights(sources: Sources) -> str:

@@ -11,11 +11,11 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mede_core.files import atomic_write, repo_root, sha256_file
 from mede_core.provenance import git_state, gpu_names, versions
 from mede_core.reproduce import execute, stepkey
 from mede_core.reproduce.execute import Folders, Outcome, Running
 from mede_core.reproduce.plan import Plan, PlanError, Step
-from mede_core.runs import atomic_write, repo_root, sha256_file
 
 logger = logging.getLogger(__name__)
 

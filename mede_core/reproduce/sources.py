@@ -15,10 +15,10 @@ from pathlib import Path
 import yaml
 
 from mede_core.config import Config, load_config
+from mede_core.files import sha256_file
 from mede_core.reproduce import PlanError
 from mede_core.reproduce.manifests import ManifestFacts, look_at
 from mede_core.reproduce.matrix import map_strings
-from mede_core.runs import sha256_file
 
 DATASETS = ("kinetics400", "kinetics600", "ucf101", "hmdb51", "ssv2")
 SCUBA_SETS = ("ucf101", "hmdb51", "kinetics400")

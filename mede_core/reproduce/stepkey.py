@@ -16,8 +16,8 @@ from importlib import metadata
 from pathlib import Path
 
 import mede_core
+from mede_core.files import sha256_file
 from mede_core.reproduce.plan import Plan, PlanError, Step, code_cells, read_notebook, source_of
-from mede_core.runs import sha256_file
 
 KEY_PACKAGES = ("torch", "numpy", "open_clip_torch")
 

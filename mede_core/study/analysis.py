@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from .._tables import MISSING, format_interval, format_mean_std, format_signed
-from ..layout import NOT_RUN, column_label, method_label
-from ..metrics import mean_std
-from ..tables import OUT_OF_CONTEXT, SPLITS, base_novel, dial, differences, in_and_out
+from ..report.layout import NOT_RUN, column_label, method_label
+from ..report.metrics import mean_std
+from ..report.tables import OUT_OF_CONTEXT, SPLITS, base_novel, dial, differences, in_and_out
+from ..report.write import MISSING, format_interval, format_mean_std, format_signed
 from .units import CONTROLS, FEW, FORM_RATES, FORMS, SEARCH, form_name, trial_name
 
 CONTROL_PAIRS = (  # each against what shares everything with it but the part in question

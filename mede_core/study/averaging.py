@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from .._tables import MISSING, format_mean_std, format_signed
 from ..averages import LABELS
-from ..metrics import mean_std
+from ..report.metrics import mean_std
+from ..report.write import MISSING, format_mean_std, format_signed
 from ..selection import best_gaussian
 from .analysis import paired
 

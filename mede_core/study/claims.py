@@ -21,10 +21,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from .._tables import format_signed
-from ..intervals import Interval, difference_of_differences
-from ..layout import method_label
-from ..tables import SPLITS, clip_scores, differences
+from ..report.intervals import Interval, difference_of_differences
+from ..report.layout import method_label
+from ..report.tables import SPLITS, clip_scores, differences
+from ..report.write import format_signed
 
 MARGIN = 1.0  # points that would matter: about the standard error of one seed's accuracy
 TIME_MARGIN = 1.1

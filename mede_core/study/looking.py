@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from .._tables import MISSING, format_mean_std, format_signed
-from ..layout import method_label
-from ..metrics import mean_std
+from ..report.layout import method_label
+from ..report.metrics import mean_std
+from ..report.write import MISSING, format_mean_std, format_signed
 
 MEASURES = {  # of where a learner looks -> label; order gap and share of the actor are formed here
     "actor_mass": "attention on the actor (%)", "order_gap": "order gap (points)",

@@ -11,20 +11,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .. import cost
 from ..attention import shuffled_frames, static_bias
 from ..averages import Average, grid, rules, score
 from ..checkpoints import trajectory
 from ..config import METHODS, Config
-from ..data.synthetic import CONTEXTS, ClipSet, World, make_set
-from ..evaluate import evaluate, evaluate_world, record
 from ..experiment import trained_learner, training_clips
+from ..lab.probe import inner_step_losses
 from ..learner import VideoLearner
 from ..meta import meta_gradients
 from ..notebook import read_metrics
 from ..objectives import cross_entropy
-from ..probe import inner_step_losses
+from ..report import costs as cost
+from ..scoring import evaluate, evaluate_world, record
 from ..selection import MU_RATIOS, SIGMA_RATIOS
+from ..world.synthetic import CONTEXTS, ClipSet, World, make_set
 from .store import FIELDS
 from .units import TRAINED, Unit
 

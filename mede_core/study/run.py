@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..config import METHODS
-from ..runs import repo_root
+from ..files import repo_root
 from .store import FOLDER, add_line, line_of, missing_tests, records_of
 from .units import PRETRAINED, Unit, units_of
 
@@ -96,7 +96,7 @@ def _end_with_parent() -> None:
 
 def _do(group: Sequence[Unit], runs: str) -> list[dict]:
     from ..experiment import train_method
-    from ..runs import set_threads
+    from ..files import set_threads
     from .measure import measure, training_seconds
 
     set_threads(1)
@@ -134,7 +134,7 @@ def measure_here(units: Sequence[Unit], runs: str | os.PathLike, profile: str, *
 
 def pretrain_clips(steps: int = 2000) -> list[Path]:
     """Pretrain the CLIPs of the sections ``encoders`` and ``second_world``, as far as they are not there."""
-    from ..data.pretrain import pretrain
+    from ..world.pretrain import pretrain
 
     made = []
     for folder, settings in PRETRAINED.items():

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 
+from ..files import ASSETS, atomic_write, available_cpus
 from ..provenance import git_state
-from ..runs import atomic_write, available_cpus
 from .units import SECTIONS, Unit, units_of
 
-FOLDER = Path(__file__).resolve().parents[1] / "study_results"  # apart from code: a new result retrains nothing
+FOLDER = ASSETS / "study"  # apart from code: a new result retrains nothing
 FIELDS = ("metric", "set", "split", "part", "context", "average")  # of a number's key, joined by "/"
 FACTS = ("variant", "method", "seed", "world_seed", "home_seed", "rho", "run", "weights", "commit", "kernel")
 KERNEL = ("meta.py", "gwa.py")

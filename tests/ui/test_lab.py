@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from mede_core.runs import repo_root
+from mede_core.files import repo_root
 
 pytestmark = pytest.mark.ui
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

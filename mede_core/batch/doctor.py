@@ -1,0 +1,182 @@
+"""`make doctor`: is this environment fit to run the notebooks, and which CLIP weights and data are here?
+
+Exit code 1 where JupyterLab would not show the widgets or could not start the kernel; what is merely absent
+(a GPU, pretrained weights, real data) is reported and is no fault.
+"""
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from mede_core.files import ASSETS, available_cpus, repo_root, sha256_file
+from mede_core.provenance import gpu_names, versions
+
+# Looked for in the local caches: what the published tables and comparable reproductions start from.
+PRETRAINED = (
+    ("ViT-B-16-quickgelu", "openai"),
+    ("ViT-B-32-quickgelu", "openai"),
+    ("ViT-L-14-quickgelu", "openai"),
+    ("ViT-B-16", "laion2b_s34b_b88k"),
+    ("ViT-B-32", "laion2b_s34b_b79k"),
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    topic: str
+    text: str
+    fault: bool = False
+
+
+def check_versions() -> list[Finding]:
+    """Report the versions that matter; a required package that is not installed is a fault."""
+    optional = {"decord"}  # has no wheels for some platforms; PyAV decodes there
+    return [
+        Finding(name, version or "not installed", fault=version is None and name not in optional)
+        for name, version in versions().items()
+    ]
+
+
+def check_kernel() -> Finding:
+    """Report which kernel the notebooks get; it must be the one of this environment."""
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    try:
+        spec = KernelSpecManager().get_kernel_spec("python3")
+    except NoSuchKernel:
+        return Finding("kernel", "no kernel named python3: install ipykernel", fault=True)
+    executable = spec.argv[0]
+    # jupyter_client puts its own interpreter in place of a bare "python"
+    ours = executable in ("python", "python3") or Path(executable).absolute() == Path(sys.executable).absolute()
+    if ours:
+        return Finding("kernel", f"python3 runs {sys.executable}")
+    return Finding("kernel", f"python3 runs {executable}, not {sys.executable}: "
+                   "set JUPYTER_PREFER_ENV_PATH=1 or use `make lab`", fault=True)  # fmt: skip
+
+
+def check_widgets(installed: dict[str, str | None] | None = None) -> Finding:
+    """Report whether ipywidgets and its JupyterLab half fit each other.
+
+    Out of step, every widget shows only "model not found".
+
+    Args:
+        installed: {package: version} of ipywidgets and jupyterlab_widgets; default: what is installed.
+    """
+    from packaging.requirements import Requirement
+
+    installed = installed or {name: _version(name) for name in ("ipywidgets", "jupyterlab_widgets")}
+    text = ", ".join(f"{name} {version or 'not installed'}" for name, version in installed.items())
+    if None in installed.values():
+        return Finding("widgets", text, fault=True)
+    needs = [Requirement(line) for line in metadata.requires("ipywidgets") or ()]
+    need = next(requirement for requirement in needs if requirement.name.replace("-", "_") == "jupyterlab_widgets")
+    if not need.specifier.contains(installed["jupyterlab_widgets"]):
+        return Finding("widgets", f"{text}: ipywidgets needs jupyterlab_widgets {need.specifier}", fault=True)
+    extension = Path(sys.prefix, "share", "jupyter", "labextensions", "@jupyter-widgets", "jupyterlab-manager")
+    if not extension.is_dir():
+        return Finding("widgets", f"{text}, but JupyterLab's extension is not in this environment", fault=True)
+    return Finding("widgets", f"{text}: they fit")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def check_device() -> list[Finding]:
+    """Report the CPUs, the threads notebooks use, and the GPU that torch can use."""
+    import torch
+
+    threads = os.environ.get("MEDE_THREADS") or min(2, available_cpus())
+    findings = [Finding("CPU", f"{available_cpus()} usable, {threads} threads per run (MEDE_THREADS changes it)")]
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        findings.append(Finding("device", f"cuda: {', '.join(names)}"))
+    elif torch.backends.mps.is_available():
+        findings.append(Finding("device", "mps"))
+    else:
+        unused = f"; torch cannot use {'; '.join(gpu_names())}" if gpu_names() else ""
+        findings.append(Finding("device", f"cpu (no GPU is needed for the profiles smoke and cpu){unused}"))
+    return findings
+
+
+def check_weights() -> list[Finding]:
+    """Report the shipped small CLIP (its absence is a fault) and pretrained CLIPs in the local caches."""
+    file = ASSETS / "small_clip" / "open_clip_model.safetensors"
+    if file.is_file():
+        size = file.stat().st_size / 1e6
+        findings = [Finding("mede-small", f"shipped:{sha256_file(file)[:12]}, {size:.1f} MB")]
+    else:
+        findings = [Finding("mede-small", "the shipped weights are missing", fault=True)]
+    for model, tag in PRETRAINED:
+        found = cached_weights(model, tag)
+        findings.append(Finding(model, f"{tag}: {found or 'not on this machine'}"))
+    return findings
+
+
+def cached_weights(model: str, tag: str) -> Path | None:
+    """Return where the local caches hold an open_clip tag's weights, or None; the network is not asked."""
+    import open_clip
+    from huggingface_hub import try_to_load_from_cache
+
+    entry = open_clip.get_pretrained_cfg(model, tag)
+    repository, _, named = entry.get("hf_hub", "").rpartition("/")
+    files = [named] if named else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+    if repository:
+        for file in files:
+            found = try_to_load_from_cache(repository, file)
+            if isinstance(found, str):
+                return Path(found)
+    old_cache = Path("~/.cache/clip").expanduser() / Path(entry.get("url", "none")).name
+    return old_cache if old_cache.is_file() else None
+
+
+def check_data() -> list[Finding]:
+    """Report what the notebooks can read: the synthetic world always, video lists where they lie in data/."""
+    findings = [Finding("data", "synthetic world: always there, rendered on demand")]
+    folder = repo_root() / "data"
+    lists = sorted(folder.glob("**/*.csv")) if folder.is_dir() else []
+    for file in lists[:20]:
+        with open(file, encoding="utf-8", errors="replace") as stream:
+            findings.append(Finding("data", f"{file.relative_to(folder.parent)}: {sum(1 for _ in stream)} lines"))
+    if not lists:
+        findings.append(Finding("data", "no video lists (path,label CSV files) in data/; any path can be passed"))
+    return findings
+
+
+def examine() -> list[Finding]:
+    """Return all findings; takes a few seconds, since it imports torch and open_clip."""
+    return [
+        *check_versions(),
+        check_kernel(),
+        check_widgets(),
+        *check_device(),
+        *check_weights(),
+        *check_data(),
+    ]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: print the report.
+
+    Returns:
+        0, or 1 where something must be mended.
+    """
+    argparse.ArgumentParser(prog="python -m mede_core.batch.doctor", description=__doc__).parse_args(arguments)
+    findings = examine()
+    for finding in findings:
+        sys.stdout.write(f"{'!!' if finding.fault else '  '} {finding.topic:20} {finding.text}\n")
+    faults = sum(finding.fault for finding in findings)
+    sys.stdout.write(f"{faults} to mend (marked !!)\n" if faults else "all well\n")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

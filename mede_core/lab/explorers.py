@@ -1,0 +1,272 @@
+"""The interactive explorers of the notebooks; the only module that imports ipywidgets.
+
+Each function returns one widget: controls, a readout and a picture of fixed size. The picture is an ``Image`` whose
+bytes change, so nothing flickers, piles up or jumps. What a widget shows, its scene (``scenes.py``) can
+also draw as a plain figure: the static twin for offline pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import ipywidgets
+import numpy as np
+
+from ..gwa import gaussian_weights, published_schedule
+from ..trajectory import EMA_DECAY, effective_epochs, epoch_shares
+from ..world.render import SCENES, render
+from ..world.synthetic import (
+    ACTORS,
+    IN_CONTEXT_RHO,
+    MOTIONS,
+    SOURCE_ACTORS,
+    World,
+    action_text,
+    draw_spec,
+    swap_background,
+)
+from .probe import quadratic_pull
+from .scenes import Scene, average_scene, meta_scene, world_scene
+from .toy import ToyProblem, loss_surface, make_toy_problem, run_toy
+
+PIXELS_PER_INCH = 100  # of the page
+WIDE = {"style": {"description_width": "9em"}, "layout": {"width": "34em"}}
+STEP = {"start": (0.3, -1.2), "seed": 46}  # the single meta-step that is shown; its two batches disagree
+STEP_GRID = (np.linspace(-2.4, 3.0, 109), np.linspace(-1.9, 2.3, 85))  # of theta_1 and theta_2
+BACKGROUNDS = {"as the dial says": "in", "another scene": "scene", "noise": "noise", "stripes": "stripes"}
+
+
+def _slider(
+    name: str,
+    value: float,
+    low: float,
+    high: float,
+    step: float,
+    css: str,
+    *,
+    direct: bool = True,
+    readout_format: str = ".2f",
+):
+    slider = ipywidgets.FloatSlider(
+        value,
+        min=low,
+        max=high,
+        step=step,
+        description=name,
+        continuous_update=direct,
+        readout_format=readout_format,
+        **WIDE,
+    )
+    slider.add_class(css)
+    return slider
+
+
+def _explorer(
+    scene: Scene, controls: Mapping[str, ipywidgets.Widget], values: Callable[..., tuple[dict, str]], css: str
+):
+    """Controls above a readout above a picture; ``values`` turns the controls' values into the scene's, and a text."""
+    width, height = (round(inches * PIXELS_PER_INCH) for inches in scene.figure.get_size_inches())
+    layout = ipywidgets.Layout(
+        width=f"{width}px", height=f"{height}px", max_width="100%", flex="0 0 auto",
+        object_fit="contain", object_position="left top",
+    )  # fmt: skip
+    picture = ipywidgets.Image(format="png", layout=layout)
+    readout = ipywidgets.HTML(layout=ipywidgets.Layout(min_height="1.8em"))
+
+    def draw(_change=None) -> None:
+        drawn, text = values(**{name: control.value for name, control in controls.items()})
+        picture.value, readout.value = scene.png(**drawn), text
+
+    for control in controls.values():
+        control.observe(draw, "value")
+    draw()
+    box = ipywidgets.VBox([*controls.values(), readout, picture], layout=ipywidgets.Layout(overflow="visible"))
+    for name in ("mede-explorer", css):
+        box.add_class(name)
+    picture.add_class("mede-picture")
+    readout.add_class("mede-readout")
+    return box
+
+
+# ------------------------------------------------------------------------------------ weight averaging
+def gwa_scene(num_epochs: int, plane: tuple[np.ndarray, float] | None = None, decay: float = EMA_DECAY) -> Scene:
+    """What :func:`gwa_explorer` shows; ``gwa_scene(22).still(mu=15, sigma=10)`` is its static twin.
+
+    Args:
+        num_epochs: E.
+        plane: of :func:`mede_core.trajectory.plane`; None leaves the second panel out.
+        decay: of the exponential average.
+
+    Returns:
+        a scene with the values ``mu`` and ``sigma``.
+    """
+    curves = {name: epoch_shares(name.lower(), num_epochs, decay=decay).numpy() for name in ("SWA", "EMA")}
+    points, shown = plane or (None, 1.0)
+
+    def gaussian(mu: float, sigma: float) -> np.ndarray:
+        return gaussian_weights(num_epochs, mu, sigma).numpy()
+
+    return average_scene(curves, gaussian, points, shown)
+
+
+def gwa_explorer(
+    num_epochs: int, mu: float = 0.0, sigma: float = 0.0, *, plane: tuple[np.ndarray, float] | None = None
+):
+    """Weights of GWA under sliders for mu and sigma, beside SWA and EMA.
+
+    Args:
+        num_epochs: E >= 2.
+        mu, sigma: where the sliders start, in epochs; 0: the published ratios.
+        plane: of :func:`mede_core.trajectory.plane`, to show where the averages lie on a trajectory of E epochs.
+
+    Returns:
+        a widget.
+
+    Raises:
+        ValueError: fewer than two epochs.
+    """
+    if num_epochs < 2:
+        raise ValueError(f"num_epochs is {num_epochs!r}; allowed: an integer >= 2")
+    published = published_schedule(num_epochs)
+    mu, sigma = (round(one or other, 1) for one, other in zip((mu, sigma), published, strict=True))
+
+    def values(mu: float, sigma: float) -> tuple[dict, str]:
+        shares = gaussian_weights(num_epochs, mu, sigma).numpy()
+        text = (
+            f"spreads over <b>{effective_epochs(shares):.1f}</b> of {num_epochs} epochs &nbsp;·&nbsp; heaviest: epoch "
+            f"{shares.argmax() + 1} with {100 * shares.max():.1f} % &nbsp;·&nbsp; lightest: epoch "
+            f"{shares.argmin() + 1} with {100 * shares.min():.1f} % "
+            f"&nbsp;·&nbsp; all alike would be {100 / num_epochs:.1f} %"
+        )
+        return {"mu": mu, "sigma": sigma}, text
+
+    controls = {
+        "mu": _slider("center μ (epoch)", mu, 0.0, 1.25 * num_epochs, 0.1, "mede-mu"),
+        "sigma": _slider("width σ (epochs)", sigma, 0.1, 1.5 * num_epochs, 0.1, "mede-sigma"),
+    }
+    return _explorer(gwa_scene(num_epochs, plane), controls, values, "mede-gwa")
+
+
+# ------------------------------------------------------------------------------------ the meta-step
+def meta_step_scene(problem: ToyProblem) -> Scene:
+    """What :func:`meta_step_explorer` shows; ``scene.still(**meta_step_values(problem, ...))`` is its static twin.
+
+    Args:
+        problem: on two parameters.
+
+    Returns:
+        a scene with the values of :func:`meta_step_values`.
+    """
+    first = run_toy(problem, steps=1, **STEP)
+    step = [loss_surface(problem, *STEP_GRID, int(batch[0])) for batch in (first.support, first.query)]
+    paths = {
+        "plain training (δ = 0)": run_toy(problem, inner_lr=0.0, query_weight=0.0).theta,
+        "joint training (α = 0)": run_toy(problem, inner_lr=0.0).theta,
+    }
+    return meta_scene(*STEP_GRID, *step, loss_surface(problem, *STEP_GRID), paths, scale=0.12)
+
+
+def meta_step_values(problem: ToyProblem, inner_lr: float, query_weight: float = 1.0, first_order: bool = True) -> dict:
+    """One training on the toy problem as the scene's values.
+
+    Args:
+        problem: on two parameters.
+        inner_lr: alpha.
+        query_weight: delta.
+        first_order: as in ``meta_gradients``.
+
+    Returns:
+        {name: array} of the first step, and the whole path.
+    """
+    settings = {"inner_lr": inner_lr, "query_weight": query_weight, "first_order": first_order}
+    one, run = run_toy(problem, steps=1, **STEP, **settings), run_toy(problem, **settings)
+    return {
+        "theta": one.theta[0], "fast": one.theta_fast[0], "support_grad": one.support_grad[0],
+        "query_grad": one.query_grad[0], "merged": one.merged_grad[0], "query_weight": query_weight, "path": run.theta,
+    }  # fmt: skip
+
+
+def meta_step_explorer(problem: ToyProblem | None = None, inner_lr: float = 0.15, query_weight: float = 1.0):
+    """The meta-step on two parameters under sliders for alpha and delta.
+
+    Args:
+        problem: default: ``make_toy_problem()``.
+        inner_lr, query_weight: where the sliders start.
+
+    Returns:
+        a widget.
+    """
+    problem = make_toy_problem() if problem is None else problem
+
+    def values(inner_lr: float, query_weight: float, first_order: bool) -> tuple[dict, str]:
+        drawn = meta_step_values(problem, inner_lr, query_weight, first_order)
+        static, motion = (quadratic_pull(h, inner_lr, query_weight, first_order) for h in problem.curvature)
+        a, b = drawn["support_grad"], drawn["query_grad"]
+        text = (
+            f"average pull along θ₁ (static): <b>{static:.2f}</b>, along θ₂ (motion): <b>{motion:.2f}</b>, ratio "
+            f"{static / motion:.2f} &nbsp;·&nbsp; this step: g<sub>S</sub>·g<sub>Q</sub> = {a @ b:.2f}"
+        )
+        return drawn, text
+
+    controls = {
+        "inner_lr": _slider("inner step α", inner_lr, 0.0, 0.6, 0.05, "mede-alpha"),
+        "query_weight": _slider("query weight δ", query_weight, 0.0, 2.0, 0.1, "mede-delta"),
+        "first_order": ipywidgets.Dropdown(
+            options={"first order (the paper)": True, "second order (exact)": False}, description="gradient", **WIDE
+        ),
+    }  # fmt: skip
+    return _explorer(meta_step_scene(problem), controls, values, "mede-meta")
+
+
+# ------------------------------------------------------------------------------------ the world's dial
+def rho_explorer(world: World | None = None, *, clips: int = 10, num_frames: int = 8, size: int = 32):
+    """Clips of a reversal pair under the dial for static bias, with a choice of background.
+
+    Args:
+        world: the synthetic world; default: the one of seed 1.
+        clips: clips of each motion.
+        num_frames: frames of a clip.
+        size: of a frame, in pixels.
+
+    Returns:
+        a widget. It draws the same clips at each setting; only their backgrounds change.
+    """
+    world = world or World(1)
+    pairs = {f"{MOTIONS[2 * k]} / {MOTIONS[2 * k + 1]}": k for k in range(len(MOTIONS) // 2)}
+    chance = 1 / len(SCENES)
+
+    def values(rho: float, background: str, pair: int, actor: int) -> tuple[dict, str]:
+        actions = [(actor, 2 * pair), (actor, 2 * pair + 1)]
+        spec, labels = draw_spec(world, actions, 2 * clips, rho, np.random.default_rng([world.seed, pair, actor]))
+        at_home = spec.scene == world.home[spec.motion]
+        if background != "in":
+            spec = swap_background(world, spec, background, np.random.default_rng([world.seed, pair, actor, 1]))
+            at_home = np.zeros(len(spec), bool)
+        rows = [np.flatnonzero(labels == motion) for motion in (0, 1)]
+        middle = np.full(2 * clips, num_frames // 2)
+        stills = render(spec, num_frames=num_frames, size=size, still=middle)[0][:, 0].permute(0, 2, 3, 1).numpy()
+        strips = render(spec[np.array([row[0] for row in rows])], num_frames=num_frames, size=size)[0]
+        titles = []
+        for (_, motion), row in zip(actions, rows, strict=True):
+            titles.append(f"{action_text(actor, motion)}: one clip, frame by frame")
+            home = SCENES[world.home[motion]]
+            titles.append(
+                f"one frame each of {clips} clips; home scene: {home}, shown by {at_home[row].sum()} (framed)"
+            )
+        drawn = {
+            "strips": strips.permute(0, 1, 3, 4, 2).numpy(), "stills": [stills[row] for row in rows],
+            "home": [at_home[row] for row in rows], "titles": titles,
+        }  # fmt: skip
+        if background == "in":
+            text = f"<b>{at_home.sum()} of {2 * clips}</b> clips show their motion's home; chance: ρ = {chance:.2f}"
+        else:
+            text = "swapped: the background says nothing about the motion; the actor and its motion are as before"
+        return drawn, text
+
+    controls = {
+        "rho": _slider("scene-action ρ", IN_CONTEXT_RHO, chance, 1.0, 0.05, "mede-rho", direct=False),
+        "background": ipywidgets.Dropdown(options=BACKGROUNDS, description="background", **WIDE),
+        "pair": ipywidgets.Dropdown(options=pairs, description="motions", **WIDE),
+        "actor": ipywidgets.Dropdown(options={ACTORS[a]: a for a in range(SOURCE_ACTORS)}, description="actor", **WIDE),
+    }
+    return _explorer(world_scene(num_frames, clips, size), controls, values, "mede-world")

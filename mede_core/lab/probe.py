@@ -1,0 +1,230 @@
+"""Looking into a meta-step on a real model: what the inner step does, whether batches agree, what the limits are.
+
+For teaching and for checking a training of one's own; any module and loss callable, as in ``meta.py``. Everything but
+:func:`meta_trace` leaves the model as it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ..meta import meta_gradients, meta_step
+
+LossFn = Callable[[nn.Module, Any], Tensor]
+
+
+class _Loss(nn.Module):
+    """Model and loss as one module, so that other weights can be lent to both."""
+
+    def __init__(self, model: nn.Module, loss_fn: LossFn):
+        super().__init__()
+        self.model, self.loss_fn = model, loss_fn
+
+    def forward(self, batch) -> Tensor:
+        return self.loss_fn(self.model, batch)
+
+
+def inner_step_losses(model: nn.Module, loss_fn: LossFn, support, query, inner_lrs: Sequence[float]) -> list[dict]:
+    """Losses of both batches after inner steps of several lengths, all along the support batch's gradient.
+
+    Args:
+        model: any module.
+        loss_fn: ``loss_fn(model, batch)`` returns a scalar tensor.
+        support: the batch that the inner step is taken on.
+        query: the batch that it is judged on.
+        inner_lrs: values of alpha >= 0; 0 gives the losses before the step.
+
+    Returns:
+        a row a value: ``inner_lr``, ``support_loss``, ``query_loss``.
+
+    Raises:
+        ValueError: no value, or one that is negative or not finite.
+    """
+    wrong = [value for value in inner_lrs if not 0 <= value < math.inf]
+    if wrong or not len(inner_lrs):
+        raise ValueError(f"inner_lrs holds {wrong or 'nothing'}; allowed: finite numbers >= 0")
+    gradient = meta_gradients(model, loss_fn, support, query, inner_lr=0.0, query_weight=0.0).grads
+    theta = {name: p.detach() for name, p in model.named_parameters() if name in gradient}
+    objective, rows = _Loss(model, loss_fn), []
+    with torch.no_grad():
+        for inner_lr in inner_lrs:
+            fast = {f"model.{name}": p - inner_lr * gradient[name] for name, p in theta.items()}
+            losses = [functional_call(objective, fast, (batch,)).item() for batch in (support, query)]
+            rows.append({"inner_lr": float(inner_lr), "support_loss": losses[0], "query_loss": losses[1]})
+    return rows
+
+
+def meta_trace(
+    model: nn.Module,
+    loss_fn: LossFn,
+    pairs: Iterable[tuple],
+    optimizer: torch.optim.Optimizer,
+    *,
+    inner_lr: float,
+    query_weight: float = 1.0,
+    max_grad_norm: float | None = None,
+) -> list[dict]:
+    """Take real meta-steps and note what each one found.
+
+    Args:
+        model: any module; it is trained.
+        loss_fn: as above.
+        pairs: (support, query) batches, e.g. of ``cross_batch_pairs``.
+        optimizer: over the model's trainable parameters.
+        inner_lr, query_weight, max_grad_norm: of ``meta_step``.
+
+    Returns:
+        a row a step: ``step`` and ``epoch`` (always 1), ``support_loss`` and ``query_before`` at theta,
+        ``support_after`` and ``query_loss`` at the fast weights, ``grad_inner_product`` and ``cosine`` of g_S and
+        g_Q.
+    """
+    rows = []
+    for step, (support, query) in enumerate(pairs):
+        before, after = inner_step_losses(model, loss_fn, support, query, (0.0, inner_lr))
+        found = meta_step(
+            model, loss_fn, support, query, optimizer,
+            inner_lr=inner_lr, query_weight=query_weight, max_grad_norm=max_grad_norm,
+        )  # fmt: skip
+        norms = found.support_grad_norm * found.query_grad_norm
+        rows.append({
+            "step": step, "epoch": 1, "support_loss": found.support_loss, "support_after": after["support_loss"],
+            "query_before": before["query_loss"], "query_loss": found.query_loss,
+            "grad_inner_product": found.grad_inner_product,
+            "cosine": found.grad_inner_product / norms if norms else 0.0,
+        })  # fmt: skip
+    return rows
+
+
+def describe_trace(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """A trace in four numbers.
+
+    Args:
+        rows: of :func:`meta_trace`.
+
+    Returns:
+        ``steps``; ``agree``: steps whose gradients have a positive product; ``cosine``: its mean;
+        ``query_gain``: by how much an inner step lowers the query loss, on average.
+
+    Raises:
+        ValueError: no rows.
+    """
+    if not rows:
+        raise ValueError("rows is empty; take at least one step")
+    count = len(rows)
+    return {
+        "steps": count,
+        "agree": sum(row["grad_inner_product"] > 0 for row in rows),
+        "cosine": sum(row["cosine"] for row in rows) / count,
+        "query_gain": sum(row["query_before"] - row["query_loss"] for row in rows) / count,
+    }
+
+
+def quadratic_pull(curvature: float, inner_lr: float, query_weight: float = 1.0, first_order: bool = True) -> float:
+    """How strongly the merged gradient pulls along a direction of curvature h, averaged over an epoch of parabolas.
+
+    Args:
+        curvature: h.
+        inner_lr, query_weight, first_order: alpha, delta, and the order of the meta-gradient.
+
+    Returns:
+        h (1 + delta (1 - alpha h)), in second order with the square of (1 - alpha h); ``toy.py`` says why.
+    """
+    return curvature * (1 + query_weight * (1 - inner_lr * curvature) ** (1 if first_order else 2))
+
+
+def compare_gradients(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, float]:
+    """How alike two gradients are.
+
+    Args:
+        one, other: {name: tensor} of equal names and shapes.
+
+    Returns:
+        ``cosine``, ``norm_ratio`` (|one| / |other|) and ``difference`` (|one - other| / |other|).
+
+    Raises:
+        ValueError: names that differ, or ``other`` is zero.
+    """
+    if one.keys() != other.keys():
+        raise ValueError(f"gradients differ in {sorted(one.keys() ^ other.keys())}; allowed: equal names")
+    a, b = (torch.cat([grads[name].detach().double().flatten() for name in one]) for grads in (one, other))
+    norm = b.norm().item()
+    if norm == 0:
+        raise ValueError("other is zero everywhere; nothing can be compared with it")
+    length = a.norm().item()
+    cosine = (a @ b).item() / (length * norm) if length else 0.0
+    return {"cosine": cosine, "norm_ratio": length / norm, "difference": (a - b).norm().item() / norm}
+
+
+def order_comparison(
+    model: nn.Module,
+    loss_fn: LossFn,
+    support,
+    query,
+    inner_lrs: Sequence[float],
+    *,
+    query_weight: float = 1.0,
+) -> list[dict]:
+    """How far the first-order meta-gradient is from the exact one, for several inner step lengths.
+
+    Args:
+        model, loss_fn, support, query: as above.
+        inner_lrs: values of alpha.
+        query_weight: delta.
+
+    Returns:
+        a row a value: ``inner_lr`` and :func:`compare_gradients` of first order with second order.
+    """
+    rows = []
+    for inner_lr in inner_lrs:
+        settings = {"inner_lr": float(inner_lr), "query_weight": query_weight}
+        first = meta_gradients(model, loss_fn, support, query, **settings).grads
+        second = meta_gradients(model, loss_fn, support, query, **settings, first_order=False).grads
+        rows.append({"inner_lr": float(inner_lr), **compare_gradients(first, second)})
+    return rows
+
+
+def limits(
+    model: nn.Module, loss_fn: LossFn, support, query, *, inner_lr: float, query_weight: float = 1.0
+) -> list[dict]:
+    """What the meta-gradient becomes without an inner step (alpha = 0) and without a query (delta = 0).
+
+    Args:
+        model, loss_fn, support, query: as above.
+        inner_lr: alpha where it is not 0.
+        query_weight: delta where it is not 0.
+
+    Returns:
+        a row a case: ``inner_lr``, ``query_weight``, ``compared_with`` (``joint``: the gradient of
+        L_S + delta L_Q at theta, ``plain``: that of L_S) and :func:`compare_gradients` of the two.
+    """
+    params = {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+    def plain(weight: float) -> dict[str, Tensor]:
+        loss = loss_fn(model, support)
+        loss = loss + weight * loss_fn(model, query) if weight else loss
+        found = torch.autograd.grad(loss, list(params.values()), allow_unused=True, materialize_grads=True)
+        return dict(zip(params, found, strict=True))
+
+    joint, alone = plain(query_weight), plain(0.0)
+    rows = []
+    for alpha, delta, name in (
+        (0.0, query_weight, "joint"), (inner_lr, query_weight, "joint"),
+        (inner_lr, 0.0, "plain"), (inner_lr, query_weight, "plain"),
+    ):  # fmt: skip
+        found = meta_gradients(model, loss_fn, support, query, inner_lr=alpha, query_weight=delta).grads
+        reference = joint if name == "joint" else alone
+        rows.append(
+            {
+                "inner_lr": alpha,
+                "query_weight": delta,
+                "compared_with": name,
+                **compare_gradients(found, reference),
+            }
+        )
+    return rows

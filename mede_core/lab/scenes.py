@@ -1,0 +1,326 @@
+"""The pictures of the explorers: drawn once, then only what moves is drawn anew, so that a slider feels direct.
+
+Torch-free: arrays in, pictures out. Every scene also gives the plain figure that stands in for its widget on an
+offline page (``Scene.still``).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
+from matplotlib.patches import FancyArrowPatch
+
+from ..report.figures.averages import AVERAGE_STYLE
+from ..report.figures.style import Picture, current_theme, style, styled
+from ..report.figures.teaching import inner_step_curves as inner_step_curves
+from ..report.figures.teaching import trajectory_steps as trajectory_steps
+
+SCREEN_DPI = 160  # sharp where the screen has more pixels than the page
+_CRISP = 3  # a frame of 32 pixels is enlarged by repetition, so that no browser blurs it
+_HOME = (213, 94, 0)
+_SUPPORT, _QUERY = "#1f5ae0", "#d68e05"  # as in figures.meta_step_2d
+
+
+class Scene:
+    """A figure with still parts, drawn once, and parts that move with some values.
+
+    Args:
+        figure: the whole figure.
+        update: puts the moving parts where the values say; called with keyword arguments.
+        moving: those parts.
+    """
+
+    def __init__(self, figure: Figure, update: Callable[..., None], moving: Sequence[Artist]):
+        self.figure, self._update, self._moving = figure, update, list(moving)
+        self._still = None
+
+    def still(self, **values) -> Figure:
+        """The figure at some values: the static twin of an explorer."""
+        self._update(**values)
+        return self.figure
+
+    def png(self, **values) -> bytes:
+        """The picture at some values, as PNG bytes; about 10 ms after the first."""
+        self._update(**values)
+        if self._still is None:
+            self._draw_still()
+        self._canvas.restore_region(self._still)
+        for artist in self._moving:
+            self.figure.draw_artist(artist)
+        buffer = io.BytesIO()
+        pixels = np.asarray(self._canvas.buffer_rgba())
+        imsave(buffer, pixels, format="png", pil_kwargs={"compress_level": 1}, metadata={"Software": None})
+        return buffer.getvalue()
+
+    def _draw_still(self) -> None:
+        with style():
+            self.figure.set_dpi(SCREEN_DPI)
+            self.figure.set_facecolor(current_theme().page)
+            self._canvas = FigureCanvasAgg(self.figure)
+            self._canvas.draw()  # the layout is found with everything in its place
+            self.figure.set_layout_engine("none")
+            for artist in self._moving:
+                artist.set_animated(True)
+            self._canvas.draw()
+            self._still = self._canvas.copy_from_bbox(self.figure.bbox)
+
+
+@styled
+def average_scene(
+    curves: Mapping[str, np.ndarray],
+    gaussian: Callable[[float, float], np.ndarray],
+    points: np.ndarray | None = None,
+    shown: float = 1.0,
+) -> Scene:
+    """Weights over epochs, and where they put the average on the trajectory; moves with ``mu`` and ``sigma``.
+
+    Args:
+        curves: name (as in ``AVERAGE_STYLE``) -> [E] weights that stay as they are.
+        gaussian: (mu, sigma) -> [E] weights of GWA.
+        points: [E, 2] epochs in a plane of weight space; None leaves the second panel out.
+        shown: share of the trajectory's spread that the plane shows, 0..1.
+
+    Returns:
+        a scene with the values ``mu`` and ``sigma``, in epochs.
+    """
+    theme, gwa = current_theme(), AVERAGE_STYLE["GWA"]
+    epochs = np.arange(1, len(next(iter(curves.values()))) + 1)
+    figure = Picture(8.2, 3.3)
+    grid = figure.subplots(
+        1, 1 if points is None else 2, squeeze=False, width_ratios=None if points is None else [1.25, 1]
+    )[0]
+    axes = grid[0]
+    top = 100 * min(
+        1.0,
+        max(1.15 * max((c.max() for n, c in curves.items() if n != "last"), default=0), 4.0 / len(epochs)),
+    )
+    axes.set_xlim(0.4, len(epochs) + 0.6)
+    axes.set_ylim(0, top)
+    band = axes.axvspan(0, 1, color=theme.muted, alpha=0.13, lw=0)
+    center = axes.axvline(0, color=theme.muted, lw=1.0, ls=(0, (4, 3)))
+    for name, weights in curves.items():
+        look = AVERAGE_STYLE[name]
+        axes.plot(
+            epochs,
+            100 * weights,
+            color=look.color,
+            ls=look.linestyle,
+            marker=look.marker,
+            ms=4,
+            lw=1.4,
+            label=name,
+        )
+    (line,) = axes.plot(epochs, 0 * epochs, color=gwa.color, marker=gwa.marker, ms=6, lw=2.2, label="GWA")
+    cut = axes.text(1, top, "", color=gwa.color, ha="center", va="top", fontsize=8)
+    axes.set(
+        xlabel="epoch (line: $\\mu$, band: $\\mu \\pm \\sigma$)",
+        ylabel="weight in the average (%)",
+        title="What each epoch weighs",
+    )
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(axis="y")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=len(curves) + 1)
+    moving: list[Artist] = [band, center, line, cut]
+    if points is not None:
+        sizes, star = _plane(grid[1], points, curves, shown)
+        moving += [sizes, star]
+
+    def update(mu: float, sigma: float) -> None:
+        weights = np.asarray(gaussian(mu, sigma))
+        line.set_ydata(100 * weights)
+        center.set_xdata([mu, mu])
+        low, high = np.clip([mu - sigma, mu + sigma], *axes.get_xlim())
+        band.set_bounds(low, 0, high - low, 1)
+        peak = int(weights.argmax())
+        cut.set_x(np.clip(epochs[peak], 1.6, len(epochs) - 0.6))
+        cut.set_text(f"{100 * weights[peak]:.0f} % on epoch {epochs[peak]}" if 100 * weights[peak] > top else "")
+        if points is not None:
+            sizes.set_sizes(18 + 900 * weights)
+            star.set_data(*(weights @ points)[:, None])
+
+    return Scene(figure, update, moving)
+
+
+def _plane(axes, points: np.ndarray, curves: Mapping[str, np.ndarray], shown: float):
+    """The trajectory in its plane; returns the dots that grow with their weight, and the mark of the average."""
+    theme = current_theme()
+    axes.plot(*points.T, color=theme.muted, lw=1.0, zorder=1)
+    dots = axes.scatter(*points.T, s=18, color=theme.muted, alpha=0.45, lw=0, zorder=2)
+    for epoch, point in enumerate(points, start=1):
+        if epoch in (1, len(points)) or np.linalg.norm(point - points[epoch - 2 :: -1], axis=1).min() > 0.06 * np.ptp(
+            points
+        ):
+            axes.annotate(str(epoch), point, (5, 4), textcoords="offset points", fontsize=8, color=theme.muted)
+    for name, weights in curves.items():
+        if name != "last":
+            look = AVERAGE_STYLE[name]
+            axes.plot(*(weights @ points)[:, None], ls="", marker=look.marker, ms=8, color=look.color, zorder=3)
+    look = AVERAGE_STYLE["GWA"]
+    (star,) = axes.plot([0], [0], ls="", marker=look.marker, ms=11, color=look.color, mec=theme.page, zorder=4)
+    axes.margins(0.14)
+    axes.set(
+        xlabel=f"weight space, in the plane that holds\n{100 * shown:.0f} % of the trajectory's spread",
+        title="Where the averages lie",
+    )
+    axes.grid()
+    axes.tick_params(labelbottom=False, labelleft=False, length=0)
+    axes.set_aspect("equal", adjustable="datalim")
+    return dots, star
+
+
+@styled
+def world_scene(frames: int, thumbnails: int, size: int) -> Scene:
+    """Two motions of a reversal pair: one film strip each, and one frame each of several clips.
+
+    Args:
+        frames: frames of a strip.
+        thumbnails: clips shown by one frame, per motion.
+        size: of a frame, in pixels.
+
+    Returns:
+        a scene with the values ``strips`` (two of [T, size, size, 3] uint8), ``stills`` (two of [N, size, size, 3]
+        uint8), ``home`` (two of [N] bool, framed) and ``titles`` (four texts).
+    """
+    figure = Picture(8.2, 4.75)
+    rows = figure.subplots(4, 1, height_ratios=[1 / frames, 1 / thumbnails] * 2)
+    images, texts = [], []
+    for axes, count in zip(rows, [frames, thumbnails] * 2, strict=True):
+        blank = np.zeros((count, size, size, 3), np.uint8)
+        images.append(axes.imshow(_row(blank, np.zeros(count, bool)), interpolation="nearest"))
+        texts.append(axes.set_title("M", fontweight="normal", pad=3))
+        axes.set_axis_off()
+
+    def update(strips, stills, home, titles) -> None:
+        none = np.zeros(frames, bool)
+        for image, row in zip(images, (_row(strips[0], none), _row(stills[0], home[0]),
+                                       _row(strips[1], none), _row(stills[1], home[1])), strict=True):  # fmt: skip
+            image.set_data(row)
+        for text, title in zip(texts, titles, strict=True):
+            text.set_text(title)
+
+    return Scene(figure, update, [*images, *texts])
+
+
+def _row(frames: np.ndarray, framed: np.ndarray) -> np.ndarray:
+    """Frames [N, S, S, 3] side by side as RGBA, some with a colored frame; the gaps are transparent."""
+    big = np.asarray(frames).repeat(_CRISP, 1).repeat(_CRISP, 2)
+    count, side, gap = len(big), big.shape[1], big.shape[1] // 12
+    row = np.zeros((side + 2 * gap, count * (side + 2 * gap), 4), np.uint8)
+    for index, frame in enumerate(big):
+        left = index * (side + 2 * gap)
+        if framed[index]:
+            row[:, left : left + side + 2 * gap] = (*_HOME, 255)
+            row[:, [left, left + side + 2 * gap - 1]] = 0
+        row[gap:-gap, left + gap : left + gap + side] = np.dstack([frame, np.full((side, side), 255, np.uint8)])
+    return row
+
+
+@styled
+def meta_scene(
+    x: np.ndarray,
+    y: np.ndarray,
+    support_loss: np.ndarray,
+    query_loss: np.ndarray,
+    mean_loss: np.ndarray,
+    paths: Mapping[str, np.ndarray],
+    *,
+    scale: float,
+) -> Scene:
+    """One meta-step on two parameters, and the path of a whole training; both move.
+
+    Args:
+        x, y: [W] and [H] values of the two parameters.
+        support_loss, query_loss, mean_loss: [H, W] of the step's two batches, and of all batches.
+        paths: name -> [P, 2] paths that stay for comparison.
+        scale: length of an arrow for a gradient of length 1.
+
+    Returns:
+        a scene with the values ``theta``, ``fast``, ``support_grad``, ``query_grad``, ``merged`` ([2] each),
+        ``query_weight`` and ``path`` [P, 2].
+    """
+    theme = current_theme()
+    figure = Picture(8.2, 3.6)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for loss, color in ((support_loss, _SUPPORT), (query_loss, _QUERY)):
+        left.contour(
+            x,
+            y,
+            loss,
+            levels=np.quantile(loss, [0.04, 0.15, 0.35, 0.6]),
+            colors=[color],
+            linewidths=0.7,
+            alpha=0.75,
+        )
+        lowest = np.unravel_index(loss.argmin(), loss.shape)
+        left.plot(x[lowest[1]], y[lowest[0]], "x", color=color, ms=6)
+    right.contourf(
+        x,
+        y,
+        mean_loss,
+        levels=np.quantile(mean_loss, np.linspace(0, 0.98, 11)),
+        cmap="Greys",
+        alpha=0.25,
+        extend="max",
+    )
+    lines = [(0, (4, 1.5)), (0, (1, 1.2))]
+    for (name, path), line in zip(paths.items(), lines, strict=False):
+        right.plot(*path.T, color=theme.muted, ls=line, lw=1.3, label=name)
+    (trail,) = right.plot([0], [0], color="#bd2a10", lw=1.9, marker=".", ms=4, label="these settings")
+    ends = right.plot([0], [0], "P", color="#bd2a10", ms=8)
+    right.legend(loc="lower left")
+    left.set(title="One step on two batches that disagree", ylabel=r"$\theta_2$ (motion: all batches agree)")
+    right.set(title=f"{len(next(iter(paths.values()))) - 1} steps, from elsewhere")
+    for axes in (left, right):
+        axes.set(
+            xlim=(x.min(), x.max()),
+            ylim=(y.min(), y.max()),
+            aspect="equal",
+            xlabel=r"$\theta_1$ (static: batches disagree)",
+        )
+    arrows = {}
+    for name, color, line in (("inner", _SUPPORT, ":"), ("support", _SUPPORT, "-"), ("query", _QUERY, "-"),
+                              ("shifted", _QUERY, ":"), ("update", theme.text, "-")):  # fmt: skip
+        arrows[name] = left.add_patch(FancyArrowPatch(
+            (0, 0), (0, 0), arrowstyle="-|>", mutation_scale=10, color=color, lw=1.8, ls=line,
+            shrinkA=0, shrinkB=0, zorder=5,
+        ))  # fmt: skip
+    texts = {}
+    for name, text, color in (
+        ("theta", r"$\theta$", theme.text), ("fast", r"$\theta'$", _SUPPORT), ("support", r"$-g_S$", _SUPPORT),
+        ("query", r"$-\delta g_Q$", _QUERY), ("update", "update", theme.text),
+    ):  # fmt: skip
+        box = {"boxstyle": "round,pad=0.1", "fc": theme.page, "ec": "none", "alpha": 0.75}
+        texts[name] = left.text(0, 0, text, color=color, fontsize=9, ha="center", va="center", zorder=7, bbox=box)
+    (start,) = left.plot([0], [0], "o", color=theme.text, ms=6, zorder=6)
+
+    def update(theta, fast, support_grad, query_grad, merged, query_weight, path) -> None:
+        tips = {
+            "support": theta - scale * support_grad,
+            "query": theta - scale * query_weight * query_grad,
+            "update": theta - scale * merged,
+        }
+        arrows["inner"].set_positions(theta, fast)
+        arrows["shifted"].set_positions(fast, fast - scale * query_weight * query_grad)
+        for name, tip in tips.items():
+            arrows[name].set_positions(theta, tip)
+            texts[name].set_position(_beside(tip, theta))
+        texts["support"].set_position((theta + tips["support"]) / 2 + (0.1, -0.2))  # beyond its tip lies theta'
+        texts["theta"].set_position(theta - (0.02, 0.22))
+        texts["fast"].set_position(_beside(fast, theta))
+        start.set_data(*theta[:, None])
+        trail.set_data(*path.T)
+        ends[0].set_data(*path[-1][:, None])
+
+    return Scene(figure, update, [*arrows.values(), start, *texts.values(), trail, *ends])
+
+
+def _beside(point: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """A place for a label beyond the tip of an arrow from ``origin`` to ``point``."""
+    direction = np.asarray(point) - origin
+    return point + 0.22 * direction / max(np.linalg.norm(direction), 1e-9)

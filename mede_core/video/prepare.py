@@ -1,0 +1,304 @@
+"""From a dataset's folder and annotation files to a manifest: what is there, what is missing, what contradicts what."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..files import atomic_write
+from .annotations import (
+    Annotations,
+    Entry,
+    read_folders,
+    read_hmdb51,
+    read_kinetics,
+    read_lists,
+    read_ssv2,
+    read_ucf101,
+)
+from .locate import Files, folder_problem
+from .manifest import Manifest, ManifestError, check_class_names, check_manifest, plain
+from .prompts import clean_name
+from .splits import Halves, listed_halves, rule_halves, zero_shot_halves
+
+CHECKS = ("full", "open", "none")
+COLUMNS = ("path", "label", "split", "frames", "duration")
+_SHOWN = 5  # problems of a kind that the report spells out; the JSON file holds all
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What is known of a dataset.
+
+    Attributes:
+        read: (annotations, files, classes file or None) -> annotations.
+        classes: how many there are; None where it depends.
+        videos: expected videos of splits, and of ``all``.
+        train: the split whose counts decide base and novel.
+        note: what a user should know of the counts.
+        split_folders: whether folders named train, val, test speak for the split.
+    """
+
+    read: Callable[[Path, Files, Path | None], Annotations]
+    classes: int | None = None
+    videos: Mapping[str, int] = field(default_factory=dict)
+    train: str = "train"
+    note: str = ""
+    split_folders: bool = False
+
+
+_KINETICS = "Copies of Kinetics differ: peers evaluated on 19,740 to 19,877 validation videos of Kinetics-400."
+_HMDB = {f"{kind}{n}": count for n in (1, 2, 3) for kind, count in (("train", 3570), ("test", 1530))}
+_UCF = {"train1": 9537, "test1": 3783, "train2": 9586, "test2": 3734, "train3": 9624, "test3": 3696}
+DATASETS = {
+    "kinetics400": Dataset(lambda a, f, c: read_kinetics(a), 400, note=_KINETICS, split_folders=True),
+    "kinetics600": Dataset(
+        lambda a, f, c: read_kinetics(a), 600, {"test1": 7276, "test2": 7226, "test3": 7261}, split_folders=True,
+        note="Zero-shot: validation videos only, as Open-VCLIP; ViFi-CLIP's test mixes in training and test videos.",
+    ),
+    "ucf101": Dataset(lambda a, f, c: read_ucf101(a), 101, {"all": 13320, **_UCF}, "train1"),
+    "hmdb51": Dataset(lambda a, f, c: read_hmdb51(a), 51, {"all": 6766, **_HMDB}, "train1"),
+    "ssv2": Dataset(lambda a, f, c: read_ssv2(a), 174, {"validation": 24777}),
+    "list": Dataset(lambda a, f, c: read_lists(a, c)),
+    "folder": Dataset(lambda a, f, c: read_folders(f)),
+}  # fmt: skip
+
+
+@dataclass
+class Prepared:
+    """What :func:`prepare` wrote and found.
+
+    Attributes:
+        csv: the manifest.
+        sidecar: content of the JSON file beside it.
+        problems: {kind: lines}.
+        notes: lines that are no problem.
+    """
+
+    csv: Path
+    sidecar: dict
+    problems: dict[str, list[str]]
+    notes: list[str]
+
+    def report(self) -> str:
+        """A short text: counts against the expected ones, base and novel, the first problems of each kind."""
+        side = self.sidecar
+        lines = [
+            f"{side['dataset']}: {side['counts']['all']['videos']:,} usable videos of {len(side['classes'])} classes"
+        ]
+        lines += [f"  {'split':12s} {'videos':>9s} {'expected':>9s} {'classes':>8s}"]
+        for name, count in side["counts"].items():
+            expected = "" if count["expected"] is None else f"{count['expected']:,}"
+            lines.append(f"  {name:12s} {count['videos']:>9,} {expected:>9s} {count['classes']:>8d}")
+        lines.append(f"base {len(side['base'])}, novel {len(side['novel'])} classes; {side['base_novel_source']}")
+        for half in ("base", "novel"):
+            names, more = side[half], len(side[half]) - _SHOWN
+            if names:
+                lines.append(f"  {half}: {', '.join(names[:_SHOWN])}{f', and {more} more' if more > 0 else ''}")
+        if side["base"] and not side["comparable"]:
+            lines.append("  not comparable with the published base-to-novel numbers")
+        lines += [f"note: {note}" for note in self.notes]
+        for kind, found in self.problems.items():
+            lines.append(f"{kind}: {len(found)}")
+            lines += [f"  {line}" for line in found[:_SHOWN]]
+            lines += [f"  and {len(found) - _SHOWN} more, see {self.csv.stem}.json"] * (len(found) > _SHOWN)
+        lines.append(f"{sum(map(len, self.problems.values()))} problems; written: {self.csv}, {self.csv.stem}.json")
+        return "\n".join(lines)
+
+
+def prepare(
+    dataset: str,
+    root: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    annotations: str | os.PathLike | None = None,
+    classes: str | os.PathLike | None = None,
+    splits: Sequence[str] = (),
+    base: str | os.PathLike | None = None,
+    novel: str | os.PathLike | None = None,
+    zero_shot: Sequence[str | os.PathLike] = (),
+    check: str = "full",
+    workers: int | None = None,
+) -> Prepared:
+    """Make a manifest of a dataset on disk; problems are collected, never stopped at.
+
+    Files that are missing or cannot be decoded are left out of the CSV and listed in the JSON file beside it.
+
+    Args:
+        dataset: a name of ``DATASETS``.
+        root: folder of the videos, in whatever folders below it.
+        out: the CSV to write; the JSON file gets the same stem.
+        annotations: folder (or file) of the annotation files; default: the root and two folders below it.
+        classes: file of the class names, for ``list`` only.
+        splits: take these splits alone.
+        base: published list of the base classes; without lists the rule of ``splits.rule_halves`` decides.
+        novel: of the novel classes.
+        zero_shot: class lists of the zero-shot splits test1, test2, ... (kinetics600).
+        check: ``full`` decodes every file (0.1 s a clip), ``open`` its beginning (0.01 s), ``none`` only looks
+            whether it is there and writes no frames and durations. Hard links to one file are decoded once.
+        workers: threads of the check.
+
+    Returns:
+        what was written and found.
+
+    Raises:
+        ValueError: an argument that cannot be used, or no annotations.
+        ManifestError: not one video can be used; nothing is written.
+    """
+    root, out = Path(root), Path(out)
+    _check_arguments(dataset, root, out, classes, base, novel, zero_shot, check, workers)
+    spec, files = DATASETS[dataset], Files(root)
+    found = spec.read(Path(annotations or root), files, Path(classes) if classes else None)
+    if not found.classes:
+        raise ManifestError(root, found.problems or ["no video is named"], "no usable annotations")
+    clean = dict(zip(found.classes, check_class_names([clean_name(dataset, name) for name in found.classes])))
+    names = [clean[name] for name in found.classes]
+    known = sorted({split for entry in found.entries for split in entry.splits})
+    if set(splits) - set(known):
+        raise ValueError(f"splits hold {sorted(set(splits) - set(known))}; allowed: {', '.join(known)}")
+    entries = [entry for entry in found.entries if not splits or set(entry.splits) & set(splits)]
+    # Lists that cannot be read must end it before hours of decoding; counts are those of the annotations, so that a
+    # missing file changes no half.
+    train = Counter(clean[e.label] for e in found.entries if spec.train in e.splits)
+    halves = _halves(base, novel, names, train)
+    sets, zero_problems = zero_shot_halves(zero_shot, names)
+    problems = {"bad annotations": [*files.problems, *found.problems]}
+    problems["base/novel and zero-shot lists"] = halves.problems + zero_problems
+
+    located = _locate(entries, files, found, spec, problems)
+    located, lengths = _checked(located, root, check, workers, problems)
+    if not located:
+        raise ManifestError(root, [line for lines in problems.values() for line in lines], "no usable video")
+    rows = []
+    for (name, entry), length in zip(located, lengths):
+        member = [split for split in entry.splits if not splits or split in splits]
+        member += [split for split, chosen in sets.items() if clean[entry.label] in chosen and "val" in member]
+        rows.append((name, clean[entry.label], " ".join(member), *length))
+    number = {name: i for i, name in enumerate(names)}
+    rows.sort(key=lambda row: (number[row[1]], row[0]))
+    counts = _counts(rows, splits or known, {split: len(chosen) for split, chosen in sets.items()}, spec, bool(splits))
+    problems["counts"] = _count_problems(counts, len(names), spec)
+    problems = {kind: lines for kind, lines in problems.items() if lines}
+    notes = [spec.note] * bool(spec.note)
+    if extra := len(files.names) - len({name for name, _ in located}):
+        notes.append(f"{extra} more video files below the root are not in the manifest")
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([COLUMNS, *rows])
+    text = stream.getvalue()
+    sidecar = {
+        "dataset": dataset, "root": os.path.abspath(root), "classes": names,
+        "splits": {split: {"classes": chosen} for split, chosen in sets.items()},
+        "base": halves.base, "novel": halves.novel, "base_novel_source": halves.source,
+        "comparable": halves.comparable, "counts": counts, "check": check,
+        "problems": [f"{kind}: {line}" for kind, lines in problems.items() for line in lines],
+        "csv_sha256": hashlib.sha256(text.encode()).hexdigest(),  # tells a sidecar of another CSV
+    }  # fmt: skip
+    atomic_write(out, text)
+    atomic_write(out.with_suffix(".json"), json.dumps(sidecar, indent=1, ensure_ascii=False) + "\n")
+    return Prepared(out, sidecar, problems, notes)
+
+
+def _check_arguments(dataset, root, out, classes, base, novel, zero_shot, check, workers) -> None:
+    if dataset not in DATASETS:
+        raise ValueError(f"dataset is {dataset!r}; allowed: {', '.join(DATASETS)}")
+    if not root.is_dir():
+        raise ValueError(f"root {os.fspath(root)!r}: no such folder")
+    if out.suffix != ".csv":
+        raise ValueError(f"out is {os.fspath(out)!r}; it must end in .csv")
+    if check not in CHECKS:
+        raise ValueError(f"check is {check!r}; allowed: {', '.join(CHECKS)}")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers is {workers}; it must be at least 1")
+    if (base is None) != (novel is None):
+        raise ValueError(f"base is {base!r} and novel is {novel!r}; give both lists or none")
+    if classes is not None and dataset != "list":
+        raise ValueError(f"classes is {os.fspath(classes)!r}; only the dataset 'list' takes it, not {dataset!r}")
+    if zero_shot and dataset != "kinetics600":
+        raise ValueError(f"zero_shot lists are for kinetics600, not {dataset!r}")
+
+
+def _locate(entries, files: Files, found: Annotations, spec: Dataset, problems) -> list[tuple[str, Entry]]:
+    """The file of each entry; what is missing, doubled or in a folder that contradicts it becomes a problem."""
+    located, missing, classes = [], [], {plain(name) for name in found.classes}
+    owner: dict[str, Entry] = {}
+    against: dict[str, list[str]] = {}
+    for entry in entries:
+        name, reason = files.find(entry.names, anywhere=found.anywhere, fold=found.fold)
+        if name is None:
+            missing.append((entry, f"{entry.names[0]}: {reason} ({entry.where})"))
+        elif name in owner:
+            twice = f"{owner[name].where} and {entry.where} both name it"
+            problems["bad annotations"].append(f"{name}: {twice}")
+        else:
+            owner[name] = entry
+            located.append((name, entry))
+            if said := folder_problem(name, entry.label, entry.splits, classes, splits=spec.split_folders):
+                against.setdefault(entry.where.rpartition(":")[0], []).append(f"{name}: {said} ({entry.where})")
+    there = Counter(split for _, entry in located for split in entry.splits)
+    absent = Counter(split for entry, _ in missing for split in entry.splits if not there[split])
+    lines = [f"split {split}: none of its {n} videos is there" for split, n in absent.items()]
+    lines += [line for entry, line in missing if not entry.splits or any(there[split] for split in entry.splits)]
+    problems["missing files"] = lines
+    sources = Counter(entry.where.rpartition(":")[0] for _, entry in located)
+    problems["folders against the annotations"] = []
+    for source, lines in against.items():
+        if len(lines) > _SHOWN and 2 * len(lines) > sources[source]:
+            many = f"{len(lines)} of {sources[source]} videos lie in a folder of another class or split"
+            lines = [f"{source}: {many}, is it the right label file? {lines[0]}"]
+        problems["folders against the annotations"] += lines
+    return located
+
+
+def _checked(located, root: Path, check: str, workers, problems) -> tuple[list[tuple[str, Entry]], list[tuple]]:
+    """The usable files with their (frames, seconds); empty cells where nothing was checked or the rate is unknown."""
+    if check == "none":
+        return located, [("", "")] * len(located)
+    manifest = Manifest([root / name for name, _ in located], [0] * len(located), ["any"], root)
+    report = check_manifest(manifest, check, workers=workers)
+    problems["undecodable files"] = [f"{located[i][0]}: {reason}" for i, reason in sorted(report.problems.items())]
+    good = sorted(report.infos)
+    infos = [report.infos[i] for i in good]
+    # repr keeps all digits: the frame rate must come back exactly, or a dense window could move by a frame
+    lengths = [(info.frames, repr(info.frames / info.fps) if info.fps > 0 else "") for info in infos]
+    return [located[i] for i in good], lengths
+
+
+def _halves(base, novel, names: list[str], train: Counter) -> Halves:
+    if base is not None:
+        return listed_halves(base, novel, names, train)
+    if train:
+        return rule_halves(names, train)
+    return Halves([], [], "none: no list is given and there is no training split to count", False)
+
+
+def _counts(rows, splits, sets: Mapping[str, int], spec: Dataset, partial: bool) -> dict[str, dict]:
+    """Videos and classes of the whole and of each split, with the expected videos where they are known."""
+    members: dict[str, list[str]] = {"all": [], **{split: [] for split in (*splits, *sets)}}
+    for _, label, member, *_ in rows:
+        for split in ("all", *member.split()):
+            members[split].append(label)
+    return {
+        split: {
+            "videos": len(labels),
+            "classes": len(set(labels)),
+            "expected": None if partial and split == "all" else spec.videos.get(split),
+        }
+        for split, labels in members.items()
+    }
+
+
+def _count_problems(counts: dict, classes: int, spec: Dataset) -> list[str]:
+    problems = []
+    if spec.classes not in (None, classes):
+        problems.append(f"{classes} classes, expected {spec.classes}")
+    for split, count in counts.items():
+        if count["expected"] not in (None, count["videos"]):
+            problems.append(f"{split}: {count['videos']} usable videos, expected {count['expected']}")
+    return problems

@@ -1,0 +1,349 @@
+"""SCUBA: out-of-context clips, a foreground before a background that has nothing to do with it.
+
+``read_frame_list`` and ``FrameFolderDataset`` (frames.py) read the published sets. The published ones were drawn with
+the clock as seed and cannot be drawn again; this command builds such a set from the user's own videos and masks, the
+same bytes from the same seed, beside the very same clips in their own context::
+
+    python -m mede_core.video.scuba.build build --manifest videos.csv --masks DIR --mask-format png --backgrounds \
+        stripes --out DIR --seed 0
+
+Each frame is fg * mask + bg * (1 - mask) with one still background a clip. DIR then holds ``scuba/`` and
+``in_context/`` (a folder of frames for each clip), ``scuba.txt`` and ``in_context.txt`` (line k of one is the twin of
+line k of the other), ``classes.txt`` and ``scuba.json`` (seed, hashes of the sources, counts, what was left out and
+why). SCUFO (no motion) needs no files: ``FrameFolderDataset(..., scufo=True)``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from ...files import LockedError, atomic_write, progress, run_lock, sha256_file
+from ...provenance import versions
+from ..decode import VideoError, probe
+from ..manifest import Manifest, ManifestError, read_class_names, read_manifest
+from .backgrounds import Background, Backgrounds
+from .composites import SAVE, claim, composite, finished_clip, smoothed, write_clips
+from .masks import FORMATS, ClipMasks, MaskError, Masks, NoMaskError
+
+_READING = ("FrameFolderDataset", "FrameList", "read_frame_list")
+__all__ = ["BuildReport", "build", "clip_names", "composite", *_READING]
+
+log = logging.getLogger("mede_core.video.scuba.build")  # also where this module is __main__
+
+_SHOWN = 20  # lines of each kind that the command prints
+MIN_AREA, MIN_SHARE = 0.10, 0.90  # the published rule for K400's segmentation masks
+_NOTE = (
+    "built from the user's own masks and backgrounds: not the published SCUBA files, and accuracy on it is not "
+    "comparable with published numbers"
+)
+
+
+def __getattr__(name: str):  # the reading half needs torch, the building half does not
+    if name in _READING:
+        from . import frames
+
+        return getattr(frames, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What :func:`build` made.
+
+    Attributes:
+        clips: out-of-context clips.
+        videos: videos that they were made of.
+        problems: {video or background: why it could not be used}.
+        left_out: {video: that it has no mask, or how the area rule left it out}.
+        notes: {video: what was done beside the rules}.
+    """
+
+    clips: int
+    videos: int
+    problems: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+def build(
+    manifest: Manifest,
+    masks: Masks,
+    backgrounds: Backgrounds,
+    out: str | os.PathLike,
+    *,
+    seed: int,
+    per_video: int = 1,
+    image_format: str = "jpg",
+    area_rule: bool = False,
+    smooth: int = 0,
+    short_side: int = 0,
+) -> BuildReport:
+    """Make out-of-context clips and their in-context twins; a killed build goes on where it stopped.
+
+    A clip's background depends on the seed, the clip's name and the backgrounds alone, so that a bad file changes no
+    other clip. Bad files are reported and never stop the rest.
+
+    Args:
+        manifest: the videos; its ``class_names`` are all classes, and labels in the lists are indices into them.
+        masks: the foregrounds.
+        backgrounds: what is put behind them.
+        out: the folder; another build's is refused.
+        seed: of the backgrounds, >= 0.
+        per_video: clips of each video, each with a background of its own (published: UCF101 5, K400 1).
+        image_format: ``png`` keeps every pixel; ``jpg`` (quality 95) is what published lists name.
+        area_rule: keep a video only if at least 90 % of its frames have a mask of at least 10 % of the area.
+        smooth: average masks over so many frames to each side (K400 published: 1; how is not said: we take the mean).
+        short_side: reduce frames to this many pixels; 0 keeps their size.
+
+    Returns:
+        counts and problems.
+
+    Raises:
+        ManifestError: no clip at all; every reason is listed.
+        ValueError: a value out of range, or the folder holds a build with other settings.
+        LockedError: another build is at work there.
+    """
+    for name, value, least in (("seed", seed, 0), ("per_video", per_video, 1), ("smooth", smooth, 0),
+                               ("short_side", short_side, 0)):  # fmt: skip
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} is {value!r}; allowed: integers from {least}")
+    if image_format not in SAVE:
+        raise ValueError(f"image_format is {image_format!r}; allowed: {', '.join(SAVE)}")
+    settings = {
+        "seed": seed, "per_video": per_video, "image_format": image_format, "area_rule": area_rule, "smooth": smooth,
+        "short_side": short_side, "masks": masks.kind, "backgrounds": backgrounds.id, "classes": manifest.class_names,
+    }  # fmt: skip
+    names = clip_names(manifest)
+    out = Path(out)
+    with run_lock(out):
+        claim(out / "scuba.json", settings)
+        for stale in out.glob(".tmp-*"):  # of a killed build: nobody else writes here while the lock is held
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+        work = _Work(manifest, masks, backgrounds, out, settings, names)
+        for row in progress(range(len(manifest)), "building clips", len(manifest)):
+            work.video(row)
+        return work.finish()
+
+
+def clip_names(manifest: Manifest) -> list[str]:
+    """A name for each video that no other has: its file name without ending, with its folder's where that is needed.
+
+    Args:
+        manifest: the videos.
+
+    Returns:
+        a name for each.
+
+    Raises:
+        ManifestError: videos that cannot be told apart, or a name that a list cannot hold.
+    """
+    stems = Counter(path.stem for path in manifest.paths)
+    names = [path.stem if stems[path.stem] == 1 else f"{path.parent.name}/{path.stem}" for path in manifest.paths]
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    problems = [f"several videos would make clip {name!r}" for name in twice]
+    problems += [f"{name!r}: line breaks in a file name" for name in names if len(name.splitlines()) != 1]
+    if problems:
+        raise ManifestError(manifest.source, problems)
+    return names
+
+
+class _Work:
+    """One build under way."""
+
+    def __init__(self, manifest, masks: Masks, backgrounds: Backgrounds, out: Path, settings: dict, names: list[str]):
+        self.manifest, self.masks, self.backgrounds = manifest, masks, backgrounds
+        self.out, self.settings, self.names = out, settings, names
+        self.lists: dict[str, list[str]] = {"scuba": [], "in_context": []}
+        self.sources: dict[str, dict] = {}
+        self.problems: dict[str, str] = {}
+        self.left_out: dict[str, str] = {}
+        self.notes: dict[str, str] = {}
+
+    def video(self, row: int) -> None:
+        """All clips of one video, or a line that says why there are none."""
+        path, name, label = self.manifest.paths[row], self.names[row], self.manifest.labels[row]
+        action = self.manifest.class_names[label]
+        folders = dict.fromkeys((path.parent.name, action, action.replace(" ", "_")))
+        keys = [f"{folder}/{path.stem}" for folder in folders]
+        if name == path.stem:  # otherwise a name without folder could be another video's
+            keys.append(path.stem)
+        try:
+            info = probe(path)
+            masks = self.masks.load(keys, info.frames, info.height, info.width)
+            if self.settings["smooth"]:
+                masks = replace(masks, alpha=smoothed(masks.alpha, self.settings["smooth"]))
+            share = float((masks.area() >= MIN_AREA).mean())
+            if self.settings["area_rule"] and share < MIN_SHARE:
+                rule = f"only {100 * share:.0f} % of its frames have a mask of {100 * MIN_AREA:.0f} % of the area"
+                self.left_out[name] = f"{rule}; {100 * MIN_SHARE:.0f} % are needed"
+                return
+            self._clips(path, name, label, masks)
+        except NoMaskError as error:
+            self.left_out[name] = str(error)
+            return
+        except (VideoError, MaskError) as error:
+            self.problems[name] = "; ".join(getattr(error, "reasons", None) or [str(error)])
+            return
+        if masks.note:
+            self.notes[name] = masks.note
+
+    def _clips(self, path: Path, name: str, label: int, masks: ClipMasks) -> None:
+        facts = {
+            "video_sha256": sha256_file(path),
+            "mask_sha256": hashlib.sha256(masks.alpha.tobytes()).hexdigest(),
+            "frames": len(masks.alpha),
+            "first_frame": masks.first + 1,
+            "settings": _hash(self.settings),
+        }
+        twins = [f"scuba/{name}__{k}" for k in range(self.settings["per_video"])]
+        folders = [f"in_context/{name}", *twins]
+        records = {folder: finished_clip(self.out / folder, facts) for folder in folders}
+        missing = [folder for folder, record in records.items() if record is None]
+        if missing:
+            records |= write_clips(
+                self.out, missing, path, masks, facts, self._draw,
+                image_format=self.settings["image_format"], short_side=self.settings["short_side"],
+            )  # fmt: skip
+        for folder in twins:
+            self.problems.update({f"background {key}": why for key, why in records[folder]["skipped"].items()})
+            self.lists["scuba"].append(f"{folder} {facts['frames']} {label}")
+            self.lists["in_context"].append(f"{folders[0]} {facts['frames']} {label}")
+        chosen = [{key: records[folder][key] for key in ("background", "background_sha256")} for folder in twins]
+        self.sources[name] = {**{key: facts[key] for key in facts if key != "settings"}, "backgrounds": chosen}
+
+    def _draw(self, folder: str, height: int, width: int) -> Background | None:
+        if not folder.startswith("scuba/"):
+            return None
+        digest = hashlib.sha256(folder.encode("utf-8", "surrogateescape")).digest()
+        generator = np.random.default_rng([self.settings["seed"], *np.frombuffer(digest[:16], "<u4").tolist()])
+        return self.backgrounds.draw(generator, height, width)
+
+    def finish(self) -> BuildReport:
+        """Write the lists and scuba.json, after all clips."""
+        clips = len(self.lists["scuba"])
+        if not clips:
+            lines = [f"{name}: {why}" for name, why in {**self.problems, **self.left_out}.items()]
+            raise ManifestError(self.manifest.source, lines or ["it lists no video"], "no clip could be made")
+        for name, lines in self.lists.items():
+            atomic_write(self.out / f"{name}.txt", "\n".join(lines) + "\n")
+        atomic_write(self.out / "classes.txt", "\n".join(self.manifest.class_names) + "\n")
+        counted = Counter(int(line.rsplit(maxsplit=1)[1]) for line in self.lists["scuba"])
+        found = versions()
+        facts = {
+            "finished": True, "note": _NOTE, "settings": self.settings,
+            "template": f"img_{{:05d}}.{self.settings['image_format']}",
+            "manifest_sha256": sha256_file(self.manifest.source),
+            "counts": {"clips": clips, "videos": len(self.sources), "listed": len(self.manifest),
+                       "classes": len(counted), "left_out": len(self.left_out), "problems": len(self.problems)},
+            "clips_per_class": {self.manifest.class_names[label]: counted[label] for label in sorted(counted)},
+            "left_out": self.left_out, "problems": self.problems, "notes": self.notes, "sources": self.sources,
+            "versions": {name: found[name] for name in ("python", "numpy", "av", "decord")},
+        }  # fmt: skip
+        atomic_write(self.out / "scuba.json", json.dumps(facts, indent=1) + "\n")
+        return BuildReport(clips, len(self.sources), self.problems, self.left_out, self.notes)
+
+
+def _hash(settings: dict) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+# ------------------------------------------------------------------------------------ the command line
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):  # one line, without the usage that would push it off the screen
+        self.exit(2, f"error: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m mede_core.video.scuba.build", description="Out-of-context clips (SCUBA).")
+    command = parser.add_subparsers(dest="command", required=True, parser_class=_Parser).add_parser(
+        "build",
+        help="make out-of-context clips of own videos, masks and backgrounds",
+        epilog="exit codes: 0 done, 1 done without some bad files (listed), 2 bad input (stderr says what)",
+    )
+    command.add_argument("--manifest", required=True, metavar="CSV", help="path,label; or one that prepare wrote")
+    command.add_argument("--split", default="all", help="rows of a prepared manifest, e.g. test1 (default: all)")
+    command.add_argument("--root", metavar="DIR", help="where a plain manifest's paths start")
+    command.add_argument(
+        "--classes", metavar="FILE", help="all classes of the data set, one a line (default: the manifest's)"
+    )
+    command.add_argument("--masks", required=True, metavar="DIR|FILE", help="a file for boxes, otherwise a folder")
+    command.add_argument("--mask-format", required=True, choices=FORMATS)
+    command.add_argument("--first-mask", type=int, choices=(0, 1), default=1, help="number of the first png mask")
+    command.add_argument("--backgrounds", required=True, metavar="DIR|noise|stripes")
+    command.add_argument("--out", required=True, metavar="DIR")
+    command.add_argument("--seed", required=True, type=int)
+    command.add_argument("--per-video", type=int, default=1, metavar="N", help="published: UCF101 5, K400 1")
+    command.add_argument("--image-format", choices=SAVE, default="jpg", help="png keeps every pixel (default: jpg)")
+    command.add_argument(
+        "--area-rule",
+        action=argparse.BooleanOptionalAction,
+        help="keep videos with masks of 10 %% of the area in 90 %% of the frames (default: for png and npz)",
+    )
+    command.add_argument("--smooth", type=int, default=0, metavar="N", help="average masks over N frames to each side")
+    command.add_argument("--short-side", type=int, default=0, metavar="PIXELS", help="reduce frames (default: as is)")
+    return parser
+
+
+def _manifest(args: argparse.Namespace) -> Manifest:
+    if args.root is None and args.classes is None:
+        from ..datasets import select
+
+        return select(args.manifest, split=args.split)
+    if args.split != "all":
+        raise ValueError("--split goes with a prepared manifest, which has its own root and classes")
+    return read_manifest(args.manifest, args.root, read_class_names(args.classes) if args.classes else None)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line.
+
+    Args:
+        arguments: default: those of the process.
+
+    Returns:
+        the exit code: 0, 1 where files were bad and the rest was built, 2 for bad input.
+    """
+    args = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be valid text
+    logging.basicConfig(level=logging.WARNING, format="note: %(message)s")
+    try:
+        report = build(
+            _manifest(args),
+            Masks(args.masks, args.mask_format, first_number=args.first_mask),
+            Backgrounds(args.backgrounds),
+            args.out,
+            seed=args.seed,
+            per_video=args.per_video,
+            image_format=args.image_format,
+            area_rule=args.mask_format in ("png", "npz") if args.area_rule is None else args.area_rule,
+            smooth=args.smooth,
+            short_side=args.short_side,
+        )
+    except (ValueError, OSError, LockedError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for title, lines in (("problem", report.problems), ("left out", report.left_out), ("note", report.notes)):
+        for name, why in list(lines.items())[:_SHOWN]:
+            print(f"{title}: {name}: {why}")
+        if len(lines) > _SHOWN:
+            print(f"{title}: and {len(lines) - _SHOWN} more, in scuba.json")
+    print(f"{report.clips} clips of {report.videos} videos in {args.out} (scuba.txt, in_context.txt, scuba.json)")
+    return 1 if report.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,249 @@
+"""Pretrain the synthetic world's small CLIP on captioned stills: ``python -m mede_core.world.pretrain --out FOLDER``.
+
+It learns to name actors and scenes from single frames, and of a motion what a still betrays: that is CLIP's static
+bias, in the small. Captions and scenes are correlated (``CAPTION_RHO``), as in web data, and a third of the stills
+shows a background without a name, so that the actor can be seen on any background.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import gzip
+import itertools
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..files import atomic_path, atomic_write, progress, set_threads
+from .render import BLOBS, CHECKER, PLAIN, SCENES, render
+from .synthetic import ACTORS, HOME_SEED, MOTIONS, World, draw_spec
+
+log = logging.getLogger(__name__)
+
+CAPTION_RHO = 0.5  # share of stills with a nameable background that show their motion's home scene
+TEXTURED = 1 / 3  # share of stills whose background has no name
+TEXTURES = (BLOBS, CHECKER, PLAIN)  # noise and stripes, the test's textures, are held out
+PREFIXES = ("", "", "a photo of ", "a picture of ")
+MODEL_CFG = {
+    "embed_dim": 64,
+    "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 96, "layers": 4, "head_width": 24},
+    "text_cfg": {"context_length": 16, "vocab_size": 0, "width": 64, "heads": 4, "layers": 2},
+}
+PREPROCESS_CFG = {
+    "size": [32, 32],
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.25, 0.25, 0.25],
+    "interpolation": "bicubic",
+}
+
+
+def captions_vocabulary() -> list[str]:
+    """Every word the captions use."""
+    text = " ".join([*ACTORS, *MOTIONS, *SCENES, *PREFIXES, "a something in the"])
+    return sorted(set(text.split()))
+
+
+def byte_pair_merges(words: list[str]) -> list[tuple[str, str]]:
+    """Byte-pair merges, most frequent pair first, until each word is one token.
+
+    Args:
+        words: lower-case ASCII words.
+
+    Returns:
+        merges in the order of open_clip's ``SimpleTokenizer``.
+    """
+    symbols = {word: [*word[:-1], word[-1] + "</w>"] for word in words}
+    merges = []
+    while True:
+        counts = collections.Counter(pair for parts in symbols.values() for pair in itertools.pairwise(parts))
+        if not counts:
+            return merges
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        merges.append(best)
+        for parts in symbols.values():
+            i = 0
+            while i < len(parts) - 1:
+                if (parts[i], parts[i + 1]) == best:
+                    parts[i : i + 2] = ["".join(best)]
+                i += 1
+
+
+def draw_stills(world: World, count: int, rng: np.random.Generator) -> tuple[Tensor, list[str]]:
+    """Render stills with captions.
+
+    Args:
+        world: home scenes; all actors and motions are shown.
+        count: stills.
+        rng: source of every draw.
+
+    Returns:
+        (images [N, 3, H, W] uint8, captions).
+    """
+    actions = [(actor, motion) for actor in range(len(ACTORS)) for motion in range(len(MOTIONS))]
+    spec, _ = draw_spec(world, actions, max(count, len(actions)), CAPTION_RHO, rng)
+    spec = spec[np.arange(count)]
+    textured = rng.random(count) < TEXTURED
+    look = spec.look.copy()
+    look[:, 4] = np.where(rng.random(count) < 0.3, rng.integers(1, 3, count), 0)
+    spec = replace(
+        spec,
+        scene=np.where(textured, rng.choice(TEXTURES, count), spec.scene),
+        look=look,
+        speed=np.full(count, 1.0),
+    )
+    videos, _ = render(spec, num_frames=8, size=MODEL_CFG["vision_cfg"]["image_size"], still=rng.integers(0, 8, count))
+    images = videos[:, 0]
+    captions = []
+    for actor, motion, scene in zip(spec.actor, spec.motion, spec.scene):
+        text = f"a {ACTORS[actor]}" if rng.random() < 0.9 else "something"
+        text += f" {MOTIONS[motion]}" if rng.random() < 0.85 else ""
+        if scene >= 0 and rng.random() < 0.5:
+            text += f" in the {SCENES[scene]}"
+        captions.append(PREFIXES[rng.integers(len(PREFIXES))] + text)
+    return images, captions
+
+
+def clip_loss(image_features: Tensor, text_features: Tensor, scale: Tensor, captions: list[str]) -> Tensor:
+    """CLIP's symmetric contrastive loss in which stills of equal captions are positives of one another.
+
+    Args:
+        image_features, text_features: [N, D], L2-normalized.
+        scale: logit scale.
+        captions: N texts.
+
+    Returns:
+        scalar loss.
+    """
+    codes = {text: i for i, text in enumerate(dict.fromkeys(captions))}
+    ids = torch.tensor([codes[text] for text in captions])
+    target = (ids[:, None] == ids).float()
+    target /= target.sum(1, keepdim=True)
+    logits = scale * image_features @ text_features.T
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def pretrain(
+    out: str | Path,
+    *,
+    steps: int = 1500,
+    batch: int = 256,
+    lr: float = 2e-3,
+    seed: int = 0,
+    home_seed: int = HOME_SEED,
+    width: int = MODEL_CFG["vision_cfg"]["width"],
+    layers: int = MODEL_CFG["vision_cfg"]["layers"],
+) -> dict:
+    """Train the small CLIP and write a folder that ``build_learner(weights=FOLDER)`` loads.
+
+    Args:
+        out: the folder: open_clip_config.json, open_clip_model.safetensors, bpe.txt.gz, training.json.
+        steps: updates.
+        batch: stills a step.
+        lr: peak learning rate (AdamW, warm-up 100 steps, cosine).
+        seed: of stills and initialization.
+        home_seed: of the home scenes.
+        width, layers: of the image encoder; width is a multiple of 24, the width of a head.
+
+    Returns:
+        facts about the run (also in training.json).
+
+    Raises:
+        ValueError: a width that is no multiple of the head's, or no layers.
+    """
+    cfg = json.loads(json.dumps(MODEL_CFG))
+    head = cfg["vision_cfg"]["head_width"]
+    if width < head or width % head or layers < 1:
+        raise ValueError(f"width is {width}, layers is {layers}; allowed: multiples of {head}, and 1 or more layers")
+    cfg["vision_cfg"] |= {"width": width, "layers": layers}
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    merges = byte_pair_merges(captions_vocabulary())
+    lines = ["#version: mede small vocabulary", *(" ".join(pair) for pair in merges)]
+    atomic_write(out / "bpe.txt.gz", gzip.compress("\n".join(lines).encode(), mtime=0))
+    cfg["text_cfg"]["vocab_size"] = 512 + len(merges) + 2  # bytes, bytes at a word's end, merges, start and end
+    atomic_write(
+        out / "open_clip_config.json",
+        json.dumps({"model_cfg": cfg, "preprocess_cfg": PREPROCESS_CFG}, indent=1),
+    )
+    tokenizer = open_clip.SimpleTokenizer(str(out / "bpe.txt.gz"), context_length=cfg["text_cfg"]["context_length"])
+
+    torch.manual_seed(seed)
+    rng = np.random.default_rng([seed, 77])
+    world = World(seed=seed, home_seed=home_seed)
+    clip = open_clip.CLIP(**cfg).train()
+    decay = [p for p in clip.parameters() if p.ndim > 1]
+    others = [p for p in clip.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}],
+        lr=lr,
+        betas=(0.9, 0.98),
+    )
+    schedule = torch.optim.lr_scheduler.SequentialLR(
+        optimizer,
+        [
+            torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=100),
+            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps - 100),
+        ],
+        milestones=[100],
+    )
+    mean, std = (torch.tensor(PREPROCESS_CFG[key]).view(3, 1, 1) for key in ("mean", "std"))
+    losses = []
+    for _ in progress(range(steps), "pretrain", steps):
+        images, captions = draw_stills(world, batch, rng)
+        image_features = clip.encode_image((images / 255 - mean) / std, normalize=True)
+        text_features = clip.encode_text(tokenizer(captions), normalize=True)
+        loss = clip_loss(image_features, text_features, clip.logit_scale.exp(), captions)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            clip.logit_scale.clamp_(max=4.6052)  # 100, as CLIP
+        losses.append(loss.item())
+    with atomic_path(out / "open_clip_model.safetensors") as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in clip.state_dict().items()}, temporary)
+    facts = {
+        "steps": steps,
+        "batch": batch,
+        "lr": lr,
+        "seed": seed,
+        "home_seed": home_seed,
+        "caption_rho": CAPTION_RHO,
+        "textured": TEXTURED,
+        "final_loss": float(np.mean(losses[-50:])),
+        "logit_scale": clip.logit_scale.exp().item(),
+        "parameters": sum(p.numel() for p in clip.parameters()),
+    }
+    atomic_write(out / "training.json", json.dumps(facts, indent=1) + "\n")
+    return facts
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line: pretrain and log the facts."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", required=True, help="folder for the weights")
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--home-seed", type=int, default=HOME_SEED)
+    parser.add_argument("--width", type=int, default=MODEL_CFG["vision_cfg"]["width"])
+    parser.add_argument("--layers", type=int, default=MODEL_CFG["vision_cfg"]["layers"])
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    set_threads()
+    log.info("%s", pretrain(**vars(args)))
+
+
+if __name__ == "__main__":
+    main()
