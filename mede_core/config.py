@@ -154,6 +154,15 @@ class Config:
         """GWA's width, in epochs."""
         return self.gwa_sigma or 0.45 * self.epochs
 
+    def average(self) -> Average:
+        """The average that the method is tested with."""
+        method = METHODS[self.method]
+        if method.average == "gwa":
+            return Average("gwa", mu=self.mu, sigma=self.sigma)
+        if method.average == "swa":
+            return Average("swa", start=self.swa_start, patch=self.patch_ratio if method.patched else 0.0)
+        return Average()
+
     def training_fields(self) -> dict:
         """The fields that change a training run: all but test size, averaging, and the method's name."""
         values = asdict(self)
@@ -261,6 +270,38 @@ def load_config(profile: str = "cpu", **overrides) -> Config:
         if overrides.get("shots"):
             chosen["epochs"] = 12
     return Config(**{**chosen, **overrides})
+
+
+@dataclass(frozen=True)
+class EvalSet:
+    """One test: which clips, how they are shown, and with which texts; a record of accuracy is named by it."""
+
+    set: str = "source"  # of the synthetic world; or what results call a data set of real videos
+    half: str = "base"  # base, novel, all, or a fold of the world (kept_K, pseudo_novel_K)
+    part: int | str = 1  # draw of the world's clips; or the split of a list, such as test1
+    context: str = "in"  # or an out-of-context background
+    order: str = "forward"  # of frames: or shuffled, reversed (labelled with the reversed action), single
+    clips: int = 2500  # of the synthetic world
+    views: int = 1  # of real videos, averaged
+    prompts: str = "name"
+    data: str = ""  # real videos: the list of videos, or of frame folders (SCUBA)
+    root: str = ""  # real videos: the folder of those frame folders
+    classes_of: str = ""  # SCUBA: the list of videos whose classes its labels count
+
+
+@dataclass(frozen=True)
+class Average:
+    """Which average of a trajectory is tested; epochs count from 1, epoch 0 is the learner before training."""
+
+    rule: str = "last"  # or gwa, swa, ema, epoch
+    mu: float = 0.0  # gwa: in epochs
+    sigma: float = 0.0
+    start: int = 1  # swa: first epoch
+    epoch: int = 0  # of the rule epoch
+    decay: float = 0.9  # of ema, an epoch's
+    with_zero: bool = False  # epoch 0 takes part
+    patch: float = 0.0  # share of epoch 0 (CLIP) mixed in at the end: WiSE-FT
+    name: str = ""  # what records call it; no part of what is computed
 
 
 def diff(config: Config, reference: Config | Mapping | None = None) -> dict[str, tuple]:
