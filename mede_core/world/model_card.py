@@ -1,53 +1,25 @@
-"""What the small CLIP knows from a still, measured: ``python -m mede_core.world.model_card`` rewrites MODEL_CARD.md."""
+"""What the small CLIP knows from a still, measured: ``mede world card`` rewrites MODEL_CARD.md."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..files import atomic_write, set_threads
+from ..files import atomic_write
 from ..learner import SMALL_CLIP, VideoLearner, build_learner
 from .pretrain import CAPTION_RHO, TEXTURED
 from .render import PAIRS, SCENES
 from .synthetic import ACTORS, CONTEXTS, MOTIONS, World, make_set
 
-TEXT = """# Model card: the synthetic world's small CLIP
-
-open_clip's own CLIP class with a custom configuration: {parameters:,} parameters, 32-pixel images in 8-pixel patches,
-a vocabulary of {words} tokens. Pretrained by `python -m mede_core.world.pretrain` in {steps:,} steps of {batch}
-captioned stills (seed {seed}, home scenes {home_seed}); weights `{weights}`.
-
-**What it was shown.** Single frames of all {actors} actors and {motions} motions, with captions such as "a photo of a
-red star rising in the desert". {caption_rho:.0%} of the stills with a nameable background show the home scene of their
-motion; {textured:.0%} show blobs, checks or a plain color and captions that name no scene. Noise and stripes, the
-textures of the out-of-context tests, were held out. It never saw two frames of one clip.
-
-**What it knows from one still**, top-1 in percent over {count:,} stills a row (chance: actor {chance_actor:.0f}, scene
-{chance_scene:.0f}, pair {chance_pair:.0f}, direction 50):
-
-| background | actor | scene | motion pair | direction, given the pair |
-|---|---|---|---|---|
-{rows}
-
-The last column is the static bias: before the scenes of an in-context set the direction is read off the background;
-before an unnamed texture it is a coin toss, and before a scene of other motions no still can tell it.
-
-**Not for** anything but this synthetic world. Measured by `python -m mede_core.world.model_card`.
-"""
-
 
 @torch.no_grad()
 def knowledge(learner: VideoLearner, count: int = 2160) -> list[dict]:
-    """Accuracy of naming actor, scene, motion pair and direction from one random frame.
+    """Accuracy in percent of naming actor, scene, motion pair and direction from one random frame, a row a background.
 
-    Args:
-        learner: the fresh learner (its adapters are the identity, so a still is what CLIP sees).
-        count: stills a background.
-
-    Returns:
-        a row for each background, in percent; ``scene`` is None where the background has no name.
+    The learner is a fresh one: its adapters are the identity, so a still is what CLIP sees.
     """
     rows, world = [], World(0)
     for context in CONTEXTS:
@@ -69,46 +41,31 @@ def knowledge(learner: VideoLearner, count: int = 2160) -> list[dict]:
         scene = None
         if context in ("in", "scene"):
             scene = 100 * float((score([f"in the {name}" for name in SCENES]).argmax(1) == spec.scene).mean())
-        rows.append(
-            {
-                "background": context,
-                "actor": 100 * actor.mean(),
-                "scene": scene,
-                "pair": 100 * pair.mean(),
-                "direction": 100 * direction.mean(),
-            }
-        )
+        shares = {"actor": actor.mean(), "pair": pair.mean(), "direction": direction.mean()}
+        rows.append({"background": context, "scene": scene, **{name: 100 * value for name, value in shares.items()}})
     return rows
 
 
-def main() -> None:
-    """Measure the shipped weights and rewrite their card."""
-    set_threads()
-    learner, count = build_learner(), 2160
+def write_card(out: str | Path = SMALL_CLIP / "MODEL_CARD.md", count: int = 2160) -> Path:
+    """Measure the shipped weights on so many stills a background, and write their card."""
+    learner, lines = build_learner(), []
     facts = json.loads((SMALL_CLIP / "training.json").read_text(encoding="utf-8"))
     config = json.loads((SMALL_CLIP / "open_clip_config.json").read_text(encoding="utf-8"))
-    rows = []
     for row in knowledge(learner, count):
         scene = "no name" if row["scene"] is None else f"{row['scene']:.1f}"
-        rows.append(
+        lines.append(
             f"| {row['background']} | {row['actor']:.1f} | {scene} | {row['pair']:.1f} | {row['direction']:.1f} |"
         )
-    atomic_write(
-        SMALL_CLIP / "MODEL_CARD.md",
-        TEXT.format(
-            **facts | {"caption_rho": CAPTION_RHO, "textured": TEXTURED},
-            words=config["model_cfg"]["text_cfg"]["vocab_size"],
-            weights=learner.weights_id,
-            actors=len(ACTORS),
-            motions=len(MOTIONS),
-            count=count,
-            rows="\n".join(rows),
-            chance_actor=100 / len(ACTORS),
-            chance_scene=100 / len(SCENES),
-            chance_pair=100 / len(PAIRS),
-        ),
+    text = (SMALL_CLIP / "card.template.md").read_text(encoding="utf-8").format(
+        **facts | {"caption_rho": CAPTION_RHO, "textured": TEXTURED},
+        words=config["model_cfg"]["text_cfg"]["vocab_size"],
+        weights=learner.weights_id,
+        actors=len(ACTORS),
+        motions=len(MOTIONS),
+        count=count,
+        rows="\n".join(lines),
+        chance_actor=100 / len(ACTORS),
+        chance_scene=100 / len(SCENES),
+        chance_pair=100 / len(PAIRS),
     )
-
-
-if __name__ == "__main__":
-    main()
+    return atomic_write(out, text)

@@ -1,4 +1,4 @@
-"""Pretrain the synthetic world's small CLIP on captioned stills: ``python -m mede_core.world.pretrain --out FOLDER``.
+"""Pretrain the synthetic world's small CLIP on captioned stills: ``mede world pretrain``.
 
 It learns to name actors and scenes from single frames, and of a motion what a still betrays: that is CLIP's static
 bias, in the small. Captions and scenes are correlated (``CAPTION_RHO``), as in web data, and a third of the stills
@@ -7,12 +7,10 @@ shows a background without a name, so that the actor can be seen on any backgrou
 
 from __future__ import annotations
 
-import argparse
 import collections
 import gzip
 import itertools
 import json
-import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,11 +21,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..files import atomic_path, atomic_write, progress, set_threads
+from ..files import atomic_path, atomic_write, progress
 from .render import BLOBS, CHECKER, PLAIN, SCENES, render
 from .synthetic import ACTORS, HOME_SEED, MOTIONS, World, draw_spec
-
-log = logging.getLogger(__name__)
 
 CAPTION_RHO = 0.5  # share of stills with a nameable background that show their motion's home scene
 TEXTURED = 1 / 3  # share of stills whose background has no name
@@ -38,12 +34,7 @@ MODEL_CFG = {
     "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 96, "layers": 4, "head_width": 24},
     "text_cfg": {"context_length": 16, "vocab_size": 0, "width": 64, "heads": 4, "layers": 2},
 }
-PREPROCESS_CFG = {
-    "size": [32, 32],
-    "mean": [0.5, 0.5, 0.5],
-    "std": [0.25, 0.25, 0.25],
-    "interpolation": "bicubic",
-}
+PREPROCESS_CFG = {"size": [32, 32], "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bicubic"}
 
 
 def captions_vocabulary() -> list[str]:
@@ -53,14 +44,7 @@ def captions_vocabulary() -> list[str]:
 
 
 def byte_pair_merges(words: list[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges, most frequent pair first, until each word is one token.
-
-    Args:
-        words: lower-case ASCII words.
-
-    Returns:
-        merges in the order of open_clip's ``SimpleTokenizer``.
-    """
+    """Merges, most frequent pair first, until each word is one token, in the order of open_clip's tokenizer."""
     symbols = {word: [*word[:-1], word[-1] + "</w>"] for word in words}
     merges = []
     while True:
@@ -78,16 +62,7 @@ def byte_pair_merges(words: list[str]) -> list[tuple[str, str]]:
 
 
 def draw_stills(world: World, count: int, rng: np.random.Generator) -> tuple[Tensor, list[str]]:
-    """Render stills with captions.
-
-    Args:
-        world: home scenes; all actors and motions are shown.
-        count: stills.
-        rng: source of every draw.
-
-    Returns:
-        (images [N, 3, H, W] uint8, captions).
-    """
+    """Images [N, 3, H, W] uint8 of all actors and motions, and their captions."""
     actions = [(actor, motion) for actor in range(len(ACTORS)) for motion in range(len(MOTIONS))]
     spec, _ = draw_spec(world, actions, max(count, len(actions)), CAPTION_RHO, rng)
     spec = spec[np.arange(count)]
@@ -95,10 +70,7 @@ def draw_stills(world: World, count: int, rng: np.random.Generator) -> tuple[Ten
     look = spec.look.copy()
     look[:, 4] = np.where(rng.random(count) < 0.3, rng.integers(1, 3, count), 0)
     spec = replace(
-        spec,
-        scene=np.where(textured, rng.choice(TEXTURES, count), spec.scene),
-        look=look,
-        speed=np.full(count, 1.0),
+        spec, scene=np.where(textured, rng.choice(TEXTURES, count), spec.scene), look=look, speed=np.full(count, 1.0)
     )
     videos, _ = render(spec, num_frames=8, size=MODEL_CFG["vision_cfg"]["image_size"], still=rng.integers(0, 8, count))
     images = videos[:, 0]
@@ -113,16 +85,7 @@ def draw_stills(world: World, count: int, rng: np.random.Generator) -> tuple[Ten
 
 
 def clip_loss(image_features: Tensor, text_features: Tensor, scale: Tensor, captions: list[str]) -> Tensor:
-    """CLIP's symmetric contrastive loss in which stills of equal captions are positives of one another.
-
-    Args:
-        image_features, text_features: [N, D], L2-normalized.
-        scale: logit scale.
-        captions: N texts.
-
-    Returns:
-        scalar loss.
-    """
+    """CLIP's symmetric contrastive loss in which stills of equal captions are positives of one another."""
     codes = {text: i for i, text in enumerate(dict.fromkeys(captions))}
     ids = torch.tensor([codes[text] for text in captions])
     target = (ids[:, None] == ids).float()
@@ -142,22 +105,19 @@ def pretrain(
     width: int = MODEL_CFG["vision_cfg"]["width"],
     layers: int = MODEL_CFG["vision_cfg"]["layers"],
 ) -> dict:
-    """Train the small CLIP and write a folder that ``build_learner(weights=FOLDER)`` loads.
+    """Train the small CLIP and write a folder that ``build_learner(weights=FOLDER)`` loads; returns facts about it.
+
+    The folder holds open_clip_config.json, open_clip_model.safetensors, bpe.txt.gz and, with the facts, training.json.
 
     Args:
-        out: the folder: open_clip_config.json, open_clip_model.safetensors, bpe.txt.gz, training.json.
+        out: the folder.
         steps: updates.
         batch: stills a step.
         lr: peak learning rate (AdamW, warm-up 100 steps, cosine).
         seed: of stills and initialization.
         home_seed: of the home scenes.
-        width, layers: of the image encoder; width is a multiple of 24, the width of a head.
-
-    Returns:
-        facts about the run (also in training.json).
-
-    Raises:
-        ValueError: a width that is no multiple of the head's, or no layers.
+        width: of the image encoder, a multiple of 24, the width of a head.
+        layers: of the image encoder.
     """
     cfg = json.loads(json.dumps(MODEL_CFG))
     head = cfg["vision_cfg"]["head_width"]
@@ -170,31 +130,15 @@ def pretrain(
     lines = ["#version: mede small vocabulary", *(" ".join(pair) for pair in merges)]
     atomic_write(out / "bpe.txt.gz", gzip.compress("\n".join(lines).encode(), mtime=0))
     cfg["text_cfg"]["vocab_size"] = 512 + len(merges) + 2  # bytes, bytes at a word's end, merges, start and end
-    atomic_write(
-        out / "open_clip_config.json",
-        json.dumps({"model_cfg": cfg, "preprocess_cfg": PREPROCESS_CFG}, indent=1),
-    )
+    config = {"model_cfg": cfg, "preprocess_cfg": PREPROCESS_CFG}
+    atomic_write(out / "open_clip_config.json", json.dumps(config, indent=1))
     tokenizer = open_clip.SimpleTokenizer(str(out / "bpe.txt.gz"), context_length=cfg["text_cfg"]["context_length"])
 
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 77])
     world = World(seed=seed, home_seed=home_seed)
     clip = open_clip.CLIP(**cfg).train()
-    decay = [p for p in clip.parameters() if p.ndim > 1]
-    others = [p for p in clip.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}],
-        lr=lr,
-        betas=(0.9, 0.98),
-    )
-    schedule = torch.optim.lr_scheduler.SequentialLR(
-        optimizer,
-        [
-            torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=100),
-            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps - 100),
-        ],
-        milestones=[100],
-    )
+    optimizer, schedule = _optimizer(clip, lr, steps)
     mean, std = (torch.tensor(PREPROCESS_CFG[key]).view(3, 1, 1) for key in ("mean", "std"))
     losses = []
     for _ in progress(range(steps), "pretrain", steps):
@@ -213,37 +157,22 @@ def pretrain(
     with atomic_path(out / "open_clip_model.safetensors") as temporary:
         save_file({name: tensor.contiguous() for name, tensor in clip.state_dict().items()}, temporary)
     facts = {
-        "steps": steps,
-        "batch": batch,
-        "lr": lr,
-        "seed": seed,
-        "home_seed": home_seed,
-        "caption_rho": CAPTION_RHO,
-        "textured": TEXTURED,
+        "steps": steps, "batch": batch, "lr": lr, "seed": seed, "home_seed": home_seed,
+        "caption_rho": CAPTION_RHO, "textured": TEXTURED,
         "final_loss": float(np.mean(losses[-50:])),
         "logit_scale": clip.logit_scale.exp().item(),
         "parameters": sum(p.numel() for p in clip.parameters()),
-    }
+    }  # fmt: skip
     atomic_write(out / "training.json", json.dumps(facts, indent=1) + "\n")
     return facts
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Command line: pretrain and log the facts."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", required=True, help="folder for the weights")
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--home-seed", type=int, default=HOME_SEED)
-    parser.add_argument("--width", type=int, default=MODEL_CFG["vision_cfg"]["width"])
-    parser.add_argument("--layers", type=int, default=MODEL_CFG["vision_cfg"]["layers"])
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    set_threads()
-    log.info("%s", pretrain(**vars(args)))
-
-
-if __name__ == "__main__":
-    main()
+def _optimizer(clip: torch.nn.Module, lr: float, steps: int):
+    """AdamW without decay of biases and norms; warm-up over 100 steps, then a cosine to zero."""
+    decay = [p for p in clip.parameters() if p.ndim > 1]
+    others = [p for p in clip.parameters() if p.ndim <= 1]
+    groups = [{"params": decay, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
+    warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=100)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps - 100)
+    return optimizer, torch.optim.lr_scheduler.SequentialLR(optimizer, [warmup, cosine], milestones=[100])

@@ -13,29 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Each actor: its color's name and its shape's; colors are saturated, scenes are muted, so a small CLIP can name both.
+# Each actor's color and shape; colors are saturated, scenes are muted, so a small CLIP can name both.
 SHAPES = (
-    ("red", "star"),
-    ("blue", "ball"),
-    ("yellow", "box"),
-    ("green", "ring"),
-    ("purple", "cross"),
-    ("white", "triangle"),
-    ("orange", "moon"),
-    ("cyan", "heart"),
-)
-COLORS = torch.tensor(
-    [
-        [0.90, 0.12, 0.12],
-        [0.15, 0.25, 0.95],
-        [0.98, 0.90, 0.10],
-        [0.10, 0.85, 0.20],
-        [0.62, 0.12, 0.80],
-        [0.97, 0.97, 0.97],
-        [1.00, 0.55, 0.05],
-        [0.10, 0.90, 0.92],
-    ]
-)
+    ("red", "star"), ("blue", "ball"), ("yellow", "box"), ("green", "ring"),
+    ("purple", "cross"), ("white", "triangle"), ("orange", "moon"), ("cyan", "heart"),
+)  # fmt: skip
+COLORS = torch.tensor([
+    [0.90, 0.12, 0.12], [0.15, 0.25, 0.95], [0.98, 0.90, 0.10], [0.10, 0.85, 0.20],
+    [0.62, 0.12, 0.80], [0.97, 0.97, 0.97], [1.00, 0.55, 0.05], [0.10, 0.90, 0.92],
+])  # fmt: skip
 PAIRS = (
     ("rising", "falling"),
     ("moving left", "moving right"),
@@ -45,36 +31,21 @@ PAIRS = (
     ("arriving", "leaving"),
 )
 SCENES = ("desert", "forest", "sea", "city")
-NOISE, STRIPES, BLOBS, CHECKER, PLAIN = (
-    -1,
-    -2,
-    -3,
-    -4,
-    -5,
-)  # backgrounds without a name; the last three: pretraining
-PALETTE = torch.tensor(
-    [  # [scene, light/dark, rgb]
-        [[0.80, 0.68, 0.48], [0.62, 0.48, 0.32]],
-        [[0.36, 0.48, 0.30], [0.16, 0.28, 0.18]],
-        [[0.50, 0.66, 0.76], [0.26, 0.42, 0.56]],
-        [[0.62, 0.60, 0.62], [0.36, 0.35, 0.40]],
-    ]
-)
+NOISE, STRIPES, BLOBS, CHECKER, PLAIN = -1, -2, -3, -4, -5  # backgrounds without a name; the last three: pretraining
+PALETTE = torch.tensor([  # [scene, light/dark, rgb]
+    [[0.80, 0.68, 0.48], [0.62, 0.48, 0.32]],
+    [[0.36, 0.48, 0.30], [0.16, 0.28, 0.18]],
+    [[0.50, 0.66, 0.76], [0.26, 0.42, 0.56]],
+    [[0.62, 0.60, 0.62], [0.36, 0.35, 0.40]],
+])  # fmt: skip
 TEXTURE_ZOOM = torch.tensor([1.0, 0.65, 1.5])  # of the source set, and of the two transfer sets: coarser and finer
 CHUNK = 256  # clips rendered at once: small enough for the cache of a laptop
 
 
 def render(spec, *, num_frames: int = 8, size: int = 32, still: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
-    """Render clips.
+    """Videos [N, T, 3, H, W] uint8 of a ``ClipSpec``, and masks [N, T, H, W] bool of the pixels the actor covers.
 
-    Args:
-        spec: a ``ClipSpec`` of N clips.
-        num_frames: T.
-        size: H = W in pixels.
-        still: [N] frame numbers; if given, only that frame of each clip is drawn (T = 1).
-
-    Returns:
-        (videos [N, T, 3, H, W] uint8, masks [N, T, H, W] bool: the pixels that the actor covers).
+    With ``still``, [N] frame numbers, only that frame of each clip is drawn (T = 1).
     """
     drawn = num_frames if still is None else 1
     videos = torch.empty(len(spec), drawn, 3, size, size, dtype=torch.uint8)

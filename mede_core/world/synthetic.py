@@ -8,22 +8,32 @@ Everything is a function of seeds. What is drawn: :class:`ClipSpec`; how it is d
 
 from __future__ import annotations
 
+import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..config import Config, EvalSet
+from ..files import ASSETS
 from .render import NOISE, PAIRS, SCENES, SHAPES, STRIPES, render
 
 ACTORS = tuple(f"{color} {shape}" for color, shape in SHAPES)  # the last two appear in the superset only
 SOURCE_ACTORS = 6
 MOTIONS = tuple(motion for pair in PAIRS for motion in pair)  # motion 2k and 2k+1 are time reversals of each other
-SETS = ("source", "transfer_a", "transfer_b", "superset", "direction")
+SETS = {  # the actors and the pairs of each; a set's look is drawn too
+    "source": (range(SOURCE_ACTORS), range(len(PAIRS))),
+    "transfer_a": (range(4), range(len(PAIRS))),  # another class mix: four actors
+    "transfer_b": (range(SOURCE_ACTORS), range(4)),  # four pairs
+    "superset": (range(SOURCE_ACTORS, len(ACTORS)), range(len(PAIRS))),  # K600's part: classes the source set lacks
+    "direction": (range(SOURCE_ACTORS), range(3)),  # SSv2's part: direction of travel alone
+}
 CONTEXTS = ("in", "scene", "noise", "stripes")
 IN_CONTEXT_RHO = 0.8  # of every in-context test set, whatever a model was trained with
 HOME_SEED = 0  # the home scenes are those that the shipped small CLIP was pretrained with
@@ -31,22 +41,16 @@ HOME_SEED = 0  # the home scenes are those that the shipped small CLIP was pretr
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """What N clips show; every field is an array of length N (or [N, k]).
-
-    ``actor``, ``motion``, ``scene`` are indices (scene may be NOISE or STRIPES); ``geometry`` [N, 8] holds uniform
-    numbers that place and move the actor; ``look`` [N, 5] its color jitter, tilt and style; ``background`` [N, 12]
-    the scene's phases and the set's palette and texture; ``texture_seed`` seeds noise textures; ``speed`` scales the
-    motion's span.
-    """
+    """What N clips show; every field is an array of length N (or [N, k])."""
 
     actor: np.ndarray
     motion: np.ndarray
-    scene: np.ndarray
-    geometry: np.ndarray
-    look: np.ndarray
-    background: np.ndarray
+    scene: np.ndarray  # or NOISE, STRIPES, ...
+    geometry: np.ndarray  # [N, 8] uniform numbers that place and move the actor
+    look: np.ndarray  # [N, 5] its color jitter, tilt and style
+    background: np.ndarray  # [N, 12] the scene's phases, the set's palette and texture
     texture_seed: np.ndarray
-    speed: np.ndarray
+    speed: np.ndarray  # scales the motion's span
 
     def __len__(self) -> int:
         return len(self.actor)
@@ -56,14 +60,7 @@ class ClipSpec:
 
 
 def home_scenes(seed: int = HOME_SEED) -> np.ndarray:
-    """Home scene of each motion: three motions a scene, never both of a reversal pair.
-
-    Args:
-        seed: of the draw.
-
-    Returns:
-        [len(MOTIONS)] scene indices.
-    """
+    """[motions] scene index each: three motions a scene, never both of a reversal pair."""
     rng = np.random.default_rng(seed)
     per_scene = len(MOTIONS) // len(SCENES)
     while True:
@@ -74,15 +71,10 @@ def home_scenes(seed: int = HOME_SEED) -> np.ndarray:
 
 @dataclass(frozen=True)
 class World:
-    """Actions, home scenes and base/novel halves of one world.
+    """Actions, home scenes and base/novel halves of one world."""
 
-    Args:
-        seed: fixes the base/novel halves and, with a set's name, its clips.
-        home_seed: fixes the home scenes; they must be those of the CLIP that is used.
-    """
-
-    seed: int = 0
-    home_seed: int = HOME_SEED
+    seed: int = 0  # fixes the base/novel halves and, with a set's name, its clips
+    home_seed: int = HOME_SEED  # fixes the home scenes; they must be those of the CLIP that is used
 
     @cached_property
     def home(self) -> np.ndarray:
@@ -114,38 +106,25 @@ class World:
                 return folds
 
     def actions(self, name: str = "source", half: str = "all") -> list[tuple[int, int]]:
-        """The (actor, motion) index pairs of a set's classes.
+        """The (actor, motion) index pairs of a set's classes, in class order.
 
-        Args:
-            name: one of ``SETS``.
-            half: ``"base"``, ``"novel"`` or ``"all"``; a half holds whole reversal pairs. Of the source set also
-                ``"pseudo_novel_K"``, fold K (1 to 3) of the base classes, and ``"kept_K"``, the other base classes.
-
-        Returns:
-            the list, in class order.
+        A half (``base``, ``novel``, ``all``) holds whole reversal pairs. The source set also has
+        ``pseudo_novel_K``, fold K (1 to 3) of the base classes, and ``kept_K``, the other base classes.
         """
         _check("set", name, SETS)
         kind, _, fold = half.rpartition("_")
         if kind in ("pseudo_novel", "kept"):
             _check("half", fold, ("1", "2", "3"))
             _check("set of folds", name, ("source",))
-            wanted = (self.folds == int(fold)) if kind == "pseudo_novel" else self.base_mask & (self.folds != int(fold))
-            return [(a, 2 * p + d) for a in range(SOURCE_ACTORS) for p in np.flatnonzero(wanted[a]) for d in (0, 1)]
-        _check("half", half, ("base", "novel", "all"))
-        actors, pairs = range(SOURCE_ACTORS), range(len(PAIRS))
-        if name == "transfer_a":  # another class mix: four actors
-            actors = range(4)
-        elif name == "transfer_b":  # four pairs
-            pairs = range(4)
-        elif name == "superset":  # K600's part: the classes that the source set lacks, with new actors
-            actors = range(SOURCE_ACTORS, len(ACTORS))
-        elif name == "direction":  # SSv2's part: direction of travel alone
-            pairs = range(3)
-        keep = {"all": (True, False), "base": (True,), "novel": (False,)}[half]
-        return [(a, 2 * p + d) for a in actors for p in pairs if bool(self.base_mask[a, p]) in keep for d in (0, 1)]
+            chosen = (self.folds == int(fold)) if kind == "pseudo_novel" else self.base_mask & (self.folds != int(fold))
+        else:
+            _check("half", half, ("base", "novel", "all"))
+            chosen = {"base": self.base_mask, "novel": ~self.base_mask, "all": np.ones_like(self.base_mask)}[half]
+        actors, pairs = SETS[name]
+        return [(a, 2 * p + d) for a in actors for p in pairs if chosen[a, p] for d in (0, 1)]
 
     def class_names(self, name: str = "source", half: str = "all") -> list[str]:
-        """Texts of a set's classes, "a red star rising"; arguments as in :meth:`actions`."""
+        """Texts of a set's classes: "a red star rising"."""
         return [action_text(actor, motion) for actor, motion in self.actions(name, half)]
 
     def away_scenes(self, motion: int) -> np.ndarray:
@@ -167,18 +146,10 @@ def draw_spec(
     rng: np.random.Generator,
     style: str = "source",
 ) -> tuple[ClipSpec, np.ndarray]:
-    """Draw what ``count`` clips show, the classes in equal numbers and the share of home scenes exact.
+    """What ``count`` clips show, and their labels [count] into ``actions``: (actor, motion) of each class.
 
-    Args:
-        world: home scenes.
-        actions: (actor, motion) of each class.
-        count: clips.
-        rho: share of clips before their motion's home scene, 0..1; the others show one of the other scenes evenly.
-        rng: source of every draw.
-        style: the set, whose look (palette, texture, actor style, speed) is drawn.
-
-    Returns:
-        (spec, labels [count]); labels index ``actions``.
+    Classes come in equal numbers; exactly ``round(rho * count)`` clips are at home, the others before one of the
+    other scenes evenly. ``style`` is the set whose look (palette, texture, actor style, speed) is drawn.
     """
     if not 0 <= rho <= 1:
         raise ValueError(f"rho is {rho}; allowed: 0 to 1 (chance is 1/{len(SCENES)})")
@@ -193,9 +164,9 @@ def draw_spec(
     at_home = rank < round(rho * count)
     other = (home + rng.integers(1, len(SCENES), count)) % len(SCENES)
     look = rng.random((count, 5))
-    look[:, 4] = {"transfer_a": 1.0, "transfer_b": 2.0}.get(style, 0.0)  # actor style: filled, hollow, dark-rimmed
     background = rng.random((count, 12))
-    background[:, 11] = {"transfer_a": 1.0, "transfer_b": 2.0}.get(style, 0.0)  # palette and texture of the set
+    # Actor style (filled, hollow, dark-rimmed); palette and texture of the set.
+    look[:, 4] = background[:, 11] = {"transfer_a": 1.0, "transfer_b": 2.0}.get(style, 0.0)
     spec = ClipSpec(
         actor=actor,
         motion=motion,
@@ -216,16 +187,8 @@ _GOLDEN = (5**0.5 - 1) / 2
 def swap_background(world: World, spec: ClipSpec, context: str, rng: np.random.Generator) -> ClipSpec:
     """The out-of-context twin: the same actors and motions before another background, as SCUBA does.
 
-    Args:
-        world: home scenes.
-        spec: in-context clips.
-        context: ``"scene"`` (one that is home to neither motion of the pair), ``"noise"`` or ``"stripes"``.
-        rng: source of the new backgrounds.
-
-    Returns:
-        the twin's spec.
+    ``context`` is ``scene`` (one that is home to neither motion of the pair), ``noise`` or ``stripes``.
     """
-    _check("context", context, CONTEXTS[1:])
     away = np.array([rng.choice(world.away_scenes(motion)) for motion in spec.motion])
     scene = {"scene": away, "noise": np.full(len(spec), NOISE), "stripes": np.full(len(spec), STRIPES)}[context]
     background = rng.random(spec.background.shape)
@@ -234,18 +197,12 @@ def swap_background(world: World, spec: ClipSpec, context: str, rng: np.random.G
 
 
 class ClipSet(Dataset):
-    """Rendered clips in memory, with labels, class texts and exact actor masks.
-
-    Attributes:
-        videos: [N, T, 3, H, W] uint8.
-        masks: [N, T, H, W] bool, the actor's pixels.
-        labels: [N] int64.
-        class_names: texts, in label order.
-        spec: what was drawn.
-    """
+    """Rendered clips in memory, with labels, class texts and exact actor masks."""
 
     def __init__(self, videos: Tensor, masks: Tensor, labels: Tensor, class_names: list[str], spec: ClipSpec):
-        self.videos, self.masks, self.labels = videos, masks, labels
+        self.videos = videos  # [N, T, 3, H, W] uint8
+        self.masks = masks  # [N, T, H, W] bool, the actor's pixels
+        self.labels = labels  # [N] int64, into class_names
         self.class_names, self.spec = class_names, spec
 
     def __len__(self) -> int:
@@ -255,24 +212,11 @@ class ClipSet(Dataset):
         return self.videos[index], self.labels[index]
 
     def reversed(self) -> ClipSet:
-        """The exact reversals: frames in backward order, each clip labeled with the other motion of its pair.
-
-        Raises:
-            ValueError: a clip's reversal is no class of this set.
-        """
+        """The exact reversals: frames in backward order, each clip labeled with the other motion of its pair."""
         actions = {name: index for index, name in enumerate(self.class_names)}
-        texts = [action_text(a, m ^ 1) for a, m in zip(self.spec.actor, self.spec.motion)]
-        missing = sorted(set(texts) - actions.keys())
-        if missing:
-            raise ValueError(f"reversed classes are not in this set: {missing[:3]}")
-        labels = torch.tensor([actions[text] for text in texts])
-        return ClipSet(
-            self.videos.flip(1),
-            self.masks.flip(1),
-            labels,
-            self.class_names,
-            replace(self.spec, motion=self.spec.motion ^ 1),
-        )
+        spec = replace(self.spec, motion=self.spec.motion ^ 1)
+        labels = torch.tensor([actions[action_text(a, m)] for a, m in zip(spec.actor, spec.motion)])
+        return ClipSet(self.videos.flip(1), self.masks.flip(1), labels, self.class_names, spec)
 
 
 def make_set(
@@ -288,22 +232,11 @@ def make_set(
     num_frames: int = 8,
     size: int = 32,
 ) -> ClipSet:
-    """Render one set of clips.
+    """Render one set of clips; the same arguments give the same bits.
 
-    Args:
-        world: the world.
-        name: one of ``SETS``.
-        half: base, novel or all classes, or a fold, see :meth:`World.actions`.
-        context: ``"in"`` or one of the out-of-context backgrounds; the twins share actors and motions with ``"in"``.
-        train: training clips (other draws than the test's, at this ``rho``).
-        rho: share of clips at home; a test set's is one fixed number, the same for every model.
-        count: clips.
-        split: 1, 2, 3: independent draws.
-        num_frames: T.
-        size: H = W in pixels.
-
-    Returns:
-        the clips; the same arguments give the same bits.
+    ``name`` is one of ``SETS``, ``half`` as in :meth:`World.actions`. The twins of an out-of-context ``context``
+    share actors and motions with ``in``, clip by clip. ``train`` and ``split`` give other draws. ``rho`` of a test
+    set is one fixed number, the same for every model. ``size`` is H = W in pixels.
     """
     _check("context", context, CONTEXTS)
     if name == "direction":
@@ -318,6 +251,46 @@ def make_set(
     return ClipSet(videos, masks, torch.from_numpy(labels), world.class_names(name, half), spec)
 
 
-def _check(field: str, value: str, allowed: Sequence[str]) -> None:
+# Every method is tested on the same clips, so they are rendered once. The cache must hold all sets of a notebook (11
+# has 37): methods take turns over them, and a smaller one would forget each set before it is asked for again.
+@lru_cache(maxsize=64)  # 80 MB for a set of 2,500 clips, 13 MB for one of 400
+def _rendered(world: World, name: str, **about) -> ClipSet:
+    return make_set(world, name, **about)
+
+
+def test_clips(config: Config, test: EvalSet, image_size: int) -> Dataset:
+    """The clips of one test of the world, in the order of frames that it names."""
+    from ..scoring import Reordered  # here: clips can be drawn without anything that scores them
+
+    about = {"half": test.half, "context": test.context, "split": test.part, "count": test.clips}
+    world, shape = World(config.world_seed, config.home_seed), {"num_frames": config.num_frames, "size": image_size}
+    clips = _rendered(world, test.set, **about, **shape)
+    if test.order == "forward":
+        return clips
+    return clips.reversed() if test.order == "reversed" else Reordered(clips, test.order)
+
+
+def training_clips(config: Config, image_size: int) -> ClipSet:
+    """The clips that a configuration trains on: base classes, before their home scene in a share of ``rho``."""
+    world, half = World(config.world_seed, config.home_seed), f"kept_{config.held_out}" if config.held_out else "base"
+    shape = {"count": config.train_clips, "num_frames": config.num_frames, "size": image_size}
+    clips = make_set(world, half=half, train=True, rho=config.rho, **shape)
+    if config.shuffle_labels:
+        order = np.random.default_rng([config.seed, config.world_seed]).permutation(len(clips))
+        clips.labels = clips.labels[torch.from_numpy(order)]
+    return clips
+
+
+def check_home(config: Config) -> None:
+    """Refuse a small CLIP of other home scenes: its bias would point elsewhere than the clips'."""
+    if config.data != "synthetic" or config.model != "mede-small" or config.random_weights:
+        return
+    facts = (ASSETS / "small_clip" if config.weights == "shipped" else Path(config.weights)) / "training.json"
+    theirs = json.loads(facts.read_text(encoding="utf-8"))["home_seed"] if facts.is_file() else config.home_seed
+    if theirs != config.home_seed:
+        raise ValueError(f"home_seed is {config.home_seed}; the CLIP {config.weights!r} was pretrained with {theirs}")
+
+
+def _check(field: str, value: str, allowed: Collection[str]) -> None:
     if value not in allowed:
         raise ValueError(f"{field} is {value!r}; allowed: {', '.join(allowed)}")
