@@ -11,7 +11,6 @@ import argparse
 import json
 import logging
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 from .config import METHODS, PROFILES, Config, load_config
@@ -30,13 +29,13 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--runs", default="runs/cli", help="folder of runs (default: runs/cli)")
         command.add_argument("--device", default="cpu", help="cpu or cuda")
         command.add_argument("--num-workers", type=int, default=0, help="of each process's data loader")
-        for field in fields(Config):
-            flag = "--" + field.name.replace("_", "-")
-            if isinstance(field.default, bool):
+        for field, of in Config.model_fields.items():
+            flag = "--" + field.replace("_", "-")
+            if isinstance(of.default, bool):
                 command.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)
             else:
-                choices = list(METHODS) if field.name == "method" else None
-                command.add_argument(flag, type=type(field.default), choices=choices, default=None)
+                choices = list(METHODS) if field == "method" else None
+                command.add_argument(flag, type=type(of.default), choices=choices, default=None)
     commands.choices["evaluate"].add_argument("--out", metavar="FILE", help="write the records there (JSON lines)")
     commands.choices["evaluate"].add_argument("--skip-bad", action="store_true", help="leave out unreadable videos")
     return main
@@ -54,7 +53,7 @@ def config_from(options: argparse.Namespace) -> Config:
             chosen = json.loads(Path(options.config).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ValueError(f"--config {options.config!r} cannot be read: {error}") from error
-    flags = {field.name: getattr(options, field.name) for field in fields(Config)}
+    flags = {name: getattr(options, name) for name in Config.model_fields}
     chosen |= {name: value for name, value in flags.items() if value is not None}
     return load_config(options.profile, **chosen)
 

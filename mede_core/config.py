@@ -1,40 +1,34 @@
 """One flat configuration for an experiment, the methods as recipes, and the profiles; torch-free.
 
-A notebook parameter, a command-line flag and a field here have the same name. ``Config.training_hash`` covers what
-changes a training run, so methods that differ only in how epochs are averaged share one trajectory.
+A notebook's setting, a command-line flag and a field here have the same name; what a field allows and where it comes
+from stand beside it. `Config.run_settings` says what decides a training: methods that differ only in how epochs are
+averaged share one trajectory.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 
 @dataclass(frozen=True)
 class Method:
-    """How a method trains and which weights it is evaluated with.
+    """How a method trains and which weights it is evaluated with."""
 
-    Attributes:
-        trainer: ``none``, ``plain`` (one batch a step) or ``meta`` (cross-batch meta-step).
-        average: ``none``, ``last`` epoch, ``gwa`` (Gaussian weight averaging over epochs 1..E) or ``swa`` (uniform
-            mean of epochs ``swa_start``..E).
-        source: where the recipe comes from.
-        objective: ``cross_entropy``, ``interpolated`` (Open-VCLIP) or ``distilled`` (FROSTER).
-        patched: interpolated with CLIP at test time, by ``patch_ratio``.
-        paper: fields of :class:`Config` that the ``paper`` profile sets for this method alone.
-        tuned: fields that the other profiles set for it: the choice of the study's search on base classes of the
-            design seed, five trials for every recipe (``study/units.py``).
-    """
-
-    trainer: str
-    average: str
-    source: str
-    objective: str = "cross_entropy"
-    patched: bool = False
-    paper: Mapping = field(default_factory=dict)
+    trainer: str  # none, plain (one batch a step) or meta (cross-batch meta-step)
+    average: str  # none, the last epoch, gwa over epochs 1..E, or swa: the uniform mean of epochs swa_start..E
+    source: str  # of the recipe
+    objective: str = "cross_entropy"  # or interpolated (Open-VCLIP), or distilled (FROSTER)
+    patched: bool = False  # interpolated with CLIP at test time, by patch_ratio
+    paper: Mapping = field(default_factory=dict)  # what the paper profile sets for this method alone
+    # What the other profiles set for it: the choice of the study's search on base classes of the design seed, five
+    # trials for every recipe (study/units.py).
     tuned: Mapping = field(default_factory=dict)
 
 
@@ -56,83 +50,124 @@ METHODS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Config:
-    """Everything that defines an experiment; see the comments for units and provenance."""
+class Checked(BaseModel):
+    """Frozen values, checked when made: a ValueError of one line names field, value and what is allowed."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    def __init__(self, *values, **named):
+        try:
+            super().__init__(**dict(zip(type(self).model_fields, values)), **named)
+        except ValidationError as error:
+            raise ValueError(_in_one_line(error, type(self).model_fields)) from None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_plain(cls, value):
+        return value.item() if getattr(value, "ndim", None) == 0 else value  # a number of NumPy's
+
+    def replace(self, **changes):
+        """The same with other values of these fields, checked again."""
+        return type(self)(**{**self.model_dump(), **changes})
+
+
+def _in_one_line(error: ValidationError, known: Mapping) -> str:
+    first = error.errors()[0]
+    if not first["loc"]:  # said by a rule over several fields
+        return str(first["ctx"]["error"])
+    name = first["loc"][0]
+    if name not in known:
+        unknown = sorted({str(one["loc"][0]) for one in error.errors()} - known.keys())
+        return f"unknown configuration fields {unknown}; known: {', '.join(sorted(known))}"
+    said = "expected" if first["type"].endswith("_type") else "allowed:"
+    return f"{name} is {first['input']!r}; {said} {allowed_values(known[name], first['type'])}"
+
+
+def allowed_values(of, kind: str = "") -> str:
+    """What a field takes, in words; `kind` of pydantic's error says whether the type or the value was wrong."""
+    options = get_args(of.annotation)
+    limits = {name: getattr(one, name) for one in of.metadata for name in ("gt", "ge", "le") if hasattr(one, name)}
+    if options or kind.endswith("_type") or not limits:
+        return ", ".join(getattr(one, "__name__", repr(one)) for one in options or (of.annotation,))
+    low = f"above {limits['gt']}, up" if "gt" in limits else limits["ge"]
+    return f"{low} to {limits['le']}"
+
+
+def setting(default, description: str, *, only: str = "", past: Any = None, **limits):
+    """A field of `Config`: `only` says for which trainers, objectives, temporal modules or data it decides a training
+    ("test": for none); `past` is, of a setting added later, the value that reproduces what was trained before it.
+    """
+    return Field(default, description=description, json_schema_extra={"only": only, "past": past}, **limits)
+
+
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Clips = Annotated[int, Field(ge=1, le=10**7)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Weight = Annotated[float, Field(ge=0.0, le=1e3)]
+
+
+class Config(Checked):
+    """Everything that defines an experiment; a description says what else than the default is meant, and why."""
 
     # What is learned from
-    data: str = "synthetic"  # or the path of a `path,label` CSV of real videos
-    world_seed: int = 1  # base/novel halves and clips of the synthetic world; 0 is the design seed
-    home_seed: int = 0  # home scenes; they must be those of the CLIP: 0 for the shipped one
-    rho: float = 0.8  # share of training clips before their motion's home scene; chance is 0.25
-    train_clips: int = 3600
-    test_clips: int = 2500
-    num_frames: int = 8
-    held_out: int = 0  # 1, 2 or 3: a third of the base classes is left out of training, to choose settings on
-    shuffle_labels: bool = False  # a control: each training clip gets another's label
+    data: str = setting("synthetic", "or the path of a `path,label` CSV of real videos")
+    world_seed: Seed = setting(1, "base/novel halves and clips of the world; 0 is the design seed", only="world")
+    home_seed: Seed = setting(0, "home scenes; they must be those of the CLIP: 0 for the shipped one", only="world")
+    rho: Share = setting(0.8, "training clips before their motion's home scene; chance is 0.25", only="world")
+    train_clips: Clips = setting(3600, "of the world", only="world")
+    test_clips: Clips = setting(2500, "of the world", only="test")
+    num_frames: int = setting(8, "of a clip", ge=1, le=256)
+    held_out: int = setting(0, "leave a third, 1 to 3, of the base classes out, to choose on", only="world", ge=0, le=3)
+    shuffle_labels: bool = setting(False, "a control: each training clip gets another's label", only="world")
     # Real videos only: which rows of the CSV, which frames, which prompts
-    data_split: str = "all"  # rows that train: a membership of the CSV's split column, such as train1
-    half: str = "all"  # or base, or novel: half of the classes
-    shots: int = 0  # videos a class, drawn by seed; 0: all
-    sampling: str = "uniform"  # or dense: a window of num_frames every 16th frame at 30 fps
-    views: int = 1  # at test time, averaged
-    compat: str = ""  # or pyav, or torchvision: the view positions of the peers' code, off by one
-    prompts: str = "name"  # bare class names; or templates (the 28 of Open-VCLIP), or a json of rephrased names
-    flip_directions: bool = False  # the peers also mirror classes whose name says left or right
+    data_split: str = setting("all", "rows that train: a membership of the CSV's column, as train1", only="videos")
+    half: Literal["all", "base", "novel"] = setting("all", "or half of the classes", only="videos")
+    shots: int = setting(0, "videos a class, drawn by seed; 0: all", only="videos", ge=0, le=10**6)
+    sampling: Literal["uniform", "dense"] = setting("uniform", "or every 16th frame at 30 fps", only="videos")
+    views: int = setting(1, "at test time, averaged", only="test", ge=1, le=100)
+    compat: Literal["", "pyav", "torchvision"] = setting("", "view positions as the peers', off by one", only="test")
+    prompts: str = setting("name", "bare class names; or templates (Open-VCLIP's 28), or a json of rephrased names")
+    flip_directions: bool = setting(False, "the peers also mirror classes named left or right", only="videos")
     # The learner
-    model: str = "mede-small"  # or an open_clip ViT
-    weights: str = "shipped"  # or an open_clip tag, or a local file
-    random_weights: bool = False  # smoke runs only; written on every output
-    trainable: str = "adapters"  # or visual: the whole encoder, as the authors' scripts suggest
-    temporal_module: str = "st_adapter"  # or aim, or expanded (Open-VCLIP's attention, without parameters)
-    adapter_width: int = 24  # published: 384 (ST-Adapter), 192 (AIM), for a transformer of width 768
-    adapter_form: str = "ours"  # of the ST-Adapter; or published (no norm, no GELU), or published_conv
-    border: str = "zero"  # of expanded attention: zero keys at a clip's ends as published, or mask
+    model: str = setting("mede-small", "or an open_clip ViT")
+    weights: str = setting("shipped", "or an open_clip tag, or a local file")
+    random_weights: bool = setting(False, "smoke runs only; written on every output")
+    trainable: Literal["adapters", "visual"] = setting("adapters", "or the whole encoder, as the authors' scripts")
+    temporal_module: Literal["st_adapter", "aim", "expanded"] = setting("st_adapter", "expanded: Open-VCLIP's")
+    # Published: widths 384 (ST-Adapter), 192 (AIM), for a transformer of width 768; neither norm nor GELU
+    adapter_width: int = setting(24, "of an adapter's bottleneck", only="st_adapter aim", ge=0, le=4096)
+    adapter_form: Literal["ours", "published", "published_conv"] = setting("ours", "norm, GELU", only="st_adapter")
+    border: Literal["zero", "mask"] = setting("zero", "keys beyond a clip's ends; zero: published", only="expanded")
     # Training. Paper does not say alpha, beta or delta: these are our choices for the synthetic world.
-    method: str = "open_mede"
-    epochs: int = 8
-    steps_per_epoch: int = 0  # 0: all full batches of an epoch
-    warmup_epochs: int = 2  # as the paper
-    batch_size: int = 32
-    outer_lr: float = 5e-3  # beta, of AdamW (the paper writes SGD; the authors' fork uses AdamW)
-    inner_lr: float = 0.5  # alpha, one SGD step on the support batch
-    query_weight: float = 1.0  # delta
-    first_order: bool = True
-    pairing: str = "next"  # query batch: the next one (the paper), the same, or one of disjoint classes
-    weight_decay: float = 0.01  # biases and 1-d tensors exempt
-    max_grad_norm: float = 1.0
-    iwr_max: float = 0.6  # Open-VCLIP: the share of CLIP in the interpolated weights is drawn from U(0, iwr_max)
-    iwr_weight: float = 0.5  # Open-VCLIP: of the loss at the interpolated weights
-    distill_weight: float = 2.0  # FROSTER: of the distillation
-    seed: int = 0  # initialization of the adapters and order of the clips
-    # How it runs; batch_size is that of all processes together
-    micro_batch: int = 0  # clips in memory at once, at the cost of one more forward; 0: the batch
-    precision: str = "float32"  # or bf16
-    inner_sync: bool = True  # average g_S over processes before the inner step; False: each its own inner step
+    method: Literal[tuple(METHODS)] = setting("open_mede", "the recipe", only="test")
+    epochs: int = setting(8, "passes over the training clips", only="plain meta", ge=1, le=1000)
+    steps_per_epoch: int = setting(0, "0: all full batches of an epoch", only="plain meta", ge=0, le=10**7)
+    warmup_epochs: int = setting(2, "as the paper", only="plain meta", ge=0, le=999)
+    batch_size: int = setting(32, "of all processes together", ge=2, le=65536)
+    # The paper writes SGD; the authors' fork uses AdamW
+    outer_lr: float = setting(5e-3, "beta, of AdamW", only="plain meta", gt=0.0, le=10.0)
+    inner_lr: float = setting(0.5, "alpha, one SGD step on the support batch", only="meta", ge=0.0, le=1e6)
+    query_weight: Weight = setting(1.0, "delta", only="meta")
+    first_order: bool = setting(True, "or the exact second-order gradient", only="meta")
+    pairing: Literal["next", "same", "disjoint"] = setting("next", "query batch; the paper's: the next", only="meta")
+    weight_decay: float = setting(0.01, "biases and 1-d tensors exempt", only="plain meta", ge=0.0, le=10.0)
+    max_grad_norm: float = setting(1.0, "of all gradients together", only="plain meta", gt=0.0, le=1e9)
+    iwr_max: Share = setting(0.6, "Open-VCLIP: draws CLIP's share of the weights from U(0, this)", only="interpolated")
+    iwr_weight: Weight = setting(0.5, "Open-VCLIP: of the loss at the interpolated weights", only="interpolated")
+    distill_weight: Weight = setting(2.0, "FROSTER: of the distillation", only="distilled")
+    seed: Seed = setting(0, "initialization of the adapters and order of the clips")
+    # How it runs: each of these changes rounding
+    micro_batch: int = setting(0, "clips in memory at once; 0: the batch", only="plain meta", ge=0, le=65536)
+    precision: Literal["float32", "bf16"] = setting("float32", "of training", only="plain meta")
+    inner_sync: bool = setting(True, "average g_S over processes before the inner step", only="meta")
     # Averaging; 0.0 means gwa.published_schedule: 0.68 and 0.45 of the epochs (leftovers: mu 15, sigma 10 of 22)
-    gwa_mu: float = 0.0
-    gwa_sigma: float = 0.0
-    swa_start: int = 2  # Open-VCLIP and FROSTER average epochs 2 to the last
-    patch_ratio: float = 0.5  # Open-VCLIP at test time: share of CLIP's weights; 0.6 for ViT-L/14
+    gwa_mu: float = setting(0.0, "center, in epochs", only="test", ge=-1e9, le=1e9)
+    gwa_sigma: float = setting(0.0, "width, in epochs", only="test", ge=0.0, le=1e9)
+    swa_start: int = setting(2, "first epoch of Open-VCLIP's and FROSTER's mean", only="test", ge=1, le=1000)
+    patch_ratio: Share = setting(0.5, "Open-VCLIP at test time: CLIP's share; 0.6 for ViT-L/14", only="test")
 
-    def __post_init__(self):
-        for one in fields(self):
-            value, expected = getattr(self, one.name), type(one.default)
-            if expected is float and type(value) is int:
-                object.__setattr__(self, one.name, float(value))
-            elif type(value) is not expected:
-                raise ValueError(f"{one.name} is {value!r}; expected {expected.__name__}")
-            if expected is float and not math.isfinite(getattr(self, one.name)):
-                raise ValueError(f"{one.name} is {value!r}; it must be finite")
-        for name, low, high in RANGES:
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(f"{name} is {value!r}; allowed: {low} to {high}")
-        if self.method not in METHODS:
-            raise ValueError(f"method is {self.method!r}; allowed: {', '.join(METHODS)}")
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(map(repr, allowed))}")
+    @model_validator(mode="after")
+    def _fits_together(self):
         if self.trainable == "adapters" and (self.adapter_width == 0 or self.temporal_module == "expanded"):
             cause = "temporal_module is 'expanded'" if self.adapter_width else "adapter_width is 0"
             raise ValueError(f"{cause}: with trainable='adapters' nothing would be trained; use trainable='visual'")
@@ -140,9 +175,7 @@ class Config:
             raise ValueError(f"swa_start is {self.swa_start}; it must not exceed epochs ({self.epochs})")
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs is {self.warmup_epochs}; it must be below epochs ({self.epochs})")
-        for name in ("outer_lr", "max_grad_norm"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be above 0")
+        return self
 
     @property
     def mu(self) -> float:
@@ -163,9 +196,24 @@ class Config:
             return Average("swa", start=self.swa_start, patch=self.patch_ratio if method.patched else 0.0)
         return Average()
 
+    def run_settings(self) -> dict:
+        """What decides this method's training, in words: the settings that matter to it, and those only.
+
+        `weights` and the list that `data` names are left out: who names a run adds hashes of what is in them.
+        """
+        method = METHODS[self.method]
+        kind = "world" if self.data == "synthetic" else "videos"
+        matters = {"", kind, method.trainer, method.objective, self.temporal_module}
+        settings = {"trainer": method.trainer, "objective": method.objective}
+        for name, of in type(self).model_fields.items():
+            value, only, past = getattr(self, name), *of.json_schema_extra.values()
+            if matters.intersection(only.split(" ")) and (past is None or value != past):
+                settings[name] = value
+        del settings["weights"]
+        return settings | {"data": kind, "prompts": prompts_id(self.prompts)}
+
     def training_fields(self) -> dict:
-        """The fields that change a training run: all but test size, averaging, and the method's name."""
-        values = asdict(self)
+        """The fields that change a training run: goes with `run_name` once the workspace names runs."""
         method = METHODS[self.method]
         unused = {"method", *_TEST_FIELDS}
         if method.trainer != "meta":
@@ -174,7 +222,7 @@ class Config:
             unused |= {"iwr_max", "iwr_weight"}
         if method.objective != "distilled":
             unused |= {"distill_weight"}
-        kept = {name: value for name, value in values.items() if name not in unused}
+        kept = {name: value for name, value in self if name not in unused}
         return {"trainer": method.trainer, "objective": method.objective, **kept}
 
     def training_hash(self) -> str:
@@ -183,7 +231,7 @@ class Config:
 
     def hash(self) -> str:
         """12 hex digits over every field."""
-        return _hash(asdict(self))
+        return _hash(self.model_dump())
 
     def run_name(self) -> str:
         """Folder name of the training run; methods that share a trajectory share it."""
@@ -193,26 +241,50 @@ class Config:
 
 
 _TEST_FIELDS = ("test_clips", "gwa_mu", "gwa_sigma", "swa_start", "patch_ratio", "views")
-CHOICES = {
-    "trainable": ("adapters", "visual"),
-    "temporal_module": ("st_adapter", "aim", "expanded"),
-    "adapter_form": ("ours", "published", "published_conv"),
-    "border": ("zero", "mask"),
-    "half": ("all", "base", "novel"),
-    "pairing": ("next", "same", "disjoint"),
-    "sampling": ("uniform", "dense"),
-    "compat": ("", "pyav", "torchvision"),
-    "precision": ("float32", "bf16"),
-}
-RANGES = (
-    ("rho", 0.0, 1.0), ("train_clips", 1, 10**7), ("test_clips", 1, 10**7), ("num_frames", 1, 256),
-    ("adapter_width", 0, 4096), ("epochs", 1, 1000), ("steps_per_epoch", 0, 10**7), ("warmup_epochs", 0, 999),
-    ("batch_size", 2, 65536), ("outer_lr", 0.0, 10.0), ("inner_lr", 0.0, 1e6), ("query_weight", 0.0, 1e3),
-    ("weight_decay", 0.0, 10.0), ("max_grad_norm", 0.0, 1e9), ("seed", 0, 2**31 - 1), ("world_seed", 0, 2**31 - 1),
-    ("home_seed", 0, 2**31 - 1), ("held_out", 0, 3),
-    ("gwa_sigma", 0.0, 1e9), ("shots", 0, 10**6), ("views", 1, 100), ("iwr_max", 0.0, 1.0), ("iwr_weight", 0.0, 1e3),
-    ("distill_weight", 0.0, 1e3), ("micro_batch", 0, 65536), ("swa_start", 1, 1000), ("patch_ratio", 0.0, 1.0),
-)  # fmt: skip
+
+
+def _hash(values: Mapping) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def prompts_id(prompts: str) -> str:
+    """A name for a prompt set by what is in it: its own, or its file's hash."""
+    if prompts in ("name", "templates") or not Path(prompts).is_file():
+        return prompts
+    return hashlib.sha256(Path(prompts).read_bytes()).hexdigest()[:12]
+
+
+class EvalSet(Checked):
+    """One test: which clips, how they are shown, and with which texts; a record of accuracy is named by it."""
+
+    set: str = Field("source", description="of the synthetic world; or what results call a data set of real videos")
+    half: str = Field("base", description="base, novel, all, or a fold of the world: kept_K, pseudo_novel_K")
+    part: int | str = Field(1, description="draw of the world's clips; or the split of a list, such as test1")
+    context: str = Field("in", description="or an out-of-context background")
+    order: Literal["forward", "shuffled", "reversed", "single"] = Field(
+        "forward", description="of frames; reversed: labelled with the reversed action"
+    )
+    clips: Clips = Field(2500, description="of the synthetic world")
+    views: int = Field(1, description="of real videos, averaged", ge=1, le=100)
+    prompts: str = Field("name", description="as of the configuration")
+    data: str = Field("", description="real videos: the list of videos, or of frame folders (SCUBA)")
+    root: str = Field("", description="real videos: the folder of those frame folders")
+    classes_of: str = Field("", description="SCUBA: the list of videos whose classes its labels count")
+
+
+class Average(Checked):
+    """Which average of a trajectory is tested; epochs count from 1, epoch 0 is the learner before training."""
+
+    rule: Literal["last", "gwa", "swa", "ema", "epoch"] = "last"
+    mu: float = Field(0.0, description="gwa: in epochs", ge=-1e9, le=1e9)
+    sigma: float = Field(0.0, description="gwa: in epochs, above 0", ge=0.0, le=1e9)
+    start: int = Field(1, description="swa: first epoch", ge=1, le=1000)
+    epoch: int = Field(0, description="of the rule epoch", ge=0, le=1000)
+    decay: Share = Field(0.9, description="of ema, an epoch's")
+    with_zero: bool = Field(False, description="epoch 0 takes part")
+    patch: Share = Field(0.0, description="share of epoch 0 (CLIP) mixed in at the end: WiSE-FT")
+    name: str = Field("", description="what records call it; no part of what is computed")
+
 
 # What a profile changes. smoke: everything, tiny (the tests run it); cpu: one seed on two cores, an epoch being
 # half of the clips, so that 8 epochs are 448 steps; full: the same for the study's seeds; paper: real videos under the
@@ -233,91 +305,33 @@ PROFILES: dict[str, dict] = {
 WHOLE_ENCODER_LR = 3.33e-6  # Open-VCLIP's, for batches of 64
 
 
-def load_config(profile: str = "cpu", **overrides) -> Config:
-    """The effective configuration of a profile.
+def load_config(profile: str = "cpu", **settings) -> Config:
+    """The effective configuration of a profile, with some settings of one's own.
 
-    The ``paper`` profile also takes what is published for the method and the trained part: expanded attention and
-    the whole encoder for Open-VCLIP and FROSTER, its learning rate for whole encoders, the width of AIM's
-    adapters, and 12 epochs for few-shot training (FROSTER's scripts for base-to-novel).
-
-    Args:
-        profile: one of ``PROFILES``.
-        overrides: fields of :class:`Config`.
-
-    Returns:
-        the validated configuration.
-
-    Raises:
-        ValueError: unknown profile or field, or a value out of range; names field, value and what is allowed.
+    The `paper` profile also takes what is published for the method and the trained part: expanded attention and the
+    whole encoder for Open-VCLIP and FROSTER, its learning rate for whole encoders, the width of AIM's adapters, and
+    12 epochs for few-shot training (FROSTER's scripts for base-to-novel).
     """
     if profile not in PROFILES:
         raise ValueError(f"profile is {profile!r}; allowed: {', '.join(PROFILES)}")
-    known = {one.name for one in fields(Config)}
-    unknown = sorted(overrides.keys() - known)
-    if unknown:
-        raise ValueError(f"unknown configuration fields {unknown}; known: {', '.join(sorted(known))}")
     chosen = dict(PROFILES[profile])
-    method = METHODS.get(overrides.get("method", Config.method))
-    if method:
-        chosen |= method.paper if profile == "paper" else method.tuned
-    if overrides.get("data", Config.data) != Config.data:
+    recipe = METHODS.get(str(settings.get("method", "open_mede")))
+    if recipe:
+        chosen |= recipe.paper if profile == "paper" else recipe.tuned
+    if settings.get("data", "synthetic") != "synthetic":
         chosen.pop("steps_per_epoch", None)  # half an epoch is a saving on the synthetic world alone
     if profile == "paper":
-        if {**chosen, **overrides}.get("trainable") == "visual":
+        if {**chosen, **settings}.get("trainable") == "visual":
             chosen["outer_lr"] = WHOLE_ENCODER_LR
-        if {**chosen, **overrides}.get("temporal_module") == "aim":
+        if {**chosen, **settings}.get("temporal_module") == "aim":
             chosen["adapter_width"] = 192
-        if overrides.get("shots"):
+        if settings.get("shots"):
             chosen["epochs"] = 12
-    return Config(**{**chosen, **overrides})
-
-
-@dataclass(frozen=True)
-class EvalSet:
-    """One test: which clips, how they are shown, and with which texts; a record of accuracy is named by it."""
-
-    set: str = "source"  # of the synthetic world; or what results call a data set of real videos
-    half: str = "base"  # base, novel, all, or a fold of the world (kept_K, pseudo_novel_K)
-    part: int | str = 1  # draw of the world's clips; or the split of a list, such as test1
-    context: str = "in"  # or an out-of-context background
-    order: str = "forward"  # of frames: or shuffled, reversed (labelled with the reversed action), single
-    clips: int = 2500  # of the synthetic world
-    views: int = 1  # of real videos, averaged
-    prompts: str = "name"
-    data: str = ""  # real videos: the list of videos, or of frame folders (SCUBA)
-    root: str = ""  # real videos: the folder of those frame folders
-    classes_of: str = ""  # SCUBA: the list of videos whose classes its labels count
-
-
-@dataclass(frozen=True)
-class Average:
-    """Which average of a trajectory is tested; epochs count from 1, epoch 0 is the learner before training."""
-
-    rule: str = "last"  # or gwa, swa, ema, epoch
-    mu: float = 0.0  # gwa: in epochs
-    sigma: float = 0.0
-    start: int = 1  # swa: first epoch
-    epoch: int = 0  # of the rule epoch
-    decay: float = 0.9  # of ema, an epoch's
-    with_zero: bool = False  # epoch 0 takes part
-    patch: float = 0.0  # share of epoch 0 (CLIP) mixed in at the end: WiSE-FT
-    name: str = ""  # what records call it; no part of what is computed
+    return Config(**{**chosen, **settings})
 
 
 def diff(config: Config, reference: Config | Mapping | None = None) -> dict[str, tuple]:
-    """How a configuration differs from a reference recipe.
-
-    Args:
-        config: the configuration.
-        reference: what it is compared with; default: the defaults.
-
-    Returns:
-        {field: (reference value, value)} of the fields that differ.
-    """
-    reference = asdict(Config()) if reference is None else reference
-    before = asdict(reference) if isinstance(reference, Config) else dict(reference)
-    return {name: (before.get(name), value) for name, value in asdict(config).items() if before.get(name) != value}
-
-
-def _hash(values: Mapping) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+    """How a configuration differs from a reference (default: the defaults): {field: (reference value, value)}."""
+    reference = Config() if reference is None else reference
+    before = reference.model_dump() if isinstance(reference, Config) else reference
+    return {name: (before.get(name), value) for name, value in config if before.get(name) != value}

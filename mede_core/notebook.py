@@ -9,12 +9,11 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
-from .config import RANGES, Config, diff
+from .config import Config, diff
 from .files import sha256_file
 
 RANDOM = "random"  # the weights_id of a learner without pretrained weights
@@ -40,7 +39,9 @@ def overrides(**parameters) -> dict:
     Returns:
         those that are set.
     """
-    lowest = {name: low for name, low, _ in RANGES}
+    lowest = {
+        name: one.ge for name, of in Config.model_fields.items() for one in of.metadata if getattr(one, "ge", None)
+    }
 
     def is_unset(name, value) -> bool:
         if isinstance(value, bool):
@@ -63,7 +64,7 @@ def settings_table(config: Config, *names: str) -> pd.DataFrame:
     Raises:
         ValueError: an unknown field.
     """
-    values, default, changed = asdict(config), asdict(Config()), diff(config)
+    values, default, changed = config.model_dump(), Config().model_dump(), diff(config)
     unknown = [name for name in names if name not in values]
     if unknown:
         raise ValueError(f"unknown configuration fields {unknown}; known: {', '.join(values)}")

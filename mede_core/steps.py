@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
@@ -163,7 +162,7 @@ def method_step(
 
 
 def _meta(learner, loss_fn, support, query, optimizer, config: Config, reduce_grads) -> MetaGradients:
-    given = asdict(config)
+    given = config.model_dump()
     alpha = {name: given[name] for name in ("inner_lr", "query_weight", "first_order")}
     if config.inner_sync or reduce_grads is None:
         return meta_step(

@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -316,5 +315,5 @@ def _facts(learner: VideoLearner, config: Config, epochs: list[int], averaged: d
         "training_hash": config.training_hash(),
         "weights": learner.weights_id,
         "classes": learner.class_names,
-        "config": {k: v for k, v in asdict(config).items() if k != "test_clips"},
+        "config": {k: v for k, v in config if k != "test_clips"},
     }

@@ -1,7 +1,6 @@
 """Notebooks in git are clean, runnable by parameters, and readable before they were run."""
 
 import ast
-import dataclasses
 import json
 import re
 from importlib.util import find_spec
@@ -119,7 +118,7 @@ def test_every_notebook_is_run_by_the_plan():
 @pytest.mark.parametrize("profile", list(PROFILES))
 def test_a_notebooks_own_parameters_leave_the_profiles_configuration_as_it_is(name, profile):
     given = notebook_parameters(ROOT / "notebooks" / f"{name}.ipynb")
-    fields = {field.name for field in dataclasses.fields(Config)} - {"method"}
+    fields = set(Config.model_fields) - {"method"}
     left = overrides(**{field: given[field] for field in fields & given.keys()})
     assert load_config(profile, **left) == load_config(profile)
 

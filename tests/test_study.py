@@ -114,7 +114,7 @@ def test_results_of_another_kernel_are_marked_and_measured_again(tmp_path, monke
     store.add_line(line(), tmp_path)
     assert store.missing_tests(unit, tmp_path) == ()
     assert "older" not in store.origin(["meta"], tmp_path)
-    assert store.missing_tests(replace(unit, config=replace(unit.config, rho=0.5)), tmp_path) == ("source",)
+    assert store.missing_tests(replace(unit, config=unit.config.replace(rho=0.5)), tmp_path) == ("source",)
     assert store.missing_tests(replace(unit, tests=("source", "look")), tmp_path) == ("look",)
     monkeypatch.setattr(store, "kernel_hash", lambda: "other")
     assert store.missing_tests(unit, tmp_path) == ("source",)

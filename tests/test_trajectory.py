@@ -1,7 +1,6 @@
 """Averages of a trajectory, its geometry, its accuracies, and the trajectory that ships with the package."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -171,7 +170,7 @@ def test_scores_are_those_of_the_methods_own_evaluation(small_run):
         ("frozen", {"rule": "epoch", "epoch": 0}), ("open_mede_no_gwa", {"rule": "epoch", "epoch": 2}),
         ("open_mede", {"rule": "gwa"}),
     ):  # fmt: skip
-        expected = evaluate_method(replace(config, method=method), runs)
+        expected = evaluate_method(config.replace(method=method), runs)
         found = {
             (r["split"], r["context"]): r["value"]
             for r in records
@@ -208,7 +207,7 @@ def test_what_is_no_finished_run_is_refused(small_run, tmp_path):
     with pytest.raises(ValueError, match=r"unknown fields \['speed'\]"):
         run_config(tmp_path)
     with pytest.raises(ValueError, match=r"trained on clips.csv"):
-        score_trajectory(small_run, replace(run_config(small_run), data="clips.csv"))
+        score_trajectory(small_run, run_config(small_run).replace(data="clips.csv"))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -87,7 +87,7 @@ def plan_work(plan: Plan, sources: Sources, parameters: dict[str, dict], ids) ->
 
 def step_config(plan: Plan, parameters: dict) -> Config:
     """Return the configuration that a step's effective parameters make; ValueError where they make none."""
-    known = {field.name for field in fields(Config)}
+    known = Config.model_fields.keys()
     return load_config(plan.profile, **overrides(**{k: v for k, v in parameters.items() if k in known}))
 
 
@@ -149,7 +149,7 @@ class Timings:
 
     def key(self, config: Config) -> str:
         """Return what the time depends on, readable: model, batch, frames, device, trained part, kind of step."""
-        values = {name: value for name, value in asdict(config).items() if name in _COST_FIELDS}
+        values = {name: value for name, value in config if name in _COST_FIELDS}
         kind = {name: config.training_fields()[name] for name in ("trainer", "objective")}
         return json.dumps({**values, **kind, "device": self.device}, sort_keys=True)
 
@@ -169,7 +169,7 @@ class Timings:
             why there is no answer, or "".
         """
         steps = self.wanted(work)
-        file = atomic_write(self.path.parent / ".work" / "timing.json", json.dumps(asdict(work.config)))
+        file = atomic_write(self.path.parent / ".work" / "timing.json", json.dumps(work.config.model_dump()))
         command = [*self.command, "--config", str(file), "--steps", str(steps), "--device", self.device]
         try:
             done = subprocess.run(

@@ -9,7 +9,7 @@ import hashlib
 import importlib.util
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -256,7 +256,7 @@ class _Reader:
 
     def _settings(self, settings: dict, profile: str) -> None:
         """Check the settings as the configuration does, one after the other until no problem is left."""
-        names = [name.name for name in fields(Config) if name.name not in _ELSEWHERE]
+        names = [name for name in Config.model_fields if name not in _ELSEWHERE]
         for name in sorted(settings.keys() & _ELSEWHERE.keys()):
             self.wrong(f"settings.{name}", settings[name], f"does not belong here: {_ELSEWHERE[name]}")
         left = dict(self.known("settings.", {k: v for k, v in settings.items() if k not in _ELSEWHERE}, names))

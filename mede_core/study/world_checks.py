@@ -12,7 +12,7 @@ import argparse
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -183,7 +183,7 @@ def train_learners(
     for name, rho in LEARNERS.items():
         learner = build_learner(weights=weights, adapter_width=base.adapter_width, seed=world_seed)
         if rho is not None:
-            config = replace(base, method="finetune", rho=rho, world_seed=world_seed, seed=world_seed, weights=weights)
+            config = base.replace(method="finetune", rho=rho, world_seed=world_seed, seed=world_seed, weights=weights)
             clips = make_set(World(world_seed), train=True, rho=rho, count=config.train_clips)
             fit(learner, clips, config, Path(runs_dir) / config.run_name())
         learners[name] = shuffled_texts(learner, world_seed) if null else learner

@@ -13,7 +13,6 @@ import os
 import pickle
 import sys
 from collections.abc import Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -248,11 +247,11 @@ def _build(args: argparse.Namespace) -> tuple[VideoLearner, dict, Config]:
         tensors, facts, config = None, {}, Config(method="frozen", adapter_width=0, trainable="visual")
     small = args.weights == "shipped" and args.model is None
     if args.checkpoint is None or args.model or small:
-        config = replace(config, model=args.model or ("mede-small" if small else _DEFAULT_MODEL))
+        config = config.replace(model=args.model or ("mede-small" if small else _DEFAULT_MODEL))
     if args.checkpoint is None or args.weights:
         given = args.weights or ("shipped" if config.model == "mede-small" else "openai")
-        config = replace(config, weights=given, random_weights=False)
-    config = replace(config, random_weights=args.random_weights or config.random_weights)
+        config = config.replace(weights=given, random_weights=False)
+    config = config.replace(random_weights=args.random_weights or config.random_weights)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=device)
@@ -299,7 +298,7 @@ def _trained(facts: dict) -> str:
 
 def _recipe(facts: dict, path: Path) -> Config:
     values = facts.get("config", {})
-    unknown = sorted(values.keys() - {field.name for field in fields(Config)})
+    unknown = sorted(values.keys() - Config.model_fields.keys())
     if unknown:
         raise ValueError(f"checkpoint {path} names unknown configuration fields {unknown}; is it of a newer version?")
     return Config(**values)
