@@ -26,7 +26,7 @@ _HOME = {  # public name -> the module that defines it
     "ResultStore": "report.records",
     "compare_with_paper": "report.paper",
     "load_config": "config",
-    "select_gwa": "selection",
+    "select_gwa": "averages",
 }
 
 __all__ = sorted(_HOME)

@@ -12,29 +12,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from .learner import VideoLearner
-from .scoring import evaluate
+from .scoring import Reordered, evaluate
 
 
 @contextmanager
 def record_attention(module: nn.Module) -> Iterator[dict[nn.Module, Tensor]]:
     """Record the spatial attention of every ``nn.MultiheadAttention`` below a module, in the order they run.
 
-    open_clip asks for no weights (``need_weights=False``), so the request is changed on the way in; the hooks are
-    removed at the end, also after an error. Where a layer runs twice in a pass (AIM: along time first), the second
+    Yields a dict that fills with {layer: [B*T, heads, N, N]}. open_clip asks for no weights (``need_weights=False``),
+    so the request is changed on the way in. Where a layer runs twice in a pass (AIM: along time first), the second
     counts; of expanded attention only the share within the frame itself, whose keys stand last.
-
-    Args:
-        module: the visual tower.
-
-    Yields:
-        a dict that fills with {layer: [B*T, heads, N, N]}.
     """
     recorded: dict[nn.Module, Tensor] = {}
 
@@ -91,14 +84,9 @@ def attention_maps(learner: VideoLearner, video: Tensor, *, method: str = "last"
 
 
 def actor_mass(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Share of attention on the actor, and the actor's share of the area.
+    """(share of attention on the actor [B], the actor's share of the area [B]), means over frames, 0..1.
 
-    Args:
-        maps: [B, T, h, w] attention, each frame summing to 1.
-        masks: [B, T, H, W] bool, the actor's exact pixels; H and W are multiples of h and w.
-
-    Returns:
-        (mass [B], area [B]), each the mean over frames, 0..1. Attention within a patch counts as even over its pixels.
+    Of ``maps`` [B, T, h, w] and ``masks`` [B, T, H, W] bool; attention within a patch counts as even over its pixels.
     """
     share = F.adaptive_avg_pool2d(masks.float(), maps.shape[-2:])  # share of each patch that the actor covers
     return (maps * share).sum((-1, -2)).mean(1), masks.float().mean((-1, -2, -3))
@@ -128,31 +116,6 @@ class StaticBias:
         return self.accuracy - self.shuffled
 
 
-class _Rearranged(Dataset):
-    """A dataset whose clips have their frames rearranged: shuffled by seed, or the middle one repeated."""
-
-    def __init__(self, dataset: Dataset, how: str, seed: int):
-        self.dataset, self.how, self.seed, self.class_names = dataset, how, seed, dataset.class_names
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int):
-        video, label = self.dataset[index]
-        count = len(video)
-        order = (
-            np.random.default_rng([self.seed, index]).permutation(count)
-            if self.how == "shuffle"
-            else [count // 2] * count
-        )
-        return video[list(order)], label
-
-
-def shuffled_frames(clips: Dataset, seed: int = 0) -> Dataset:
-    """The same clips with each one's frames in a random order of its own, drawn by the seed."""
-    return _Rearranged(clips, "shuffle", seed)
-
-
 def static_bias(learner: VideoLearner, clips: Dataset, *, seed: int = 0, map_clips: int = 256) -> StaticBias:
     """Measure static bias on one set of clips.
 
@@ -166,8 +129,8 @@ def static_bias(learner: VideoLearner, clips: Dataset, *, seed: int = 0, map_cli
         the measures, in percent.
     """
     plain = evaluate(learner, clips).top1
-    shuffled = evaluate(learner, shuffled_frames(clips, seed)).top1
-    single = evaluate(learner, _Rearranged(clips, "single", seed)).top1
+    shuffled = evaluate(learner, Reordered(clips, "shuffled", seed)).top1
+    single = evaluate(learner, Reordered(clips, "single")).top1
     maps = attention_maps(learner, clips.videos[:map_clips])
     mass, area = actor_mass(maps, clips.masks[:map_clips])
     return StaticBias(plain, shuffled, single, 100 * mass.mean().item(), 100 * area.mean().item())

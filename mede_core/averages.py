@@ -1,245 +1,142 @@
-"""GWA against other averages of one trajectory, with and without CLIP's own weights, post hoc: nothing is trained."""
+"""Every average of a trajectory, formed after training: GWA, SWA, EMA, one epoch, patched with CLIP; and choosing one.
+
+Torch is loaded where tensors are formed, not at import: a plan lists averages without it.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from torch import Tensor
 
-from .checkpoints import trajectory
-from .config import Config
-from .files import progress
-from .gwa import average_trajectory, gaussian_weights
-from .learner import VideoLearner
-from .report.intervals import Interval, paired_difference
-from .report.metrics import harmonic_mean
-from .report.records import unpack_correct
-from .report.write import MISSING, format_signed
-from .trajectory import effective_epochs, epoch_shares, fresh_learner
+from .config import Average, Config
 
-LABELS = {"gwa": "GWA", "swa": "SWA", "ema": "EMA", "last": "Last epoch"}
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MU_RATIOS, SIGMA_RATIOS = (0.25, 0.5, 0.68, 0.85, 1.0), (0.1, 0.2, 0.45, 1.0)  # of the number of epochs
 
 
-@dataclass(frozen=True)
-class Average:
-    """What each epoch counts in an average.
+def epoch_shares(average: Average, num_epochs: int) -> Tensor:
+    """What each epoch counts in an average: float64 [E + 1], epoch 0 (the learner before training) first; sum 1.
 
-    Attributes:
-        name: its name in records.
-        label: what a reader sees.
-        shares: of epochs 0 (CLIP's own weights) to E; they sum to 1.
-        mu, sigma: of a Gaussian, in epochs; 0 for the others.
+    EMA begins at the first epoch's weights, or with ``with_zero`` at epoch 0's; the decay of 0.9 an epoch is that of
+    the first author's earlier public script. A Gaussian with epoch 0 is what a file name of the authors' scripts says.
     """
+    import torch
 
-    name: str
-    label: str
-    shares: tuple[float, ...]
-    mu: float = 0.0
-    sigma: float = 0.0
+    from .gwa import gaussian_weights
+
+    first, count = (0, num_epochs + 1) if average.with_zero else (1, num_epochs)
+    epochs = torch.arange(first, num_epochs + 1)
+    if average.rule == "gwa":
+        shares = gaussian_weights(count, average.mu + 1 - first, average.sigma)
+    elif average.rule == "swa":
+        shares = (epochs >= max(average.start, 1) * (not average.with_zero)).double()
+        shares = shares / shares.sum()
+    elif average.rule == "ema":
+        shares = average.decay ** torch.arange(count - 1, -1, -1, dtype=torch.float64)
+        shares[1:] *= 1 - average.decay
+    elif average.rule == "last":
+        shares = (epochs == num_epochs).double()
+    else:  # one epoch
+        return (torch.arange(num_epochs + 1) == average.epoch).double()
+    return torch.cat([torch.zeros(first, dtype=torch.float64), shares])
 
 
-def gaussian_from_zero(num_epochs: int, mu: float, sigma: float) -> Tensor:
-    """The Gaussian's shares where the average begins at epoch 0, as a file name of the authors' scripts says.
+def averaged(
+    average: Average, trajectory: Iterable[Mapping[str, Tensor]], theta_0: Mapping[str, Tensor], num_epochs: int
+) -> dict[str, Tensor]:
+    """The tensors of an average, from epochs 1..E read one at a time and the learner's before training."""
+    from .gwa import average_trajectory
 
-    Args:
-        num_epochs: E; mu and sigma: in epochs.
+    tensors = average_trajectory(itertools.chain([theta_0], trajectory), epoch_shares(average, num_epochs))
+    return interpolate(tensors, theta_0, average.patch) if average.patch else tensors
 
-    Returns:
-        float64 tensor [E + 1], epoch 0 first.
+
+def interpolate(tensors: Mapping[str, Tensor], clip: Mapping[str, Tensor], ratio: float) -> dict[str, Tensor]:
+    """ratio * CLIP + (1 - ratio) * trained; of adapters, between their identity at the start and what was learned.
+
+    Source: Open-VCLIP's test-time patching (WiSE-FT, Wortsman et al., CVPR 2022).
     """
-    return gaussian_weights(num_epochs + 1, mu + 1, sigma)  # epochs 0..E counted from 1
+    return {name: tensor.lerp(clip[name].to(tensor), ratio) for name, tensor in tensors.items()}
+
+
+def effective_epochs(shares: Sequence[float] | Tensor) -> float:
+    """How many epochs an average spreads over: 1 / sum of squared shares; E where all count alike, 1 for one epoch."""
+    values = np.asarray(shares, dtype=float)
+    return float(1 / ((values / values.sum()) ** 2).sum())
+
+
+# ------------------------------------------------------------------------------------ what notebooks ask for
+RULE_LABELS = {
+    "gwa": "GWA", "gwa+0": "GWA, epoch 0 included", "swa": "SWA", "swa+0": "SWA, epoch 0 included",
+    "ema": "EMA", "ema+0": "EMA, epoch 0 included", "last": "Last epoch",
+}  # fmt: skip
 
 
 def rules(config: Config) -> list[Average]:
-    """GWA, SWA, EMA without and with CLIP's own weights (epoch 0), and the last epoch.
-
-    Args:
-        config: its epochs, and center and width of GWA.
-    """
-    count, schedule = config.epochs, {"mu": config.mu, "sigma": config.sigma}
+    """GWA, SWA, EMA without and with CLIP's own weights (epoch 0), and the last epoch; see ``RULE_LABELS``."""
     found = []
-    for rule in ("gwa", "swa", "ema", "last"):
-        own = schedule if rule == "gwa" else {}
-        shares = (0.0, *epoch_shares(rule, count, **schedule).tolist())
-        found.append(Average(rule, LABELS[rule], shares, **own))
-        if rule != "last":
-            zero = gaussian_from_zero(count, **schedule) if rule == "gwa" else epoch_shares(rule, count + 1)
-            label = f"{LABELS[rule]}, epoch 0 included"
-            found.append(Average(f"{rule}+0", label, tuple(zero.tolist()), **own))
+    for name in RULE_LABELS:
+        rule, _, zero = name.partition("+")
+        own = {"mu": config.mu, "sigma": config.sigma} if rule == "gwa" else {}
+        found.append(Average(rule=rule, name=name, with_zero=bool(zero), **own))
     return found
 
 
-def grid(config: Config, mu_ratios: Sequence[float], sigma_ratios: Sequence[float]) -> list[Average]:
-    """Gaussians of several centers and widths, given as shares of the number of epochs."""
-    found = []
-    for sigma in sigma_ratios:
-        for mu in mu_ratios:
-            at = {"mu": mu * config.epochs, "sigma": sigma * config.epochs}
-            shares = (0.0, *gaussian_weights(config.epochs, **at).tolist())
-            found.append(Average(f"grid:{mu:g}:{sigma:g}", f"GWA {mu:g}, {sigma:g}", shares, **at))
-    return found
+def grid(
+    config: Config, mu_ratios: Sequence[float] = MU_RATIOS, sigma_ratios: Sequence[float] = SIGMA_RATIOS
+) -> list[Average]:
+    """Gaussians of several centers and widths, given as shares of the number of epochs; named ``grid:MU:SIGMA``."""
+    return [
+        Average(rule="gwa", name=f"grid:{mu:g}:{sigma:g}", mu=mu * config.epochs, sigma=sigma * config.epochs)
+        for sigma in sigma_ratios
+        for mu in mu_ratios
+    ]
 
 
-def schedule_table(num_epochs: int = 22, mu: float = 15.0, sigma: float = 10.0) -> pd.DataFrame:
-    """A Gaussian read in the three ways that the paper and the authors' scripts leave open, in numbers.
+# ------------------------------------------------------------------------------------ choosing mu and sigma
+def best_gaussian(scores: Mapping[tuple[float, float], float], num_epochs: int) -> tuple[float, float]:
+    """The (mu, sigma) in epochs with the highest score; of equal ones the nearest to the published ratios."""
+    from .gwa import published_schedule
 
-    Args:
-        num_epochs: E; mu and sigma in epochs. Defaults: the values in the authors' earlier public scripts.
+    mu, sigma = published_schedule(num_epochs)
 
-    Returns:
-        Text: from which epoch the average begins, effective number of epochs, the lightest and the heaviest epoch's
-        share, and what CLIP's own weights (epoch 0) count.
-    """
-    readings = {
-        f"epochs 1 to {num_epochs} (the paper: CLIP's weights excluded)": gaussian_weights(num_epochs, mu, sigma),
-        f"epochs 2 to {num_epochs} (default of the authors' script)": gaussian_weights(num_epochs, mu, sigma, start=2),
-        f"epochs 0 to {num_epochs} (their file name gwa_0_{num_epochs})": gaussian_from_zero(num_epochs, mu, sigma),
-    }
-    rows = []
-    for name, shares in readings.items():
-        used = shares[shares > 0]
-        zero = shares[0].item() if len(shares) > num_epochs else 0.0
-        rows.append({
-            "Average over": name, "Epochs": len(used), "Effective epochs": f"{effective_epochs(shares):.1f}",
-            "Lightest epoch": f"{100 * used.min().item():.1f} %", "Heaviest epoch": f"{100 * used.max().item():.1f} %",
-            "Equal shares": f"{100 / len(used):.1f} %", "Epoch 0 counts": f"{100 * zero:.1f} %",
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+    def distance(at: tuple[float, float]) -> float:
+        return abs(at[0] - mu) / num_epochs + abs(math.log(at[1] / sigma))
+
+    return max(scores, key=lambda at: (scores[at], -distance(at)))
 
 
-def score(
-    run_dir: str | os.PathLike,
-    config: Config,
-    averages: Sequence[Average],
-    test: Callable[[VideoLearner], Sequence[Mapping]],
-    device: str = "cpu",
-) -> list[dict]:
-    """Form each average from the epochs on disk and test it.
+def select_gwa(
+    num_epochs: int,
+    score: Callable[[Tensor], float],
+    *,
+    mu_ratios: Sequence[float] = MU_RATIOS,
+    sigma_ratios: Sequence[float] = SIGMA_RATIOS,
+) -> tuple[float, float]:
+    """Choose GWA's center and width (in epochs) by a criterion on data that is not tested on, without training.
+
+    The paper leaves the choice open. Every epoch's weights are on disk, so a candidate costs an average and one
+    evaluation; the study compares criteria with the fixed choice and the oracle (notebook 43).
 
     Args:
-        run_dir: a finished run.
-        config: its configuration, see ``trajectory.run_config``.
-        averages: what to test.
-        test: gives result records for a learner.
-        device: where to test.
-
-    Returns:
-        the records, each with ``average`` (name), ``mu`` and ``sigma``.
+        num_epochs: E of the trajectory.
+        score: given the epochs' shares (float64 [E], see ``gaussian_weights``), how good that average is; higher is
+            better. Never the test set's accuracy.
+        mu_ratios, sigma_ratios: candidates, as shares of E.
 
     Raises:
-        ValueError: the run was trained on other CLIP weights than those at hand.
+        ValueError: no candidate, a width of 0, or a score that is not finite.
     """
-    learner = fresh_learner(run_dir, config, device)
-    start = {name: tensor.detach().cpu().clone() for name, tensor in learner.trainable_state().items()}
-    records = []
-    for average in progress(averages, "scoring averages", len(averages)):
-        learner.load_trainable(average_trajectory(_from_zero(start, run_dir, config.epochs), average.shares))
-        facts = {"average": average.name, "mu": average.mu, "sigma": average.sigma}
-        records += [{**record, **facts} for record in test(learner)]
-    return records
+    from .gwa import gaussian_weights
 
-
-def _from_zero(start: Mapping[str, Tensor], run_dir: str | os.PathLike, epochs: int) -> Iterator[Mapping[str, Tensor]]:
-    yield start
-    yield from trajectory(run_dir, epochs)
-
-
-# ------------------------------------------------------------------------------------ reading the records
-def clip_scores(records: Sequence[Mapping], average: str) -> dict[str, np.ndarray]:
-    """Each test clip's score under an average, in context and outside.
-
-    Args:
-        records: of :func:`score`; ``context`` "in", and any others, which are out of context.
-        average: its name.
-
-    Returns:
-        {"in": [N], "out": [M]} from 0 to 1; a context without records is missing. Out of context it is the mean over
-        backgrounds clip by clip; where their numbers of clips differ, all clips one after the other.
-
-    Raises:
-        ValueError: no record of that average.
-    """
-    rows = sorted((r for r in records if r["average"] == average), key=lambda r: r["context"])
-    if not rows:
-        raise ValueError(f"no record of the average {average!r}")
-    found = {"in": [], "out": []}
-    for row in rows:
-        bits = unpack_correct(row["correct"], row["n"]).astype(float)
-        found["in" if row["context"] == "in" else "out"].append(bits)
-    joined = {
-        where: np.mean(parts, axis=0) if len({len(part) for part in parts}) == 1 else np.concatenate(parts)
-        for where, parts in found.items()
-        if parts
-    }
-    return joined
-
-
-def gain(records: Sequence[Mapping], first: str, second: str) -> dict[str, Interval]:
-    """What one average gains over another, in points, in context and outside, with paired intervals over clips."""
-    a, b = clip_scores(records, first), clip_scores(records, second)
-    return {where: paired_difference(a[where], b[where]) for where in a if where in b}
-
-
-def rules_table(records: Sequence[Mapping], averages: Sequence[Average], reference: str = "last") -> pd.DataFrame:
-    """The averages side by side as a reader sees them.
-
-    Args:
-        records: of :func:`score`.
-        averages: those to list.
-        reference: the average that gains are measured against.
-
-    Returns:
-        Text: Average, what CLIP's own weights (epoch 0) count, effective number of epochs, accuracy in and out of
-        context, their harmonic mean, and the gains over the reference with 95 % intervals.
-    """
-    rows = []
-    for average in averages:
-        numbers = {where: 100 * bits.mean() for where, bits in clip_scores(records, average.name).items()}
-        row = {
-            "Average": average.label, "Epoch 0 counts": f"{100 * average.shares[0]:.1f} %",
-            "Effective epochs": f"{effective_epochs(average.shares):.1f}",
-        }  # fmt: skip
-        for where, title in (("in", "In context"), ("out", "Out of context")):
-            row[title] = f"{numbers[where]:.1f}" if where in numbers else MISSING
-        row["HM"] = f"{harmonic_mean(numbers['in'], numbers['out']):.1f}" if len(numbers) == 2 else MISSING
-        gains = gain(records, average.name, reference) if average.name != reference else {}
-        for where, title in (("in", "Gain in context"), ("out", "Gain out of context")):
-            row[title] = MISSING
-            if where in gains:
-                one = gains[where]
-                ends = f"{format_signed(one.low)} to {format_signed(one.high)}"
-                row[title] = f"{format_signed(one.value)} [{ends}]"
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def grid_values(records: Sequence[Mapping], where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The grid of Gaussians as ``figures.gwa_heatmap`` takes it.
-
-    Args:
-        records: of :func:`score`.
-        where: "in" or "out".
-
-    Returns:
-        (mu [M], sigma [S], percent [S, M]).
-
-    Raises:
-        ValueError: no grid was scored, or not all of it.
-    """
-    names = {r["average"]: (r["mu"], r["sigma"]) for r in records if r["average"].startswith("grid:")}
-    mus, sigmas = (sorted({at[i] for at in names.values()}) for i in (0, 1))
-    if not names or len(names) != len(mus) * len(sigmas):
-        raise ValueError(f"{len(names)} Gaussians were scored; allowed: a whole grid of centers and widths")
-    values = np.full((len(sigmas), len(mus)), np.nan)
-    for name, (mu, sigma) in names.items():
-        values[sigmas.index(sigma), mus.index(mu)] = 100 * clip_scores(records, name)[where].mean()
-    return np.array(mus), np.array(sigmas), values
-
-
-def grid_facts(records: Sequence[Mapping], averages: Sequence[Average], where: str) -> dict[str, float]:
-    """Accuracy of the named rules, for the line above a heat map: {label: percent}, epoch 0 left out."""
-    return {a.label: 100 * clip_scores(records, a.name)[where].mean() for a in averages if not a.shares[0]}
+    candidates = [(mu * num_epochs, sigma * num_epochs) for mu, sigma in itertools.product(mu_ratios, sigma_ratios)]
+    scores = {at: float(score(gaussian_weights(num_epochs, *at))) for at in candidates}
+    if not scores or not all(map(math.isfinite, scores.values())):
+        raise ValueError(f"scores is {scores}; allowed: one or more candidates with finite scores")
+    return best_gaussian(scores, num_epochs)

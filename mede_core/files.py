@@ -1,57 +1,45 @@
-"""What every run needs: atomic files, a folder lock, seeds, a fixed thread count, progress, folders.
+"""What every run needs: package data, atomic files, locks, threads, progress, provenance.
 
-Nothing here loads torch at import; `seed_everything` and `set_threads` do when they are called.
+Torch-free at import: `set_threads` and `made_by` load torch when they are called.
 """
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
-import random
-import re
-import socket
+import platform
+import shutil
+import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
+
+import numpy as np
 
 logger = logging.getLogger(__name__)
 
-ASSETS = Path(__file__).parent / "assets"  # the one place for package data
+PACKAGE = Path(__file__).resolve().parent
+ASSETS = PACKAGE / "assets"  # the one place for package data
 LOCK_NAME = ".lock"
-_TEMP = re.compile(r"^\.tmp-(?P<pid>\d+)-[0-9a-f]{8}-")
+TAKEN_OVER_AFTER_S = 300.0  # a lock on a shared disk whose holder has not renewed it for so long
 _LOG_EVERY_S = 30.0
-_held_locks: set[int] = set()  # file descriptors of the locks this process holds
 
 
-def repo_root() -> Path:
-    """Return the repository's root folder.
-
-    Returns:
-        The folder that holds pyproject.toml: above the package in a checkout or an editable install,
-        otherwise the nearest one above the working directory that also holds `notebooks/`.
-
-    Raises:
-        FileNotFoundError: if there is none.
-    """
-    package_parent = Path(__file__).resolve().parents[1]
-    for folder in (package_parent, Path.cwd(), *Path.cwd().parents):
+def repo_root() -> Path | None:
+    """The checkout that this package is imported from, else the nearest at or above the working directory."""
+    for folder in (PACKAGE.parent, Path.cwd(), *Path.cwd().parents):
         if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
             return folder
-    raise FileNotFoundError(f"no folder with pyproject.toml and notebooks/ at or above {Path.cwd()}")
+    return None
 
 
+# ------------------------------------------------------------------------------------ files and locks
 @contextlib.contextmanager
 def atomic_path(path):
-    """Give a temporary path beside `path` that replaces it when the block ends without an error.
-
-    Args:
-        path: the final path; missing parent folders are made. The temporary name keeps its suffix.
-
-    Returns:
-        A context manager yielding the temporary `Path`. A reader sees the old file or the whole new one,
-        never a part. If the block raises, the temporary file is removed and `path` is left as it was.
-    """
+    """Give a temporary path beside `path` that replaces it in one step when the block ends without an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{os.getpid()}-{os.urandom(4).hex()}-{path.name}")
@@ -65,175 +53,144 @@ def atomic_path(path):
 
 
 def atomic_write(path, data: str | bytes) -> Path:
-    """Write a whole file in one step: afterwards `path` holds the old content or the new, never a part.
-
-    Args:
-        path: where to write; missing parent folders are made.
-        data: text (written as UTF-8 with line ends as they are) or bytes.
-
-    Returns:
-        The path written.
-    """
+    """Write a whole file in one step: afterwards `path` holds the old content or the new, never a part."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
     return Path(path)
 
 
-def remove_stale_temps(folder) -> int:
-    """Remove the temporary files of `atomic_path` that killed processes left under a folder.
-
-    Returns:
-        How many were removed. Files of processes that still run are left alone.
-    """
-    removed = 0
-    for path in Path(folder).rglob(".tmp-*"):
-        match = _TEMP.match(path.name)
-        if match and path.is_file() and not _alive(int(match["pid"])):
-            path.unlink(missing_ok=True)
-            removed += 1
-    return removed
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def sha256_file(path) -> str:
-    """Return the SHA-256 of a file's content as 64 hex characters."""
+    """SHA-256 of a file's content, 64 hex characters."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def append_line(path, record: Mapping) -> None:
+    """Add a JSON line, under the caller's lock; a last line that a kill has torn is cut off first."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab+") as file:
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+        file.write((json.dumps(record) + "\n").encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path) -> list[dict]:
+    """The records of :func:`append_line`; a torn last line, which has no end of line, is none."""
+    path = Path(path)
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]] if path.is_file() else []
+
+
+def replace_folder(new, old) -> None:
+    """Put a finished folder in the place of an old one, which is whole until then."""
+    aside = old.with_name(f".replaced-{os.getpid()}-{time.time_ns()}-{old.name}")
+    if old.exists():
+        os.replace(old, aside)
+    os.replace(new, old)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 class LockedError(RuntimeError):
-    """Another run holds the folder."""
+    """Another process holds the folder."""
 
 
 @contextlib.contextmanager
-def run_lock(folder):
-    """Hold a folder for this process alone; the lock ends with the block or the process.
+def run_lock(folder, *, wait: bool = True):
+    """Hold a folder for this process alone, also on a disk that machines share.
 
-    Args:
-        folder: the run or report folder; made if missing. The file `.lock` stays behind and means nothing.
+    The marker names host and process and is renewed while the block runs. One whose process is gone is taken over: at
+    once on the same host, from another host after five minutes without renewal.
 
     Raises:
-        LockedError: if another holder (also one in this process) has the folder; the message names its pid.
+        LockedError: `wait` is false and somebody holds it; the message says who.
     """
-    import fcntl  # POSIX only; imported here so that the other helpers work elsewhere
+    import filelock
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    lock = filelock.SoftFileLease(folder / LOCK_NAME, lease_duration=TAKEN_OVER_AFTER_S, thread_local=False)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 200).decode("utf-8", "replace").strip() or "pid unknown"
-            raise LockedError(f"{folder} is in use by another run ({holder}); wait for it or stop it") from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-        _forget_locks_in_forks()
-        _held_locks.add(descriptor)
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        holder = _holder(folder / LOCK_NAME)
+        if not wait:
+            raise LockedError(f"{folder} is in use by {holder}; wait for it or stop it") from None
+        say(f"{folder.name}: {holder} is at work on it; waiting for it to finish")
+        lock.acquire()
+    try:
         yield
     finally:
-        _held_locks.discard(descriptor)
-        os.close(descriptor)
+        lock.release()
 
 
-def _forget_locks_in_forks() -> None:
-    """Close held locks in forked children: a loader's worker that outlives its parent must not keep them."""
-    if not getattr(_forget_locks_in_forks, "registered", False):
-        os.register_at_fork(after_in_child=_close_inherited_locks)
-        _forget_locks_in_forks.registered = True
+def _holder(marker: Path) -> str:
+    try:
+        facts = dict(line.split("=", 1) for line in marker.read_text(encoding="utf-8").splitlines() if "=" in line)
+    except FileNotFoundError:  # released in this moment
+        facts = {}
+    return f"process {facts.get('pid', 'unknown')} on {facts.get('host', 'unknown')}"
 
 
-def _close_inherited_locks() -> None:
-    while _held_locks:
-        os.close(_held_locks.pop())
+# ------------------------------------------------------------------------------------ per-clip bits
+def pack_correct(correct: np.ndarray) -> str:
+    """Per-clip correctness [N] bool as hex text, eight clips to two characters, the first clip in the highest bit."""
+    return np.packbits(correct).tobytes().hex()
 
 
-def seed_everything(seed: int) -> None:
-    """Seed Python's, numpy's and torch's (CPU and GPU) global random generators.
-
-    Args:
-        seed: 0 .. 2**32 - 1.
+def unpack_correct(text: str, n: int) -> np.ndarray:
+    """The [n] bool that :func:`pack_correct` wrote.
 
     Raises:
-        ValueError: if the seed is out of range.
+        ValueError: not hex, or not the text of n clips.
     """
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise ValueError(f"seed={seed!r}: expected an integer in 0 .. 2**32 - 1")
-    import numpy as np
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  (third parties draw from the global generator)
-    torch.manual_seed(seed)
+    packed = np.frombuffer(bytes.fromhex(text), np.uint8)
+    if len(packed) != -(-n // 8):
+        raise ValueError(f"correct has {len(text)} hex characters; {n} clips need {2 * -(-n // 8)}")
+    return np.unpackbits(packed).astype(bool)[:n]
 
 
+# ------------------------------------------------------------------------------------ threads and progress
 def available_cpus() -> int:
-    """Return how many CPUs this process may use (not how many the machine has)."""
+    """How many CPUs this process may use (not how many the machine has)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def set_threads(n: int | None = None) -> int:
-    """Fix torch's thread count: the bits of a sum depend on how it is split.
+    """Fix torch's thread count, since the bits of a sum depend on how it is split, and return it.
 
     Args:
         n: threads; default: the environment's MEDE_THREADS, else the smaller of 2 and the CPUs to be had.
 
-    Returns:
-        The count set.
-
     Raises:
-        ValueError: if the count is not an integer >= 1.
+        ValueError: the count is no whole number from 1.
     """
-    name = "n"
-    if n is None:
-        name, n = "MEDE_THREADS", os.environ.get("MEDE_THREADS") or min(2, available_cpus())
-    try:
-        count = int(n)
-    except (TypeError, ValueError):
-        count = 0
-    if count < 1:
-        raise ValueError(f"{name}={n!r}: expected an integer >= 1")
+    given = n if n is not None else os.environ.get("MEDE_THREADS") or min(2, available_cpus())
+    if not str(given).isdigit() or int(given) < 1:
+        raise ValueError(f"{'n' if n is not None else 'MEDE_THREADS'} is {given!r}; allowed: whole numbers from 1")
     import torch
 
-    torch.set_num_threads(count)
-    return count
+    torch.set_num_threads(int(given))
+    return int(given)
 
 
 def progress(iterable, desc: str = "", total: int | None = None):
-    """Show how far a loop is: a bar where somebody watches, one log line per 30 s in a batch run.
-
-    Args:
-        iterable: what to loop over.
-        desc: what is being done, in a few words.
-        total: number of items; default: `len(iterable)` where it has one.
-
-    Returns:
-        An iterable over the same items.
-    """
+    """The same items, with a bar where somebody watches, or a log line every 30 s in a batch run."""
     if total is None and hasattr(iterable, "__len__"):
         total = len(iterable)
-    if os.environ.get("MEDE_BATCH") == "1" or not (_in_kernel() or sys.stderr.isatty()):
+    if os.environ.get("MEDE_BATCH") == "1" or not (in_kernel() or sys.stderr.isatty()):
         return _logged(iterable, desc, total)
     from tqdm.auto import tqdm
 
     return tqdm(iterable, desc=desc, total=total, leave=False, dynamic_ncols=True)
 
 
-def _in_kernel() -> bool:
+def in_kernel() -> bool:
     """Whether a Jupyter kernel runs this code (its stderr is no tty, yet somebody watches)."""
     if "IPython" not in sys.modules:
         return False
-    shell = sys.modules["IPython"].get_ipython()
-    return getattr(shell, "kernel", None) is not None
+    return getattr(sys.modules["IPython"].get_ipython(), "kernel", None) is not None
 
 
 def _logged(iterable, desc: str, total: int | None):
@@ -244,52 +201,67 @@ def _logged(iterable, desc: str, total: int | None):
             last = now
             line = f"{desc}: {done}" + (f"/{total} ({100 * done / total:.0f} %)" if total else "")
             line += f", {done / (now - start):.2f} per second"
-            if total and done:
-                line += f", about {(total - done) * (now - start) / done:.0f} s left"
-            _say(line)
+            say(line + (f", about {(total - done) * (now - start) / done:.0f} s left" if total and done else ""))
         yield item
 
 
-def _say(line: str) -> None:
-    """Log a line; where logging was never set up (a notebook in a batch run), write it to stderr."""
+def say(line: str) -> None:
+    """Log a line; where logging was never set up (in a notebook), write it to stderr."""
     if logger.hasHandlers():
         logger.info(line)
     else:
         sys.stderr.write(line + "\n")
 
 
-@dataclass(frozen=True)
-class Workspace:
-    """Where a notebook reads and writes: reports under `out_dir`, training runs under `runs_dir`.
-
-    Relative paths stay relative to the working directory (for a notebook: `notebooks/`), so that no path of
-    this machine gets into an output. Each folder is made when it is first asked for.
-    """
-
-    out_dir: str | Path
-    runs_dir: str | Path
-
-    @property
-    def out(self) -> Path:
-        return _made(Path(self.out_dir))
-
-    @property
-    def runs(self) -> Path:
-        return _made(Path(self.runs_dir))
-
-    @property
-    def tables(self) -> Path:
-        return _made(Path(self.out_dir) / "tables")
-
-    @property
-    def figures(self) -> Path:
-        return _made(Path(self.out_dir) / "figures")
-
-    @property
-    def results(self) -> Path:
-        return _made(Path(self.out_dir) / "results")
+# ------------------------------------------------------------------------------------ provenance
+PACKAGES = (  # whose versions can change a number, a picture or an executed notebook
+    "torch", "torchvision", "open_clip_torch", "safetensors", "numpy", "pandas", "matplotlib", "seaborn",
+    "av", "decord", "papermill", "nbconvert", "jupyterlab", "ipywidgets", "ipykernel",
+)  # fmt: skip
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def versions() -> dict[str, str | None]:
+    """{"python", "platform" and packages: version, None where it is not installed}, without importing them."""
+    found: dict[str, str | None] = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def gpu_names() -> list[str]:
+    """ "name, driver version" of each NVIDIA GPU, without torch."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except subprocess.TimeoutExpired:
+        logger.warning("nvidia-smi did not answer within 20 s")
+        return []
+    return answer.stdout.strip().splitlines() if answer.returncode == 0 else []
+
+
+def git_state(*paths: str) -> dict[str, str | bool | None]:
+    """{"commit": 40 hex digits or None outside a checkout, "dirty": do tracked files (below paths) differ from it}."""
+    if shutil.which("git") is None or not (PACKAGE.parent / ".git").exists():
+        return {"commit": None, "dirty": None}
+
+    def git(*arguments):
+        answer = subprocess.run(["git", *arguments], cwd=PACKAGE.parent, capture_output=True, text=True)
+        return answer.stdout.strip() if answer.returncode == 0 else None
+
+    status = git("status", "--porcelain", "--untracked-files=no", "--", *paths)
+    return {"commit": git("rev-parse", "--verify", "-q", "HEAD"), "dirty": None if status is None else bool(status)}
+
+
+def made_by() -> dict:
+    """What made a result, for its record: commit (+: with changed code), torch, machine, threads."""
+    import torch
+
+    state = git_state(PACKAGE.name)
+    commit = (state["commit"] or "unknown")[:10] + ("+" if state["dirty"] else "")
+    machine = f"{platform.machine()}, {available_cpus()} cores"
+    return {"commit": commit, "torch": torch.__version__, "machine": machine, "threads": torch.get_num_threads()}

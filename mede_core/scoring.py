@@ -1,33 +1,33 @@
-"""Zero-shot evaluation: class-text similarity over clips, and the synthetic world's sets as result records."""
+"""Zero-shot evaluation: the similarity of clips and class texts."""
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from .config import Config
 from .distributed import gather_rows, rank, world_size
 from .learner import VideoLearner
-from .report.metrics import topk_accuracy, topk_correct
-from .report.records import pack_correct
-from .video.prompts import Prompts, load_prompts
-from .world.synthetic import CONTEXTS, SETS, ClipSet, World, make_set
+
+
+def topk_correct(logits: np.ndarray, labels: np.ndarray, k: int = 1) -> np.ndarray:
+    """[N] bool: is the label among the k highest logits? A class that ties with it counts as ahead of it.
+
+    So a collapsed model with equal logits scores zero, and the order of the classes does not matter.
+    """
+    if not np.isfinite(logits).all():
+        raise ValueError(f"logits of clip {np.argmin(np.isfinite(logits).all(1))} are not finite")
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    return (logits >= own).sum(1) <= k  # the label itself is one of them
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Logits of a dataset's clips.
-
-    Attributes:
-        logits: [N, K] float32, mean over views.
-        labels: [N] int64.
-        class_names: K texts.
-    """
+    """Logits [N, K] float32 of a dataset's clips (mean over views), labels [N] int64, and the K class texts."""
 
     logits: np.ndarray
     labels: np.ndarray
@@ -45,8 +45,8 @@ class Evaluation:
 
     @property
     def top5(self) -> float:
-        """Top-5 accuracy in percent."""
-        return topk_accuracy(self.logits, self.labels, min(5, self.logits.shape[1]))
+        """Top-5 accuracy in percent (of all classes where there are fewer)."""
+        return 100 * float(topk_correct(self.logits, self.labels, min(5, self.logits.shape[1])).mean())
 
 
 @torch.no_grad()  # not inference_mode: the class-text features made in here are used in training later
@@ -56,7 +56,7 @@ def evaluate(
     *,
     batch_size: int = 64,
     num_workers: int = 0,
-    prompts: Prompts | None = None,
+    texts: Sequence[Sequence[str]] | None = None,
 ) -> Evaluation:
     """Score every clip against the dataset's classes; under torchrun each process scores its share.
 
@@ -65,18 +65,17 @@ def evaluate(
         dataset: items (video [T, 3, H, W] or [V, T, 3, H, W], label), with ``class_names``.
         batch_size: clips at once; it does not change a result beyond rounding.
         num_workers: of the data loader.
-        prompts: the texts of a class; default: its bare name.
+        texts: prompts of each class; default: its bare name.
 
     Returns:
         logits (averaged over frames, then views: protocols of Open-VCLIP) and labels.
 
     Raises:
-        ValueError: the dataset is empty.
+        ValueError: the dataset is empty, or logits are not finite.
     """
     if len(dataset) == 0:
         raise ValueError("dataset has 0 clips; nothing to evaluate")
-    prompts = prompts or load_prompts("name")
-    learner.set_classes(dataset.class_names, texts=prompts.texts(dataset.class_names))
+    learner.set_classes(dataset.class_names, texts=texts)
     device, training = learner.logit_scale.device, learner.training
     learner.eval()
     logits, labels = [], []
@@ -92,58 +91,18 @@ def evaluate(
     return Evaluation(whole[0].numpy(), whole[1].numpy(), list(dataset.class_names))
 
 
-def record(result: Evaluation, **facts) -> dict:
-    """One result record: top-1 in percent, the clip count and each clip's correctness, beside the given facts."""
-    return {
-        **facts,
-        "metric": "top1",
-        "value": result.top1,
-        "n": len(result.labels),
-        "correct": pack_correct(result.correct),
-    }
+class Reordered(Dataset):
+    """A dataset whose clips have their frames reordered: ``shuffled`` by the seed, or ``single``: the middle one."""
 
+    def __init__(self, dataset: Dataset, order: str, seed: int = 0):
+        self.dataset, self.order, self.seed, self.class_names = dataset, order, seed, dataset.class_names
 
-def evaluate_world(
-    learner: VideoLearner,
-    config: Config,
-    *,
-    sets: tuple[str, ...] = ("source",),
-    contexts: tuple[str, ...] = CONTEXTS,
-    halves: tuple[str, ...] = ("base", "novel"),
-    parts: tuple[int, ...] = (1,),
-    **facts,
-) -> list[dict]:
-    """Evaluate on sets of the synthetic world, in and out of context.
+    def __len__(self) -> int:
+        return len(self.dataset)
 
-    Args:
-        learner: with the method's weights loaded.
-        config: world seed, clips a set, frames.
-        sets: names of the world's sets.
-        contexts: ``in`` and the out-of-context backgrounds; the twins share actors and motions clip by clip.
-        halves: ``base`` and ``novel``, each scored among its own classes, or ``all`` of a set's classes together, or
-            a fold, see :meth:`World.actions`.
-        parts: independent draws of clips: 1, 2 and 3 stand for a data set's three test splits.
-        facts: written into each record (method, run, profile, ...).
-
-    Returns:
-        records with set, split (the half), part, context, value and per-clip correctness.
-    """
-    unknown = sorted(set(sets) - set(SETS))
-    if unknown:
-        raise ValueError(f"sets are {unknown}; allowed: {', '.join(SETS)}")
-    about = {"seed": config.seed, "world_seed": config.world_seed, "rho": config.rho, "weights": learner.weights_id}
-    records = []
-    for name, half, context, part in itertools.product(sets, halves, contexts, parts):
-        drawn = (name, half, context, part, config.test_clips, config.num_frames, learner.image_size)
-        result = evaluate(learner, _rendered(World(config.world_seed, config.home_seed), *drawn))
-        records.append(record(result, set=name, split=half, context=context, part=part, **about, **facts))
-    return records
-
-
-# Every method is tested on the same clips, so they are rendered once. The cache must hold all sets of a notebook (11
-# has 37): methods take turns over them, and a smaller one would forget each set before it is asked for again.
-@lru_cache(maxsize=64)  # 80 MB for a set of 2,500 clips, 13 MB for one of 400
-def _rendered(
-    world: World, name: str, half: str, context: str, part: int, count: int, num_frames: int, size: int
-) -> ClipSet:
-    return make_set(world, name, half=half, context=context, split=part, count=count, num_frames=num_frames, size=size)
+    def __getitem__(self, index: int):
+        video, label = self.dataset[index]
+        count = len(video)
+        if self.order == "shuffled":
+            return video[list(np.random.default_rng([self.seed, index]).permutation(count))], label
+        return video[[count // 2] * count], label

@@ -1,0 +1,119 @@
+"""What names a result: hashes of settings, of data, and of the code that this process runs. Torch-free."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import json
+import os
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from .files import PACKAGE, sha256_file
+
+NOT_DECIDING = ("config", "files", "names", "workspace")  # settings count by their values; the others change no result
+
+
+def digest(value) -> str:
+    """SHA-256 of a value that JSON can hold; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def tree_hash(source: str | bytes) -> str:
+    """16 hex digits over what Python code does: its syntax tree without docstrings; comments are no part of it.
+
+    `ast.dump` changes between Python versions, which add fields that are empty; this dump skips empty fields.
+    """
+    return hashlib.sha256(_dump(ast.parse(source)).encode()).hexdigest()[:16]
+
+
+def _dump(node) -> str:
+    if isinstance(node, list):
+        return "[" + ",".join(map(_dump, node)) + "]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = []
+    for name, value in ast.iter_fields(node):
+        if name == "body" and isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            value = value[1:] if _is_text(value[0] if value else None) else value
+        if value is not None and value != []:
+            fields.append(f"{name}={_dump(value)}")
+    return f"{type(node).__name__}({','.join(fields)})"
+
+
+def _is_text(node) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def read_sources(package: Path = PACKAGE) -> dict[str, bytes]:
+    """{module below the package, such as "world.render": its source}."""
+    files = sorted(package.rglob("*.py"))
+    names = (".".join(file.relative_to(package).with_suffix("").parts) for file in files)
+    return {name: file.read_bytes() for name, file in zip(names, files)}
+
+
+def import_closure(entries: Iterable[str], sources: dict[str, bytes], leave_out: Iterable[str] = ()) -> list[str]:
+    """The modules that entries reach by imports, at any level of their code; `leave_out` is not entered."""
+    left_out, found, queue = set(leave_out), set(), list(entries)
+    while queue:
+        module = queue.pop()
+        if module in found or module in left_out or module not in sources:
+            continue
+        found.add(module)
+        package = module.split(".")[:-1]
+        for node in ast.walk(ast.parse(sources[module])):
+            if isinstance(node, ast.ImportFrom):
+                base = package[: len(package) - node.level + 1] if node.level else []
+                named = [*base, *(node.module or "").split(".")] if node.module else base
+                if node.level == 0:
+                    if named[:1] != [PACKAGE.name]:
+                        continue
+                    named = named[1:]
+                queue += [".".join(named), *(".".join([*named, alias.name]) for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                queue += [alias.name.partition(".")[2] for alias in node.names if alias.name.startswith(PACKAGE.name)]
+    return sorted(found)
+
+
+
+_AS_IMPORTED = read_sources()  # a kernel goes on with the code it imported, whatever the disk holds later
+
+
+@lru_cache(maxsize=64)
+def code_files(entries: tuple[str, ...]) -> dict[str, str]:
+    """{module: tree hash} of the code that entries reach, as this process imported it."""
+    return {module: tree_hash(_AS_IMPORTED[module]) for module in import_closure(entries, _AS_IMPORTED, NOT_DECIDING)}
+
+
+def check_disk(files: Mapping[str, str]) -> None:
+    """Stop where the disk holds other code than this process runs: a result would be named by what did not make it."""
+    on_disk = read_sources()
+    changed = [
+        module
+        for module, tree in files.items()
+        if on_disk.get(module) != _AS_IMPORTED[module]
+        and (module not in on_disk or tree_hash(on_disk[module]) != tree)
+    ]
+    if changed:
+        which = ", ".join(changed)
+        raise RuntimeError(f"mede_core changed on disk since it was imported ({which}): restart the kernel")
+
+
+def source_hash(method: Callable) -> str:
+    """Tree hash of a class or function, such as one defined in a notebook cell."""
+    return tree_hash(textwrap.dedent(inspect.getsource(method)))
+
+
+@lru_cache(maxsize=4096)
+def _content(path: str, _changed_ns: int, _size: int) -> str:
+    return sha256_file(path)[:16]
+
+
+def content_hash(path: str | os.PathLike) -> str:
+    """Hash of what a list of videos says, with the sidecar that ``mede prepare`` writes beside it."""
+    files = [file for file in (Path(path), Path(path).with_suffix(".json")) if file.is_file()]
+    stats = [file.stat() for file in files]
+    return digest([_content(str(file), stat.st_mtime_ns, stat.st_size) for file, stat in zip(files, stats)])[:16]

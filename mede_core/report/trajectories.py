@@ -1,0 +1,153 @@
+"""Averages of one trajectory side by side, as tables and as what heat maps take. Torch-free at import."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from ..averages import RULE_LABELS, effective_epochs, epoch_shares, rules
+from ..config import Average, Config
+from ..files import unpack_correct
+from .intervals import Interval, paired_difference
+from .metrics import harmonic_mean
+from .write import MISSING, format_signed
+
+
+def clip_scores(records: Sequence[Mapping], average: str) -> dict[str, np.ndarray]:
+    """{"in": [N], "out": [M]}: each test clip's score (0 to 1) under an average; a context without records is missing.
+
+    Out of context it is the mean over backgrounds clip by clip; where their numbers of clips differ, all clips one
+    after the other.
+    """
+    found: dict[str, list] = {}
+    for row in sorted((r for r in records if r["average"] == average), key=lambda r: r["context"]):
+        bits = unpack_correct(row["correct"], row["n"]).astype(float)
+        found.setdefault("in" if row["context"] == "in" else "out", []).append(bits)
+    return {
+        where: np.mean(parts, axis=0) if len({len(part) for part in parts}) == 1 else np.concatenate(parts)
+        for where, parts in found.items()
+    }
+
+
+def gain(records: Sequence[Mapping], first: str, second: str) -> dict[str, Interval]:
+    """What one average gains over another, in points, in context and outside, with paired intervals over clips."""
+    a, b = clip_scores(records, first), clip_scores(records, second)
+    return {where: paired_difference(a[where], b[where]) for where in a if where in b}
+
+
+def rules_table(records: Sequence[Mapping], config: Config, reference: str = "last") -> pd.DataFrame:
+    """The averages of ``averages.rules`` as text, side by side.
+
+    Columns: Average, what CLIP's own weights (epoch 0) count, effective number of epochs, accuracy in and out of
+    context, their harmonic mean, and the gains over the reference in points with 95 % intervals over clips.
+    """
+    rows = []
+    for average in rules(config):
+        shares = epoch_shares(average, config.epochs)
+        numbers = {where: 100 * bits.mean() for where, bits in clip_scores(records, average.name).items()}
+        row = {
+            "Average": RULE_LABELS[average.name], "Epoch 0 counts": f"{100 * shares[0].item():.1f} %",
+            "Effective epochs": f"{effective_epochs(shares):.1f}",
+        }  # fmt: skip
+        for where, title in (("in", "In context"), ("out", "Out of context")):
+            row[title] = f"{numbers[where]:.1f}" if where in numbers else MISSING
+        row["HM"] = f"{harmonic_mean(numbers['in'], numbers['out']):.1f}" if len(numbers) == 2 else MISSING
+        gains = gain(records, average.name, reference) if average.name != reference else {}
+        for where, title in (("in", "Gain in context"), ("out", "Gain out of context")):
+            row[title] = MISSING
+            if where in gains:
+                one = gains[where]
+                row[title] = f"{format_signed(one.value)} [{format_signed(one.low)} to {format_signed(one.high)}]"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def schedule_table(num_epochs: int = 22, mu: float = 15.0, sigma: float = 10.0) -> pd.DataFrame:
+    """A Gaussian read in the three ways that the paper and the authors' scripts leave open, as text.
+
+    mu and sigma in epochs; the defaults are the values in the authors' earlier public scripts.
+    """
+    from ..gwa import gaussian_weights
+
+    zero = epoch_shares(Average("gwa", mu=mu, sigma=sigma, with_zero=True), num_epochs)
+    readings = {
+        f"epochs 1 to {num_epochs} (the paper: CLIP's weights excluded)": gaussian_weights(num_epochs, mu, sigma),
+        f"epochs 2 to {num_epochs} (default of the authors' script)": gaussian_weights(num_epochs, mu, sigma, start=2),
+        f"epochs 0 to {num_epochs} (their file name gwa_0_{num_epochs})": zero,
+    }
+    rows = []
+    for name, shares in readings.items():
+        used = shares[shares > 0]
+        rows.append({
+            "Average over": name, "Epochs": len(used), "Effective epochs": f"{effective_epochs(shares):.1f}",
+            "Lightest epoch": f"{100 * used.min().item():.1f} %", "Heaviest epoch": f"{100 * used.max().item():.1f} %",
+            "Equal shares": f"{100 / len(used):.1f} %",
+            "Epoch 0 counts": f"{100 * shares[0].item() if shares is zero else 0.0:.1f} %",
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def grid_values(records: Sequence[Mapping], where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A grid of Gaussians (``averages.grid``) as the heat map takes it: (mu [M], sigma [S], percent [S, M]).
+
+    ``where`` is "in" or "out" of context.
+    """
+    names = {r["average"]: (r["mu"], r["sigma"]) for r in records if r["average"].startswith("grid:")}
+    mus, sigmas = (sorted({at[i] for at in names.values()}) for i in (0, 1))
+    values = np.full((len(sigmas), len(mus)), np.nan)
+    for name, (mu, sigma) in names.items():
+        values[sigmas.index(sigma), mus.index(mu)] = 100 * clip_scores(records, name)[where].mean()
+    return np.array(mus), np.array(sigmas), values
+
+
+def grid_facts(records: Sequence[Mapping], where: str) -> dict[str, float]:
+    """{label: percent} of the named rules, for the line above a heat map; those with epoch 0 are left out."""
+    return {
+        label: 100 * clip_scores(records, name)[where].mean()
+        for name, label in RULE_LABELS.items()
+        if not name.endswith("+0")
+    }
+
+
+# ------------------------------------------------------------------------------------ along the trajectory
+def resolution(clips: int) -> float:
+    """What an accuracy over so many clips can tell apart, in points: half of its widest 95 % interval.
+
+    From the binomial spread at 50 %, so it leaves out what another training seed would change.
+    """
+    return 100 * 1.96 * (0.25 / clips) ** 0.5
+
+
+def along_trajectory(records: Sequence[Mapping], *, split: str = "base") -> tuple[list[int], dict, dict]:
+    """Accuracy of every epoch and of averages, in context and out of context (mean over the swapped backgrounds).
+
+    Args:
+        records: of averages named ``epoch 0`` to ``epoch E`` and, for example, ``gwa``.
+        split: ``base`` or ``novel``.
+
+    Returns:
+        (epochs 0..E, {"in": [E + 1], "out": [E + 1]}, {"GWA", ...: {"in", "out"}}), in percent: the arguments of
+        ``trajectory_accuracy``.
+    """
+    groups: dict[str, dict[str, list[float]]] = {}
+    for row in records:
+        if row["split"] == split:
+            group = groups.setdefault(row["average"], {"in": [], "out": []})
+            group["in" if row["context"] == "in" else "out"].append(row["value"])
+    means = {key: {name: float(np.mean(values)) for name, values in group.items()} for key, group in groups.items()}
+    epochs = sorted(int(name.removeprefix("epoch ")) for name in means if name.startswith("epoch "))
+    accuracy = {name: [means[f"epoch {epoch}"][name] for epoch in epochs] for name in ("in", "out")}
+    return epochs, accuracy, {name.upper(): mean for name, mean in means.items() if not name.startswith("epoch ")}
+
+
+def against_last(records: Sequence[Mapping]) -> list[dict]:
+    """What each average gains over the last epoch of its own training: rule, split, points ``in`` and ``out``."""
+    rows = []
+    for split in dict.fromkeys(row["split"] for row in records):
+        _, accuracy, averages = along_trajectory(records, split=split)
+        for rule, scores in averages.items():
+            gains = {name: scores[name] - accuracy[name][-1] for name in ("in", "out")}
+            rows.append({"rule": rule, "split": split, **gains})
+    return rows
