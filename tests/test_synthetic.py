@@ -1,23 +1,18 @@
 """The synthetic world: exact reversals, exact dial, exact masks, deterministic, fast."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from mede_core.world.synthetic import (
-    CONTEXTS,
-    MOTIONS,
-    SCENES,
-    SETS,
-    SOURCE_ACTORS,
-    World,
-    draw_spec,
-    home_scenes,
-    make_set,
-    swap_background,
-)  # fmt: skip
+from mede_core.config import EvalSet, load_config
+from mede_core.world import synthetic
+from mede_core.world.render import SCENES, render
+from mede_core.world.synthetic import CONTEXTS, MOTIONS, SETS, SOURCE_ACTORS, World, draw_spec, home_scenes, make_set
+
+OTHER_DRAWS = ({"split": 2}, {"train": True})
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +28,22 @@ def test_no_pair_shares_a_home_scene_and_each_scene_is_home_to_three_motions(see
 
 
 def test_halves_hold_whole_pairs_are_disjoint_and_balanced(world):
-    base, novel = set(world.actions(half="base")), set(world.actions(half="novel"))
+    base, novel = (set(world.actions(half=half)) for half in ("base", "novel"))
     assert len(base) == len(novel) == 36 and not base & novel
     assert all((actor, motion ^ 1) in base for actor, motion in base)
     assert {m for _, m in base} == {m for _, m in novel} == set(range(len(MOTIONS)))
+
+
+def test_folds_split_the_base_classes_and_leave_every_motion_in_training(world):
+    base = set(world.actions(half="base"))
+    held = [set(world.actions(half=f"pseudo_novel_{fold}")) for fold in (1, 2, 3)]
+    assert set().union(*held) == base and sum(map(len, held)) == len(base)
+    for fold, pseudo_novel in enumerate(held, start=1):
+        kept = set(world.actions(half=f"kept_{fold}"))
+        assert kept == base - pseudo_novel
+        assert {(actor, motion ^ 1) for actor, motion in pseudo_novel} == pseudo_novel, "a fold holds whole pairs"
+        trained = [motion for _, motion in kept]
+        assert all(trained.count(motion) == SOURCE_ACTORS // 2 - 1 for _, motion in base)
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.25, 0.5, 0.8, 0.95, 1.0])
@@ -60,10 +67,6 @@ def test_away_scenes_are_home_to_neither_motion_of_the_pair(world):
 def test_the_two_motions_of_a_pair_are_exact_time_reversals(world, pair):
     clips = make_set(world, half="all", count=144)
     spec = clips.spec[np.flatnonzero(clips.spec.motion // 2 == pair)]
-    from dataclasses import replace
-
-    from mede_core.world.render import render
-
     forward, masks = render(spec)
     backward, reversed_masks = render(replace(spec, motion=spec.motion ^ 1))
     assert torch.equal(forward.flip(1), backward) and torch.equal(masks.flip(1), reversed_masks)
@@ -103,24 +106,16 @@ def test_masks_are_the_actors_pixels(world):
 
 
 def test_the_same_arguments_give_the_same_bits_and_another_seed_other_ones(world):
-    first, again, other = (
-        make_set(world, count=72),
-        make_set(World(5), count=72),
-        make_set(World(6), count=72),
-    )
-    assert torch.equal(first.videos, again.videos)
-    assert not torch.equal(first.videos, other.videos)
-    assert not torch.equal(first.videos, make_set(world, count=72, split=2).videos)
-    assert not torch.equal(first.videos, make_set(world, count=72, train=True).videos)
+    first = make_set(world, count=72).videos
+    assert torch.equal(first, make_set(World(5), count=72).videos)
+    for other in (make_set(World(6), count=72), *(make_set(world, count=72, **one) for one in OTHER_DRAWS)):
+        assert not torch.equal(first, other.videos)
 
 
 def test_clip_bits_do_not_depend_on_how_many_are_rendered_at_once(world):
-    from mede_core.world import render as module
-
     spec, _ = draw_spec(world, world.actions(), 96, 0.5, np.random.default_rng(0))
-    whole, _ = module.render(spec)
-    parts = torch.cat([module.render(spec[np.arange(i, i + 24)])[0] for i in range(0, 96, 24)])
-    assert torch.equal(whole, parts)
+    parts = torch.cat([render(spec[np.arange(i, i + 24)])[0] for i in range(0, 96, 24)])
+    assert torch.equal(render(spec)[0], parts)
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -135,8 +130,9 @@ def test_every_set_renders_with_its_own_classes(world, name, half):
 def test_the_superset_has_new_actors_and_the_transfer_sets_other_looks(world):
     assert not set(world.class_names("superset")) & set(world.class_names("source"))
     assert min(a for a, _ in world.actions("superset")) >= SOURCE_ACTORS
-    source = make_set(world, count=72).videos.float().mean((0, 1, 3, 4))
-    transfer = make_set(world, "transfer_a", count=72).videos.float().mean((0, 1, 3, 4))
+    source, transfer = (
+        make_set(world, name, count=72).videos.float().mean((0, 1, 3, 4)) for name in ("source", "transfer_a")
+    )
     assert (source - transfer).abs().max() > 3
 
 
@@ -167,20 +163,62 @@ def test_rendering_is_faster_than_500_clips_a_second(world):
     assert 1024 / (time.perf_counter() - started) > 500
 
 
+@pytest.fixture(scope="module")
+def config():
+    return load_config("smoke", world_seed=5, train_clips=360, num_frames=4)
+
+
+def test_a_configuration_trains_on_its_base_classes_before_home_scenes_as_often_as_it_says(world, config):
+    clips = synthetic.training_clips(config, 32)
+    assert torch.equal(clips.videos, make_set(world, train=True, count=360, rho=config.rho, num_frames=4).videos)
+
+
+def test_held_out_classes_are_not_trained_on(world, config):
+    clips = synthetic.training_clips(config.replace(held_out=2), 32)
+    assert clips.class_names == world.class_names(half="kept_2")
+    assert len(np.unique(clips.labels)) == 24
+
+
+def test_shuffled_labels_keep_their_counts_and_lose_their_clips(config):
+    one, other = (synthetic.training_clips(config.replace(shuffle_labels=yes), 32) for yes in (False, True))
+    assert torch.equal(one.videos, other.videos)
+    assert torch.equal(one.labels.bincount(), other.labels.bincount())
+    assert (one.labels == other.labels).float().mean() < 0.15
+
+
+def test_a_test_of_the_world_is_drawn_as_it_says(world, config):
+    test = EvalSet(set="transfer_a", half="novel", part=2, context="noise", clips=48)
+    clips = synthetic.test_clips(config, test, 32)
+    settings = {"half": "novel", "context": "noise", "split": 2, "count": 48, "num_frames": 4}
+    assert torch.equal(clips.videos, make_set(world, "transfer_a", **settings).videos)
+    assert synthetic.test_clips(config, test, 32) is clips, "every method is tested on the same clips"
+
+
+def test_a_reversed_test_has_the_reversed_actions_as_its_labels(config):
+    forward, backward = (synthetic.test_clips(config, EvalSet(clips=48, order=o), 32) for o in ("forward", "reversed"))
+    assert torch.equal(backward.videos, forward.videos.flip(1))
+    assert (backward.labels != forward.labels).all() and backward.class_names == forward.class_names
+
+
+def test_a_clip_of_other_home_scenes_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="home_seed is 1; the CLIP 'shipped' was pretrained with 0"):
+        synthetic.check_home(load_config("smoke", home_seed=1))
+    (tmp_path / "training.json").write_text('{"home_seed": 3}')
+    synthetic.check_home(load_config("smoke", home_seed=3, weights=str(tmp_path)))
+
+
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("settings", "message"),
     [
-        (lambda w: make_set(w, "kinetics"), "set is 'kinetics'; allowed: source"),
-        (lambda w: make_set(w, half="old"), "half is 'old'"),
-        (lambda w: make_set(w, context="blue"), "context is 'blue'"),
-        (lambda w: make_set(w, rho=1.2), "rho is 1.2; allowed: 0 to 1"),
-        (lambda w: make_set(w, count=3), "3 clips for 36 classes"),
-        (
-            lambda w: swap_background(w, make_set(w, count=36).spec, "in", np.random.default_rng(0)),
-            "context is 'in'",
-        ),
+        ({"name": "kinetics"}, "set is 'kinetics'; allowed: source"),
+        ({"half": "old"}, "half is 'old'"),
+        ({"half": "kept_4"}, "half is '4'; allowed: 1, 2, 3"),
+        ({"name": "superset", "half": "kept_1"}, "set of folds is 'superset'"),
+        ({"context": "blue"}, "context is 'blue'"),
+        ({"rho": 1.2}, "rho is 1.2; allowed: 0 to 1"),
+        ({"count": 3}, "3 clips for 36 classes"),
     ],
 )
-def test_bad_arguments_are_named(world, call, message):
+def test_bad_arguments_are_named(world, settings, message):
     with pytest.raises(ValueError, match=message):
-        call(world)
+        make_set(world, **settings)

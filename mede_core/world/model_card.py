@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..files import atomic_write
-from ..learner import SMALL_CLIP, VideoLearner, build_learner
+from ..files import ASSETS, atomic_write
+from ..learner import VideoLearner, build_learner
 from .pretrain import CAPTION_RHO, TEXTURED
 from .render import PAIRS, SCENES
 from .synthetic import ACTORS, CONTEXTS, MOTIONS, World, make_set
+
+SMALL_CLIP = ASSETS / "small_clip"
 
 
 @torch.no_grad()

@@ -258,7 +258,7 @@ def _rendered(world: World, name: str, **about) -> ClipSet:
     return make_set(world, name, **about)
 
 
-def test_clips(config: Config, test: EvalSet, image_size: int) -> Dataset:
+def test_clips(config: Config, test: EvalSet, image_size: int) -> ClipSet:
     """The clips of one test of the world, reversed where it says so; other orders of frames are up to who scores."""
     about = {"half": test.half, "context": test.context, "split": test.part, "count": test.clips}
     world, shape = World(config.world_seed, config.home_seed), {"num_frames": config.num_frames, "size": image_size}
