@@ -1,0 +1,280 @@
+"""What each notebook needs trained and tested, said once: one function a notebook, named like its file. Torch-free.
+
+A notebook passes its list to the workspace; `make reproduce` makes one job of each training and each scoring from it::
+
+    asked = asks.evaluate(profile, settings)
+    records = [record for ask in asked for record in workspace.scores(ask.config, ask.sets, ask.average)]
+
+`settings` are fields of `Config`, of every learner in the notebook; the other arguments are the notebook's parameters.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..averages import grid, rules
+from ..config import METHODS, Average, Config, EvalSet, load_config
+from ..study import units
+from .data_yaml import DataYaml, read_data_yaml
+
+CHANCE_RHO = 0.25  # of the world's four scenes
+LEARNERS = {"frozen": None, "oracle": CHANCE_RHO, "finetune": 0.8, "shortcut": 0.95}  # of notebook 01: trained at rho
+DIAL = "0.25 1.0"  # fresh points of the dial, beside the profile's own
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One question: a training (none for frozen CLIP), and the tests that its average takes (none: the run alone)."""
+
+    config: Config
+    sets: tuple[EvalSet, ...] = ()
+    average: Average | None = None  # None: the method's own
+
+
+def world_sets(
+    clips: int, sets=("source",), halves=units.SPLITS, contexts=units.CONTEXTS, parts=(1,)
+) -> tuple[EvalSet, ...]:
+    """Tests on the synthetic world, in the order of their records."""
+    where = itertools.product(sets, halves, contexts, parts)
+    return tuple(EvalSet(set=name, half=half, part=part, context=at, clips=clips) for name, half, at, part in where)
+
+
+# ------------------------------------------------------------------------------------ method notebooks
+def static_bias(profile: str, settings: Mapping, clips: int = 720) -> list[Ask]:
+    found = []
+    for rho in LEARNERS.values():
+        own = {"method": "frozen"} if rho is None else {"method": "finetune", "rho": rho}
+        found.append(Ask(load_config(profile, **{**settings, **own}), world_sets(clips)))
+    return found
+
+
+def cross_batch_meta_optimization(profile: str, settings: Mapping) -> list[Ask]:
+    return [Ask(load_config(profile, **{**settings, "method": "open_mede"}))]
+
+
+def gaussian_weight_averaging(profile: str, settings: Mapping, clips: int = 240) -> list[Ask]:
+    config = load_config(profile, **{"method": "open_mede", **settings})
+    epochs = [Average("epoch", epoch=epoch, name=f"epoch {epoch}") for epoch in range(config.epochs + 1)]
+    averages = [one for one in rules(config) if one.name in ("gwa", "swa", "ema")]
+    return [Ask(config, world_sets(clips), average) for average in (*epochs, *averages)]
+
+
+# ------------------------------------------------------------------------------------ train, evaluate, look
+def train(profile: str, settings: Mapping) -> list[Ask]:
+    return [Ask(load_config(profile, **settings))]
+
+
+def evaluate(
+    profile: str,
+    settings: Mapping,
+    methods: str = " ".join(METHODS),
+    clips: int = 0,
+    other_clips: int = 400,
+    tests: list[dict] | None = None,
+) -> list[Ask]:
+    """All sets of the synthetic world; or `tests` on real videos, each as the fields of an EvalSet."""
+    found = []
+    for method in methods.split():
+        config = load_config(profile, **{**settings, "method": method})
+        sets = world_tests(clips or config.test_clips, other_clips)
+        if tests:
+            sets = tuple(EvalSet(**{"views": config.views, "prompts": config.prompts, **test}) for test in tests)
+        found.append(Ask(config, sets))
+    return found
+
+
+def world_tests(clips: int, other_clips: int) -> tuple[EvalSet, ...]:
+    """Every set before some background, base and novel classes apart; then three test splits, classes together."""
+    splits = {"halves": ("all",), "contexts": ("in",), "parts": (1, 2, 3)}
+    return (
+        *world_sets(clips),
+        *world_sets(other_clips, ("transfer_a",)),
+        *world_sets(other_clips, ("transfer_b", "superset", "direction"), contexts=("in", "scene")),
+        *world_sets(other_clips, ("transfer_a", "transfer_b", "superset"), **splits),
+    )
+
+
+def attention_maps(profile: str, settings: Mapping) -> list[Ask]:
+    learners = ({"method": "frozen"}, {"method": "finetune"}, {"method": "open_mede"},
+                {"method": "finetune", "rho": CHANCE_RHO})  # fmt: skip
+    return [Ask(load_config(profile, **{**settings, **own})) for own in learners]
+
+
+# ------------------------------------------------------------------------------------ the paper's tables
+TWINS = {"K400": "source", "UCF": "transfer_a", "HMDB": "transfer_b", "K600": "superset", "SSv2": "direction"}
+REAL = {"K400": "kinetics400", "UCF": "ucf101", "HMDB": "hmdb51", "K600": "kinetics600", "SSv2": "ssv2"}
+
+
+def table_base_to_novel(
+    profile: str,
+    settings: Mapping,
+    datasets: str = "K400 HMDB UCF SSv2",
+    clips: int = 0,
+    other_clips: int = 400,
+    data: str = "../data.yaml",
+) -> list[Ask]:
+    """Of real videos: those that data.yaml has."""
+    if profile == "paper":
+        return _real(read_data_yaml(data), [REAL[name] for name in datasets.split()], few_shot, halves, settings)
+    sets = [TWINS[name] for name in datasets.split()]
+    return _kept(evaluate(profile, settings, clips=clips, other_clips=other_clips),
+                 lambda one: one.set in sets and one.context == "in" and one.half in units.SPLITS)  # fmt: skip
+
+
+def table_cross_dataset(
+    profile: str, settings: Mapping, datasets: str = "UCF HMDB K600", other_clips: int = 400, data: str = "../data.yaml"
+) -> list[Ask]:
+    """Of real videos: those that data.yaml has."""
+    if profile == "paper":
+        return _real(read_data_yaml(data), [REAL[name] for name in datasets.split()], elsewhere, splits, settings)
+    sets = [TWINS[name] for name in datasets.split()]
+    return _kept(evaluate(profile, settings, other_clips=other_clips),
+                 lambda one: one.set in sets and one.half == "all")  # fmt: skip
+
+
+def table_out_of_context(
+    profile: str,
+    settings: Mapping,
+    test_set: str = "transfer_a",
+    other_clips: int = 400,
+    data: str = "../data.yaml",
+) -> list[Ask]:
+    """Of real videos: UCF101 and the out-of-context clips of it that data.yaml has."""
+    if profile == "paper":
+        found = read_data_yaml(data)
+        return [ask for tests in (splits, scuba) for ask in _real(found, ["ucf101"], elsewhere, tests, settings)]
+    return _kept(evaluate(profile, settings, other_clips=other_clips),
+                 lambda one: one.set == test_set and one.half in units.SPLITS)  # fmt: skip
+
+
+def table_gwa(
+    profile: str,
+    settings: Mapping,
+    test_set: str = "transfer_a",
+    clips: int = 400,
+    mu_ratios: str = "0.25 0.5 0.68 0.85 1.0",
+    sigma_ratios: str = "0.1 0.2 0.45 1.0",
+    tests: list[dict] | None = None,
+) -> list[Ask]:
+    """Averages of one trajectory; `tests` as in `evaluate`."""
+    config = load_config(profile, **{"method": "open_mede", **settings})
+    sets = world_sets(clips, (test_set,), halves=("all",))
+    if tests:
+        sets = tuple(EvalSet(**{"views": config.views, "prompts": config.prompts, **test}) for test in tests)
+    ratios = ([float(text) for text in numbers.split()] for numbers in (mu_ratios, sigma_ratios))
+    return [Ask(config, sets, average) for average in (*rules(config), *grid(config, *ratios))]
+
+
+def figures(profile: str, settings: Mapping, clips: int = 0, learner_clips: int = 720) -> list[Ask]:
+    return [*source(profile, settings, clips), *static_bias(profile, settings, learner_clips)]
+
+
+def source(profile: str, settings: Mapping, clips: int = 0) -> list[Ask]:
+    """Every method on the source set."""
+    return _kept(evaluate(profile, settings, clips=clips), lambda one: one.set == "source")
+
+
+def _kept(asked: list[Ask], wanted) -> list[Ask]:
+    return [Ask(ask.config, tuple(one for one in ask.sets if wanted(one)), ask.average) for ask in asked]
+
+
+# ------------------------------------------------------------------------------------ the study
+SECTIONS = {  # of the study, that its notebooks read
+    "study_claims": ("search", "main", "meta", "floors", "dial", "cost"),
+    "study_dial": ("main", "dial"),
+    "study_meta_step": ("meta",),
+    "study_averages": ("gwa",),
+    "study_where_it_looks": ("main", "encoders", "second_world", "adapters"),
+}
+
+
+def study_claims(profile: str, settings: Mapping, clips: int = 0) -> list[Ask]:
+    return [] if profile == "full" else source(profile, settings, clips)
+
+
+def study_dial(profile: str, settings: Mapping, rhos: str = DIAL, clips: int = 1000, source_clips: int = 0) -> list[Ask]:
+    """Fresh points of the dial, then the profile's own."""
+    if profile == "full":
+        return []
+    found = []
+    for rho, method in itertools.product(map(float, rhos.split()), units.TRAINED):
+        config = load_config(profile, **{**settings, "method": method, "rho": rho})
+        found.append(Ask(config, world_sets(clips or config.test_clips)))
+    return [*found, *source(profile, settings, source_clips)]
+
+
+def study_meta_step(profile: str, settings: Mapping) -> list[Ask]:
+    if profile == "full":
+        return []
+    return [Ask(load_config(profile, **{**settings, "method": "open_mede_no_gwa"}))]
+
+
+def study_averages(profile: str, settings: Mapping, clips: int = 200) -> list[Ask]:
+    """The tests of the study's section gwa, with fewer clips."""
+    found = []
+    for held_out, tests in ((0, ("averages", "grid", "grid_order")), (1, ("grid_pseudo_novel",))):
+        own = {"test_clips": clips} if clips else {}
+        config = load_config(profile, **{"method": "open_mede", **settings, "held_out": held_out, **own})
+        for test in tests:
+            found += [Ask(config, tuple(sets), average) for average, sets in units.averages(test, config)]
+    return [] if profile == "full" else found
+
+
+def study_where_it_looks(profile: str, settings: Mapping, source_clips: int = 0) -> list[Ask]:
+    return [] if profile == "full" else source(profile, settings, source_clips)
+
+
+# ------------------------------------------------------------------------------------ real videos
+# The lists' names of splits: rows that train, rows that are tested.
+SPLITS = {"ucf101": ("train1", "test1"), "hmdb51": ("train1", "test1"), "kinetics400": ("train", "val"),
+          "ssv2": ("train", "validation")}  # fmt: skip
+TEST_SPLITS = ("test1", "test2", "test3")
+
+
+def kinetics(found: DataYaml, method: str) -> dict:
+    """Settings of a training on Kinetics-400."""
+    return {**found.fields(), "method": method, "data": found.path("kinetics400"), "data_split": "train"}
+
+
+def elsewhere(found: DataYaml, name: str, method: str) -> dict:
+    """Settings of a learner that is tested on another data set than it was trained on."""
+    frozen = {**found.fields(), "method": method, "data": found.path(name)}
+    return kinetics(found, method) if METHODS[method].trainer != "none" else frozen
+
+
+def few_shot(found: DataYaml, name: str, method: str) -> dict:
+    """Settings of a training on 16 videos of each base class; the profile then takes 12 epochs."""
+    settings = {**found.fields(), "method": method, "data": found.path(name), "half": "base", "shots": 16}
+    return settings | ({"data_split": SPLITS[name][0]} if METHODS[method].trainer != "none" else {})
+
+
+def splits(found: DataYaml, name: str) -> list[dict]:
+    """Tests: three splits, all classes."""
+    return [{"set": name, "half": "all", "part": part, "data": found.path(name)} for part in TEST_SPLITS]
+
+
+def halves(found: DataYaml, name: str) -> list[dict]:
+    """Tests: base and novel classes."""
+    part = SPLITS[name][1]
+    return [{"set": name, "half": half, "part": part, "data": found.path(name)} for half in units.SPLITS]
+
+
+def scuba(found: DataYaml, name: str, orders=("forward", "single")) -> list[dict]:
+    """Tests: out-of-context clips, as they are and with one frame repeated (for the contrasted accuracy)."""
+    return [
+        {"set": name, "half": "all", "part": "scuba", "context": background, "order": order, "data": one.list,
+         "root": one.root, "classes_of": found.path(name)}
+        for background, one in found.scuba.get(name, {}).items()
+        for order in orders
+    ]  # fmt: skip
+
+
+def _real(found: DataYaml, names: list[str], learner, tests, settings: Mapping) -> list[Ask]:
+    asked = []
+    for name, method in itertools.product(names, METHODS):
+        own, sets = learner(found, name, method), tests(found, name)
+        if sets and own["data"] and all(one["data"] for one in sets):
+            asked += evaluate("paper", {**own, **settings}, methods=method, tests=sets)
+    return asked

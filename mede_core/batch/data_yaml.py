@@ -1,0 +1,294 @@
+"""data.yaml: the weights and real videos of this machine, checked whole before anything starts. Torch-free.
+
+Every problem is reported at once, with key, value and what is allowed. Relative paths start from the file's folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import functools
+import importlib.util
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+
+from ..config import Config, load_config
+from ..video.manifest import read_manifest, read_sidecar
+from . import PlanError
+
+DATASETS = ("kinetics400", "kinetics600", "ucf101", "hmdb51", "ssv2")
+SCUBA_SETS = ("ucf101", "hmdb51", "kinetics400")
+WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
+ELSEWHERE = {  # fields of Config that are no settings
+    **{name: f"does not belong here: give it as {name}: at the top" for name in ("model", "weights", "random_weights")},
+    **dict.fromkeys(("method", "data", "data_split", "half"), "does not belong here: the plan's steps say it"),
+}
+SAMPLED = 20  # videos of a prepared list that are looked for; `prepare` has looked at each
+
+
+# ------------------------------------------------------------------------------------ lists of videos
+@dataclass(frozen=True)
+class VideoList:
+    """What a list of videos says: prepared by `mede prepare`, or a plain `path,label` CSV (no splits, no halves)."""
+
+    path: Path
+    counts: Counter  # {(label, the row's splits separated by blanks): rows}
+    sidecar: dict  # the JSON beside the CSV; {} of a plain list
+    absent: int  # videos that were looked for and are not there
+    sampled: int
+
+    @property
+    def classes(self) -> int:
+        return len(self.sidecar.get("classes") or {label for label, _ in self.counts})
+
+    @property
+    def splits(self) -> dict[str, int]:
+        found: Counter = Counter()
+        for (_, memberships), rows in self.counts.items():
+            found.update(dict.fromkeys(memberships.split(), rows))
+        return dict(sorted(found.items()))
+
+    def clips(self, split: str = "all", half: str = "all", shots: int = 0) -> int:
+        """How many videos `video.manifest.select` would give; ValueError where none, which a job could only fail at."""
+        if half != "all" and not self.sidecar.get(half):
+            raise ValueError(f"half='{half}': the list {self.path.name} has no halves (its sidecar names none)")
+        names = self.sidecar.get("splits", {}).get(split, {}).get("classes") or {label for label, _ in self.counts}
+        names = set(names) & set(self.sidecar[half]) if half != "all" else set(names)
+        of_class: Counter = Counter()
+        for (label, memberships), rows in self.counts.items():
+            if (split == "all" or split in memberships.split()) and label in names:
+                of_class[label] += rows
+        if not of_class:
+            raise ValueError(f"split='{split}', half='{half}': no such videos in the list {self.path.name}; "
+                             f"its splits: {', '.join(self.splits) or 'none, only all'}")  # fmt: skip
+        return sum(min(rows, shots) if shots else rows for rows in of_class.values())
+
+
+def look_at(path: Path) -> VideoList:
+    """Read a list of videos; a Kinetics takes about a second.
+
+    Raises:
+        ValueError: rows that cannot be read, labels that are no class, no row, a foreign sidecar, or no video there.
+    """
+    sidecar = read_sidecar(path)
+    if sidecar is None:
+        plain = read_manifest(path)  # looks for every file
+        absent = sum(not file.is_file() for file in plain.paths)
+        counts = Counter((plain.class_names[label], "") for label in plain.labels)
+        return VideoList(path, counts, {}, absent, len(plain.paths))
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            rows = [(row.get("path"), row.get("label"), row.get("split") or "") for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"cannot be read as a UTF-8 CSV: {error}") from error
+    if lacking := {"path", "label", "split"} - set(reader.fieldnames or ()):
+        raise ValueError(f"it lacks the columns {', '.join(sorted(lacking))}; run prepare again")
+    if unknown := sorted({str(label) for _, label, _ in rows if label not in sidecar["classes"]}):
+        raise ValueError(f"{len(unknown)} labels are no class of its sidecar, such as {unknown[0]!r}")
+    if not rows:
+        raise ValueError("it lists no video")
+    root, sample = path.parent / sidecar["root"], rows[:: -(-len(rows) // SAMPLED)]
+    absent = [root / name for name, _, _ in sample if not (root / name).is_file()]
+    if len(absent) == len(sample):
+        raise ValueError(f"none of {len(sample)} sampled videos is there, such as {str(absent[0])!r}: wrong root?")
+    return VideoList(path, Counter((label, splits) for _, label, splits in rows), sidecar, len(absent), len(sample))
+
+
+# ------------------------------------------------------------------------------------ the file
+def _existing(text: str, info: ValidationInfo, folder: bool = False) -> str:
+    path, kind = (info.context / Path(text).expanduser()).absolute(), "folder" if folder else "file"
+    if not (path.is_dir() if folder else path.is_file()):
+        raise ValueError(f"no such {kind}" + ("" if Path(text).is_absolute() else f" ({path})"))
+    return str(path)
+
+
+def _list(text: Any, info: ValidationInfo) -> VideoList:
+    if not isinstance(text, str):
+        raise ValueError("expected the path of a file")
+    return look_at(Path(_existing(text, info)))
+
+
+def _model(name: str) -> str:
+    names = model_names()
+    if name not in names:
+        close = difflib.get_close_matches(name, names, 3) or ["ViT-B-16-quickgelu", "ViT-L-14-quickgelu"]
+        raise ValueError(f"expected mede-small or a model of open_clip such as {', '.join(close)}")
+    return name
+
+
+def _weights(name: str, info: ValidationInfo) -> str:
+    model, random = info.data.get("model", ""), info.data.get("random_weights", False)
+    path = (info.context / Path(name).expanduser()).absolute()
+    if name and (path.is_file() or (path.is_dir() and model == "mede-small")):
+        return str(path)
+    if not name and not random:
+        raise ValueError("expected an open_clip tag such as openai, or the path of a file of weights")
+    if "/" in name or path.suffix in WEIGHT_SUFFIXES:
+        raise ValueError(f"no such file ({path})")
+    if name == "openai" and not random and not model.endswith("-quickgelu"):
+        raise ValueError(f"OpenAI's weights need QuickGELU; with them model is {model}-quickgelu")
+    return name
+
+
+class Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
+
+
+class Frames(Entry):
+    """Out-of-context clips before one background: a frame list and the folder of its frames."""
+
+    list: Annotated[str, AfterValidator(_existing)]
+    root: Annotated[str, AfterValidator(lambda text, info: _existing(text, info, folder=True))]
+
+    @property
+    def clips(self) -> int:
+        return sum(1 for line in Path(self.list).read_text(encoding="utf-8").splitlines() if line.strip())
+
+
+Background = Annotated[str, Field(pattern=r"^[\w-]+$")]
+
+
+class DataYaml(Entry):
+    """What data.yaml says; all paths are absolute and were there when it was read."""
+
+    model: Annotated[str, AfterValidator(_model)]
+    random_weights: bool = False
+    weights: Annotated[str, AfterValidator(_weights), Field(validate_default=True)] = ""
+    device: Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$")]
+    processes: Annotated[int, Field(ge=1, le=1024)] = 1  # of torchrun on one machine
+    settings: dict[str, Any] = {}  # Config fields that differ from the profile
+    datasets: dict[Literal[*DATASETS], Annotated[VideoList, BeforeValidator(_list)]] = {}
+    scuba: dict[Literal[*SCUBA_SETS], dict[Background, Frames]] = {}
+
+    def fields(self) -> dict:
+        """The Config fields that it sets."""
+        named = {"model": self.model, "weights": self.weights, "random_weights": self.random_weights}
+        return {**{name: value for name, value in named.items() if value != ""}, **self.settings}
+
+    def path(self, name: str) -> str:
+        """The list of a data set, "" where it is not here."""
+        return str(self.datasets[name].path) if name in self.datasets else ""
+
+    def lacks(self, *names: str) -> list[str]:
+        """Those of `ucf101`, `scuba.ucf101`, ... that are not here."""
+        here = {*self.datasets, *(f"scuba.{name}" for name, found in self.scuba.items() if found)}
+        return [name for name in names if name not in here]
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice and reads 5e-6 as a number."""
+
+    def construct_mapping(self, node, deep=False):
+        names = [self.construct_object(key) for key, _ in node.value]
+        if twice := sorted({str(name) for name in names if names.count(name) > 1}):
+            raise yaml.constructor.ConstructorError(None, None, f"given twice: {', '.join(twice)}", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def read_data_yaml(path, profile: str = "paper") -> DataYaml:
+    """Read and check data.yaml.
+
+    Raises:
+        PlanError: with every problem on a line of its own.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise PlanError(f"no {path}: copy data.yaml.example to data.yaml and fill in what this machine has, or name "
+                        "another file with --data FILE (make: DATA=FILE)")  # fmt: skip
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PlanError(f"{path} is no valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise PlanError(f"{path}: expected a mapping with the keys {', '.join(DataYaml.model_fields)}")
+    raw, problems = _without_empty(raw), []
+    try:
+        found = DataYaml.model_validate(raw, context=path.resolve().parent)
+        problems += [_foreign(name, one) for name, one in found.datasets.items() if _foreign(name, one)]
+    except ValidationError as error:
+        problems += _lines(error.errors(), raw)
+    if isinstance(raw.get("settings", {}), dict):
+        problems += _settings_problems(raw.get("settings", {}), profile)
+    if problems:
+        count = len(problems)
+        raise PlanError("\n  ".join([f"{path}: {count} problem{'s' * (count > 1)}", *problems]))
+    return found
+
+
+def _without_empty(value):
+    """What is left empty is as good as left out."""
+    if isinstance(value, dict):
+        return {name: _without_empty(one) for name, one in value.items() if one is not None}
+    return value
+
+
+def _lines(errors: list[dict], raw: dict) -> list[str]:
+    """Each problem as key=value: what is allowed."""
+    lines: dict[tuple, str] = {}
+    for error in errors:
+        where = tuple(str(part) for part in error["loc"] if part != "[key]")
+        value = functools.reduce(lambda one, name: one.get(name) if isinstance(one, dict) else None, where, raw)
+        says = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+        if error["type"] in ("extra_forbidden", "literal_error"):
+            names = {(): [*DataYaml.model_fields], ("datasets",): DATASETS, ("scuba",): SCUBA_SETS}
+            allowed = names.get(where[:-1], [*Frames.model_fields])
+            close = difflib.get_close_matches(where[-1], allowed, 1)
+            says = f"unknown key; {f'did you mean {close[0]}? ' if close else ''}allowed: {', '.join(allowed)}"
+        elif error["type"] == "missing":
+            says = "expected a value"
+        elif where == ("device",):
+            says = "expected cpu, cuda, cuda:N or mps"
+        elif error["type"] == "string_pattern_mismatch":
+            says = "a background's name holds letters, digits, _ and - only"
+        if not any(where[: len(above)] == above for above in lines):  # of an unknown key, what is below does not matter
+            lines[where] = f"{'.'.join(where)}={value!r}: {says}"
+    return list(lines.values())
+
+
+def _foreign(name: str, one: VideoList) -> str:
+    says = one.sidecar.get("dataset")
+    wrong = says in DATASETS and says != name
+    return f"datasets.{name}={one.path.name!r}: its sidecar says that it lists {says}" if wrong else ""
+
+
+def _settings_problems(settings: dict, profile: str) -> list[str]:
+    """What the configuration says against the settings, one after the other until no problem is left."""
+    known = [name for name in Config.model_fields if name not in ELSEWHERE]
+    problems, left = [], {}
+    for name, value in settings.items():
+        if name in known:
+            left[name] = value
+            continue
+        close = difflib.get_close_matches(str(name), known, 1)
+        hint = f"unknown key; {f'did you mean {close[0]}? ' if close else ''}allowed: any other field of Config"
+        problems.append(f"settings.{name}={value!r}: {ELSEWHERE.get(name, hint)}")
+    while True:
+        try:
+            load_config(profile, **left)
+            return problems
+        except ValueError as error:
+            problems.append(f"settings: {error}")
+            named = str(error).split()[0]
+            if named not in left:
+                return problems
+            del left[named]
+
+
+def model_names() -> list[str]:
+    """mede-small and the names of open_clip's models, without importing it (and torch with it)."""
+    found = importlib.util.find_spec("open_clip")
+    folders = found.submodule_search_locations if found else ()
+    files = [file for folder in folders for file in Path(folder).glob("model_configs/*.json")]
+    return ["mede-small", *sorted(file.stem for file in files)]
