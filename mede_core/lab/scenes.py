@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.patches import FancyArrowPatch
 
-from ..report.figures.averages import AVERAGE_STYLE
 from ..report.figures.style import Picture, current_theme, style, styled
-from ..report.figures.teaching import inner_step_curves as inner_step_curves
-from ..report.figures.teaching import trajectory_steps as trajectory_steps
+from ..report.figures.training import inner_step_curves as inner_step_curves
+from ..report.figures.trajectories import AVERAGE_STYLE
+from ..report.figures.trajectories import trajectory_steps as trajectory_steps
 
 SCREEN_DPI = 160  # sharp where the screen has more pixels than the page
 _CRISP = 3  # a frame of 32 pixels is enlarged by repetition, so that no browser blurs it

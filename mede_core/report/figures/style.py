@@ -1,4 +1,4 @@
-"""How figures look and how they are saved: light and dark, the same bytes each time. See ``figures.py``."""
+"""How figures look and how they are saved: light and dark, the same bytes each time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import io
 import json
 import logging
 import math
-import sys
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -23,91 +22,75 @@ from matplotlib.transforms import ScaledTranslation
 
 from ...files import atomic_write
 
-COLUMN_WIDTH, PAGE_WIDTH = 3.25, 6.75  # inches: one column, a whole page
+PAGE_WIDTH = 6.75  # inches
+DASHED, DOTTED = (0, (4, 3)), (0, (1, 1))
 
 
 @dataclass(frozen=True)
 class Theme:
     """Colors that depend on the page: text, secondary text and axes, grid lines, the page itself."""
 
-    name: str
     text: str
     muted: str
     grid: str
     page: str
 
 
-LIGHT = Theme("light", text="#1f2328", muted="#656d76", grid="#d8dee4", page="#ffffff")
-DARK = Theme("dark", text="#e6edf3", muted="#9aa4af", grid="#30363d", page="#0d1117")
+LIGHT = Theme(text="#1f2328", muted="#656d76", grid="#d8dee4", page="#ffffff")
+DARK = Theme(text="#e6edf3", muted="#9aa4af", grid="#30363d", page="#0d1117")
 
 
 @dataclass(frozen=True)
 class Look:
-    """One method's label, color and what tells it apart without color."""
+    """A label, a color, and what tells the thing apart without color."""
 
     label: str
     color: str
     marker: str
     linestyle: str | tuple
-    hatch: str
+    hatch: str = ""
 
 
 # Chosen so that any two stay apart (CIELAB distance > 20) in normal, deuteranope and protanope vision, each
 # with a contrast above 2.7 to the white and the dark page; marker, line and hatch say the same without color.
 METHOD_STYLE = {
-    "frozen": Look("Frozen CLIP", "#66696d", "o", (0, (1, 1.2)), ""),
+    "frozen": Look("Frozen CLIP", "#66696d", "o", (0, (1, 1.2))),
     "finetune": Look("Fine-tuning", "#d68e05", "s", (0, (4, 1.5)), "///"),
     "open_vclip": Look("Open-VCLIP", "#1f5ae0", "^", (0, (4, 1.5, 1, 1.5)), "---"),
     "froster": Look("FROSTER", "#1eb26b", "D", (0, (2, 1)), "xxx"),
     "open_mede_no_gwa": Look("Open-MeDe w/o GWA", "#c37ccf", "v", (0, (6, 2)), "\\\\\\"),
-    "open_mede": Look("Open-MeDe", "#bd2a10", "P", "solid", ""),
+    "open_mede": Look("Open-MeDe", "#bd2a10", "P", "solid"),
 }
 METHOD_ORDER = tuple(METHOD_STYLE)
 CONTEXT_STYLE = {  # a test background each; "out" is the mean over the swapped ones
-    "in": Look("in context", "#1f5ae0", "o", "solid", ""),
-    "scene": Look("other scene", "#bd2a10", "s", (0, (4, 1.5)), ""),
-    "noise": Look("noise", "#d68e05", "^", (0, (1, 1.2)), ""),
-    "stripes": Look("stripes", "#c37ccf", "D", (0, (4, 1.5, 1, 1.5)), ""),
-    "out": Look("out of context", "#bd2a10", "s", (0, (4, 1.5)), ""),
+    "in": Look("in context", "#1f5ae0", "o", "solid"),
+    "scene": Look("other scene", "#bd2a10", "s", (0, (4, 1.5))),
+    "noise": Look("noise", "#d68e05", "^", (0, (1, 1.2))),
+    "stripes": Look("stripes", "#c37ccf", "D", (0, (4, 1.5, 1, 1.5))),
+    "out": Look("out of context", "#bd2a10", "s", (0, (4, 1.5))),
 }
+SUPPORT = Look("support", "#1f5ae0", "o", "solid")  # the two batches of a meta-step, in every figure of it
+QUERY = Look("query", "#d68e05", "s", (0, (4, 1.5)))
 _theme: ContextVar[Theme | None] = ContextVar("mede_theme", default=None)
 
 
-def _rc(theme: Theme) -> dict:
-    return {
-        "font.family": ["DejaVu Sans"], "font.size": 8.5, "text.color": theme.text,
-        "axes.titlesize": 9.0, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlepad": 6.0,
-        "axes.labelsize": 8.5, "axes.labelcolor": theme.text, "axes.edgecolor": theme.muted,
-        "axes.linewidth": 0.8, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
-        "axes.facecolor": "none", "axes.grid": False, "grid.color": theme.grid, "grid.linewidth": 0.7,
-        "xtick.color": theme.muted, "ytick.color": theme.muted, "xtick.labelcolor": theme.text,
-        "ytick.labelcolor": theme.text, "xtick.labelsize": 8.0, "ytick.labelsize": 8.0,
-        "legend.frameon": False, "legend.fontsize": 8.0, "legend.handlelength": 2.4,
-        "lines.linewidth": 1.8, "lines.markersize": 5.0, "hatch.linewidth": 0.6,
-        "figure.facecolor": "none", "figure.titlesize": 10.0, "figure.titleweight": "bold",
-        "figure.dpi": 100.0, "savefig.facecolor": "auto", "savefig.dpi": 200.0, "savefig.bbox": None,
-        "pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "mede_core",
-        "image.interpolation": "nearest", "mathtext.fontset": "dejavusans", "axes.unicode_minus": True,
-    }  # fmt: skip
-
-
 # ------------------------------------------------------------------------------------ themes
+@functools.cache
+def _shared() -> matplotlib.RcParams:
+    return matplotlib.rc_params_from_file(Path(__file__).with_name("mede.mplstyle"), use_default_template=False)
+
+
 @contextlib.contextmanager
 def style(dark: bool = False):
-    """Draw everything inside the block for light (default) or dark pages.
-
-    Args:
-        dark: light lines and text for a dark page; backgrounds stay transparent.
-
-    Returns:
-        A context manager; afterwards matplotlib's settings are as they were.
-    """
+    """Draw everything inside the block for light (default) or dark pages; backgrounds stay transparent."""
     theme = DARK if dark else LIGHT
     token = _theme.set(theme)
+    colors = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), theme.text)
+    colors |= dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), theme.muted)
     try:
         with matplotlib.rc_context():
             matplotlib.rcdefaults()  # a reader's own matplotlibrc must not change the bytes
-            matplotlib.rcParams.update(_rc(theme))
+            matplotlib.rcParams.update({**_shared(), **colors, "grid.color": theme.grid})
             yield theme
     finally:
         _theme.reset(token)
@@ -123,9 +106,7 @@ def styled(function):
 
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
-        if _theme.get() is not None:
-            return function(*args, **kwargs)
-        with style():
+        with contextlib.nullcontext() if _theme.get() else style():
             return function(*args, **kwargs)
 
     return wrapper
@@ -134,9 +115,11 @@ def styled(function):
 class Picture(Figure):
     """A figure outside pyplot that a notebook shows by itself, sharp and on the page color of its theme."""
 
-    def __init__(self, width: float, height: float):
+    def __init__(self, width: float, height: float, title: str | None = None):
         super().__init__(figsize=(width, height), layout="constrained")
         self.theme = current_theme()
+        if title:
+            self.suptitle(title, x=0.01, ha="left")
 
     def _repr_png_(self):
         buffer = io.BytesIO()
@@ -147,57 +130,28 @@ class Picture(Figure):
 
 
 # ------------------------------------------------------------------------------------ saving
-def save_figure(
-    draw: Callable[[], Figure], path_stem, data=None, *, run: str | None = None
-) -> dict[str, Path]:
-    """Draw a figure for light and dark pages; write ``<stem>.svg .dark.svg .pdf .png`` and ``<stem>.json``.
+def save_figure(draw: Callable[[], Figure], path_stem, data=None, *, run: str | None = None) -> dict[str, Path]:
+    """Write a figure for light and dark pages: ``<stem>.svg .dark.svg .pdf .png``, and ``.json`` with what is plotted.
 
-    Args:
-        draw: makes a new figure from nothing but its own data, e.g. ``lambda: rho_dial(frame)``; called once
-            for each theme, inside :func:`style`.
-        path_stem: path without ending.
-        data: what is plotted, for the JSON sidecar: frames, arrays, dicts, lists, numbers, text.
-        run: run id, written into the sidecar and the files' metadata.
-
-    Returns:
-        Kind ("svg", "dark.svg", "pdf", "png", "json") -> path; "json" only where ``data`` or ``run`` is
-        given. The SVG and PDF have a transparent background, the PNG a white one. The same data gives the
-        same bytes.
-
-    Raises:
-        ValueError: ``draw`` gives no new figure each time, the stem has no name, or data has another type.
+    ``draw`` makes a new figure each time, e.g. ``lambda: rho_dial(frame)``; it is called once for each theme. ``data``
+    (frames, arrays, dicts, lists, numbers, text) and ``run``, the run's name, go into the JSON; without either there is
+    none. Gives kind -> path. The same data gives the same bytes; PNG alone has a background, white.
     """
-    if not callable(draw):
-        raise ValueError(
-            f"draw is a {type(draw).__name__}; allowed: a function that draws and returns a new figure"
-        )
     stem = Path(path_stem)
-    if not stem.name:
-        raise ValueError(f"path_stem is {str(path_stem)!r}; allowed: a path that ends in a file name")
-    sidecar = {"figure": stem.name, "run": run, "data": _jsonable(data, "data")}
-    contents, drawn = {}, []
+    contents = {}
+    if data is not None or run is not None:
+        sidecar = {"figure": stem.name, "run": run, "data": _plain(data)}
+        contents["json"] = json.dumps(sidecar, indent=1, allow_nan=False) + "\n"
     for dark, kinds in ((False, ("svg", "pdf", "png")), (True, ("dark.svg",))):
         with style(dark):
             figure = draw()
-            if not isinstance(figure, Figure) or any(figure is other for other in drawn):
-                raise ValueError(
-                    f"draw returned {type(figure).__name__}; allowed: a new matplotlib Figure each time"
-                )
-            drawn.append(figure)
             for kind in kinds:
-                contents[kind] = _render(figure, kind.rpartition(".")[2], stem.name, run)
-    if "matplotlib.pyplot" in sys.modules:  # a draw function of the reader's own may have used it
-        for figure in drawn:
-            sys.modules["matplotlib.pyplot"].close(figure)
-    if data is not None or run is not None:
-        contents["json"] = json.dumps(sidecar, indent=1, allow_nan=False) + "\n"
-    return {
-        kind: atomic_write(stem.with_name(f"{stem.name}.{kind}"), content)
-        for kind, content in contents.items()
-    }
+                contents[kind] = figure_bytes(figure, kind.rpartition(".")[2], stem.name, run)
+    return {kind: atomic_write(stem.with_name(f"{stem.name}.{kind}"), content) for kind, content in contents.items()}
 
 
-def _render(figure: Figure, kind: str, title: str, run: str | None) -> bytes:
+def figure_bytes(figure: Figure, kind: str, title: str, run: str | None = None) -> bytes:
+    """A figure as "svg", "pdf" or "png", without dates."""
     about = f"mede_core figure{'' if run is None else f', run {run}'}"
     metadata = {
         "svg": {"Date": None, "Creator": None, "Title": title, "Description": about},
@@ -216,61 +170,49 @@ def _render(figure: Figure, kind: str, title: str, run: str | None) -> bytes:
     return buffer.getvalue()
 
 
-def _jsonable(value, name: str):
+def _plain(value):
     """Plain JSON types; numbers to six significant digits, numbers that are not finite as null."""
-    if value is None or isinstance(value, (str, bool)):
-        return value
-    if isinstance(value, (np.bool_, np.integer, int)):
-        return value.item() if isinstance(value, np.generic) else value
-    if isinstance(value, (float, np.floating)):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, pd.DataFrame):
-        return {str(key): _jsonable(value[key].tolist(), f"{name}.{key}") for key in value.columns}
-    if isinstance(value, (np.ndarray, pd.Series)):
-        return _jsonable(value.tolist(), name)
+        return {str(key): _plain(value[key].tolist()) for key in value.columns}
+    if isinstance(value, (np.ndarray, np.generic, pd.Series)):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {str(key): _jsonable(item, f"{name}.{key}") for key, item in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_jsonable(item, name) for item in value]
-    raise ValueError(
-        f"{name} is a {type(value).__name__}; allowed: frames, arrays, dicts, lists, numbers, text"
-    )
+        return [_plain(item) for item in value]
+    return value
 
 
 # ------------------------------------------------------------------------------------ help for plot functions
 def look_of(method: str) -> Look:
-    """The fixed look of a method; an unknown one is a ValueError."""
-    return look_at(METHOD_STYLE, method, "method")
-
-
-def check_frame(
-    frame: pd.DataFrame, columns: Sequence[str], numbers: Sequence[str] = ("value",)
-) -> pd.DataFrame:
-    """A frame with all ``columns``, at least one row, and finite numbers where numbers are plotted.
-
-    Raises:
-        ValueError: otherwise, naming the column.
-    """
-    missing = [column for column in columns if column not in frame]
-    if missing:
-        raise ValueError(f"frame lacks {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}")
-    if frame.empty:
-        raise ValueError("frame has no rows; nothing to plot")
-    for column in numbers:
-        values = pd.to_numeric(frame[column], errors="coerce")
-        if not np.isfinite(values).all():
-            raise ValueError(
-                f"{column} has values that are not finite: {list(frame[column][~np.isfinite(values)][:3])}"
-            )
-    if "method" in columns:
-        for method in frame["method"].unique():
-            look_of(method)
-    return frame
+    """The fixed look of a method; a reader's own method is drawn in the color of the text."""
+    return METHOD_STYLE.get(method) or Look(method, current_theme().text, "X", DOTTED, "...")
 
 
 def methods_in(frame: pd.DataFrame) -> list[str]:
-    """The frame's methods in the fixed order."""
-    return [method for method in METHOD_ORDER if (frame["method"] == method).any()]
+    """The frame's methods in the fixed order, a reader's own ones last."""
+    found = set(frame["method"])
+    return [*(method for method in METHOD_ORDER if method in found), *sorted(found - METHOD_STYLE.keys())]
+
+
+def contexts_in(frame: pd.DataFrame) -> list[str | None]:
+    """The frame's backgrounds in the fixed order; one None where the frame does not tell them apart."""
+    return [c for c in CONTEXT_STYLE if (frame["context"] == c).any()] if "context" in frame else [None]
+
+
+def part_of(frame: pd.DataFrame, column: str, value) -> pd.DataFrame:
+    """The rows with a value, all of them for None."""
+    return frame if value is None else frame[frame[column] == value]
+
+
+def errors(frame: pd.DataFrame) -> np.ndarray | None:
+    """[2, N] distances down and up to the interval's ends; None without the columns ``low`` and ``high``."""
+    if "low" not in frame or "high" not in frame:
+        return None
+    value, low, high = (frame[name].to_numpy(float) for name in ("value", "low", "high"))
+    return np.nan_to_num(np.clip(np.stack([value - low, high - value]), 0, None))
 
 
 def spread(positions: Sequence[float], gap: float) -> np.ndarray:
@@ -290,25 +232,23 @@ def spread(positions: Sequence[float], gap: float) -> np.ndarray:
 
 
 def label_right(axes: Axes, labels: Sequence[tuple[float, str, Look]], gap: float = 0.07) -> None:
-    """Write labels beside the right edge, each with a sample of its line, spread so that none overlap.
+    """Write labels (y in data units, text, look) beside the right edge, each with a sample of its line.
 
-    Args:
-        axes: with its final y limits.
-        labels: (y in data units, text, look).
-        gap: least distance in axes heights.
+    They are spread so that none overlap: ``gap`` is the least distance, in heights of the axes, whose limits are final.
     """
     low, high = axes.get_ylim()
     heights = spread([(y - low) / (high - low) for y, _, _ in labels], gap)
-    inches = axes.figure.dpi_scale_trans
     for height, (_, text, look) in zip(heights, labels, strict=True):
-        edge = inches + ScaledTranslation(
-            1, height, axes.transAxes
-        )  # inches from the right edge at this height
-        axes.plot(
-            [0.06, 0.34], [0, 0], transform=edge, clip_on=False, color=look.color, linestyle=look.linestyle
+        edge = axes.figure.dpi_scale_trans + ScaledTranslation(1, height, axes.transAxes)  # inches from the right edge
+        axes.plot([0.06, 0.34], [0, 0], transform=edge, clip_on=False, color=look.color, linestyle=look.linestyle)
+        axes.annotate(
+            text, (1, height), (28, 0), xycoords="axes fraction", textcoords="offset points", va="center", fontsize=8
         )
-        axes.annotate(text, (1, height), (28, 0), xycoords="axes fraction", textcoords="offset points",
-                      va="center", fontsize=8)  # fmt: skip
+
+
+def beside(axes: Axes, text: str, point, shift, **kwargs) -> None:
+    """Write a small text at a point, moved by a shift in points."""
+    axes.annotate(text, point, shift, textcoords="offset points", **{"fontsize": 7.5, **kwargs})
 
 
 def backing() -> dict:
@@ -316,31 +256,7 @@ def backing() -> dict:
     return {"boxstyle": "square,pad=0.08", "fc": current_theme().page, "ec": "none", "alpha": 0.8}
 
 
-def look_at(table: dict[str, Look], key: str, what: str) -> Look:
-    """The look of a key of a style table.
-
-    Raises:
-        ValueError: an unknown key; ``what`` names it.
-    """
-    if key not in table:
-        raise ValueError(f"{what} is {key!r}; allowed: {', '.join(table)}")
-    return table[key]
-
-
-def errors(frame: pd.DataFrame) -> np.ndarray | None:
-    """[2, N] distances down and up to the interval's ends; None without the columns ``low`` and ``high``."""
-    if "low" not in frame or "high" not in frame:
-        return None
-    values = frame["value"].to_numpy(float)
-    low, high = frame["low"].to_numpy(float), frame["high"].to_numpy(float)
-    if (low > values + 1e-9).any() or (high < values - 1e-9).any():
-        raise ValueError("low and high must enclose value in every row")
-    return np.nan_to_num(np.clip(np.stack([values - low, high - values]), 0, None))
-
-
-def finite(name: str, value, dimensions: int) -> np.ndarray:
-    """The value as a float array of so many dimensions, not empty and finite; otherwise a ValueError."""
-    array = np.asarray(value, float)
-    if array.ndim != dimensions or array.size == 0 or not np.isfinite(array).all():
-        raise ValueError(f"{name} is {array.shape}; allowed: {dimensions} dimensions of finite numbers")
-    return array
+def count_epochs(axes: Axes) -> None:
+    """Label the horizontal axis with whole epochs."""
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)

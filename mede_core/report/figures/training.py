@@ -1,18 +1,27 @@
-"""Plots of training: losses over steps, and the meta-step with two parameters. See ``figures.py``."""
+"""Plots of training: losses over steps, what an inner step does to two batches, the meta-step with two parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from .style import PAGE_WIDTH, Look, Picture, backing, check_frame, current_theme, finite, label_right, styled
-
-_SUPPORT, _QUERY = "#1f5ae0", "#d68e05"  # one color each in every figure of the meta-step
-_PATHS = (("#c37ccf", (0, (4, 1.5))), ("#bd2a10", "solid"), ("#1eb26b", (0, (1, 1.2))))
+from .style import (
+    DASHED,
+    PAGE_WIDTH,
+    QUERY,
+    SUPPORT,
+    Look,
+    Picture,
+    backing,
+    beside,
+    current_theme,
+    label_right,
+    styled,
+)
 
 
 @styled
@@ -26,31 +35,14 @@ def training_curves(
 ):
     """Losses, agreement of support and query gradients, and learning rate over steps.
 
-    Args:
-        metrics: step, epoch, support_loss; optional query_loss, grad_inner_product, lr. A column that is
-            missing or empty (plain training has no query) has no curve.
-        warmup_epochs: epochs shaded as warm-up.
-        smooth: factor of the running mean drawn over the raw values, 0 (off) to below 1.
-        title: above the plot.
-        width: inches.
-
-    Returns:
-        Figure.
-
-    Raises:
-        ValueError: missing columns, values that are not finite, a smoothing factor out of range.
+    metrics: step, epoch, support_loss; optional query_loss, grad_inner_product, lr: no curve where missing or empty
+    (plain training has no query). smooth: factor of the running mean over the raw values, 0 (off) to below 1.
     """
-    check_frame(metrics, ["step", "epoch", "support_loss"], ["step", "epoch", "support_loss"])
-    if not 0 <= smooth < 1:
-        raise ValueError(f"smooth is {smooth}; allowed: 0 to below 1")
-    optional = [
-        c for c in ("query_loss", "grad_inner_product", "lr") if c in metrics and metrics[c].notna().any()
-    ]
-    check_frame(metrics, ["step"], optional)
     theme, steps = current_theme(), metrics["step"].to_numpy(float)
-    panels = ["losses", *(name for name in ("grad_inner_product", "lr") if name in optional)]
+    given = [c for c in ("query_loss", "grad_inner_product", "lr") if c in metrics and metrics[c].notna().any()]
+    panels = ["losses", *(name for name in ("grad_inner_product", "lr") if name in given)]
     ratios = [1.6, 1.0, 0.7][: len(panels)]
-    figure = Picture(width, 0.7 + 1.15 * sum(ratios))
+    figure = Picture(width, 0.7 + 1.15 * sum(ratios), title)
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
     _boundaries(grid, metrics, warmup_epochs)
 
@@ -62,9 +54,9 @@ def training_curves(
         return mean[-1]
 
     losses = grid[0]
-    looks = [("support_loss", "support", Look("", _SUPPORT, "o", "solid", ""))]
-    if "query_loss" in optional:
-        looks.append(("query_loss", "query, after\nthe inner step", Look("", _QUERY, "s", (0, (4, 1.5)), "")))
+    looks: list[tuple[str, str, Look]] = [("support_loss", "support", SUPPORT)]
+    if "query_loss" in given:
+        looks.append(("query_loss", "query, after\nthe inner step", QUERY))
     ends = [(curve(losses, column, look.color, look.linestyle), text, look) for column, text, look in looks]
     losses.set_ylim(bottom=0)
     label_right(losses, ends, gap=0.2)
@@ -86,7 +78,6 @@ def training_curves(
         axes.grid(axis="y")
     grid[-1].set_xlabel("step (vertical lines: epochs" + (", shaded: warm-up)" if warmup_epochs else ")"))
     figure.align_ylabels()
-    figure.suptitle(title, x=0.01, ha="left")
     return figure
 
 
@@ -110,6 +101,38 @@ def _around_zero(values: np.ndarray) -> tuple[float, float]:
 
 
 @styled
+def inner_step_curves(rows: Sequence[Mapping[str, float]], chosen: float):
+    """Change of both batches' losses by inner steps of several lengths; a line marks the ``inner_lr`` in use.
+
+    rows: inner_lr (rising from 0, which the others are compared with), support_loss, query_loss.
+    """
+    theme, figure = current_theme(), Picture(PAGE_WIDTH, 2.9)
+    axes = figure.subplots()
+    at = [row["inner_lr"] for row in rows]
+    axes.axhline(0, color=theme.muted, lw=0.9)
+    axes.axvline(chosen, color=theme.muted, lw=1.0, ls=DASHED)
+    where = {"xycoords": ("data", "axes fraction"), "va": "top", "fontsize": 8}
+    beside(axes, rf"$\alpha$ = {chosen:g}", (chosen, 1), (4, -3), **where)
+    for look in (SUPPORT, QUERY):
+        key = f"{look.label}_loss"
+        change = [row[key] - rows[0][key] for row in rows]
+        axes.plot(
+            at, change, color=look.color, ls=look.linestyle, marker=look.marker, ms=4, label=f"{look.label} batch"
+        )
+    axes.set_xscale("symlog", linthresh=min(value for value in at if value > 0), linscale=0.5)
+    axes.set_xticks(at, [f"{value:g}" for value in at])
+    axes.minorticks_off()
+    axes.set(
+        xlabel=r"length of the inner step, $\alpha$",
+        ylabel="change of the loss\n(below zero: better)",
+        title="What an inner step on the support batch does to both batches",
+    )
+    axes.grid(axis="y")
+    axes.legend()
+    return figure
+
+
+@styled
 def meta_step_2d(
     x,
     y,
@@ -121,62 +144,28 @@ def meta_step_2d(
     support_grad,
     query_grad,
     query_weight: float = 1.0,
-    paths: Mapping[str, object] | None = None,
-    minimum=None,
     title: str = "One cross-batch meta-step, seen from above",
     width: float = PAGE_WIDTH,
 ):
-    """The meta-step on a problem with two parameters: inner step, query gradient, update.
+    """The meta-step on a problem with two parameters: inner step, query gradient, update along -(g_S + delta g_Q).
 
-    Args:
-        x: [W] values of the first parameter.
-        y: [H] values of the second.
-        support_loss: [H, W] loss of the support batch at (x, y).
-        query_loss: [H, W] loss of the query batch.
-        theta: [2] where the step starts.
-        theta_fast: [2] the fast weights theta' = theta - alpha g_S.
-        support_grad: [2] g_S, the gradient of the support loss at theta.
-        query_grad: [2] g_Q, the gradient of the query loss at theta'.
-        query_weight: delta; the update is along -(g_S + delta g_Q).
-        paths: name -> [P, 2] points visited by whole optimizations, on the third panel.
-        minimum: [2] where the sum of both losses is least, marked on the third panel.
-        title: above the plot.
-        width: inches.
-
-    Returns:
-        Figure. Arrows of gradients are scaled to a common readable length; the inner step has its true
-        length.
-
-    Raises:
-        ValueError: shapes that do not fit or values that are not finite.
+    x: [W] and y: [H] values of the parameters; losses: [H, W]; theta, theta_fast = theta - alpha g_S, gradients: [2].
+    Arrows of gradients are scaled to a common readable length; the inner step has its true length.
     """
-    x, y = finite("x", x, 1), finite("y", y, 1)
-    grids = [
-        finite(name, grid, 2) for name, grid in (("support_loss", support_loss), ("query_loss", query_loss))
-    ]
-    for grid in grids:
-        if grid.shape != (len(y), len(x)):
-            raise ValueError(f"losses are {grid.shape}; allowed: [len(y), len(x)] = {(len(y), len(x))}")
-    named = {"theta": theta, "theta_fast": theta_fast, "support_grad": support_grad, "query_grad": query_grad}
-    points = {name: finite(name, value, 1) for name, value in named.items()}
-    for name, point in points.items():
-        if point.shape != (2,):
-            raise ValueError(f"{name} is {point.shape}; allowed: 2 numbers")
-    theme = current_theme()
-    start, fast, g_s, g_q = points.values()
-    total = g_s + query_weight * g_q
+    x, y, support_loss, query_loss = (np.asarray(one, float) for one in (x, y, support_loss, query_loss))
+    start, fast, g_s, g_q = (np.asarray(one, float) for one in (theta, theta_fast, support_grad, query_grad))
+    theme, total = current_theme(), g_s + query_weight * g_q
     span = min(np.ptp(x), np.ptp(y))
     scale = 0.36 * span / max(np.linalg.norm(v) for v in (g_s, query_weight * g_q, total, [1e-12]))
     shape = min(max(np.ptp(y) / np.ptp(x), 0.4), 1.6)
-    figure = Picture(width, 0.285 * width * shape + 1.45)
-    grid = figure.subplots(1, 3, sharey=True)
-    texts = (
-        "1  Inner step on\nthe support batch", "2  Query gradient at\nthe fast weights",
-        "3  Both gradients move\nthe old weights",
-    )  # fmt: skip
-    for axes, loss, text in zip(
-        grid, (grids[0], grids[1], grids[0] + query_weight * grids[1]), texts, strict=True
-    ):
+    figure = Picture(width, 0.285 * width * shape + 1.45, title)
+    panels = {
+        "1  Inner step on\nthe support batch": support_loss,
+        "2  Query gradient at\nthe fast weights": query_loss,
+        "3  Both gradients move\nthe old weights": support_loss + query_weight * query_loss,
+    }
+    inner, query, both = grid = figure.subplots(1, 3, sharey=True)
+    for axes, (text, loss) in zip(grid, panels.items(), strict=True):
         levels = np.quantile(loss, np.linspace(0.02, 0.98, 11))
         axes.contourf(x, y, loss, levels=_increasing(levels), cmap="Greys", alpha=0.28, extend="both")
         axes.contour(x, y, loss, levels=_increasing(levels), colors=[theme.muted], linewidths=0.5)
@@ -186,35 +175,27 @@ def meta_step_2d(
         axes.set_ylim(y.min(), y.max())
         axes.set_xlabel(r"$\theta_1$")
         axes.plot(*start, "o", color=theme.text, ms=5, zorder=6)
-    grid[0].set_ylabel(r"$\theta_2$")
-    _arrow(grid[0], start, fast, _SUPPORT)
-    _name(grid[0], start, r"$\theta$", away_from=fast)
-    _name(grid[0], fast, r"$\theta' = \theta - \alpha g_S$", away_from=start)
-    _arrow(grid[1], start, fast, _SUPPORT, faint=True)
-    _arrow(grid[1], fast, fast - scale * g_q, _QUERY)
-    _name(grid[1], fast, r"$\theta'$", away_from=fast - scale * g_q)
-    _name(grid[1], fast - scale * g_q, r"$-g_Q$", away_from=fast)
+    inner.set_ylabel(r"$\theta_2$")
+    _arrow(inner, start, fast, SUPPORT.color)
+    _name(inner, start, r"$\theta$", away_from=fast)
+    _name(inner, fast, r"$\theta' = \theta - \alpha g_S$", away_from=start)
+    _arrow(query, start, fast, SUPPORT.color, faint=True)
+    _arrow(query, fast, fast - scale * g_q, QUERY.color)
+    _name(query, fast, r"$\theta'$", away_from=fast - scale * g_q)
+    _name(query, fast - scale * g_q, r"$-g_Q$", away_from=fast)
     turn, end = start - scale * g_s, start - scale * total  # tip to tail, so that parallel ones stay apart
-    grid[2].annotate("", end, start, zorder=4, annotation_clip=False, arrowprops={
+    both.annotate("", end, start, zorder=4, annotation_clip=False, arrowprops={
         "arrowstyle": "simple,head_length=0.9,head_width=1.1,tail_width=0.5", "fc": theme.text, "ec": "none",
         "alpha": 0.35, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 12,
     })  # fmt: skip
-    _arrow(grid[2], start, turn, _SUPPORT)
-    _arrow(grid[2], turn, end, _QUERY)
+    _arrow(both, start, turn, SUPPORT.color)
+    _arrow(both, turn, end, QUERY.color)
     handles = [
-        Line2D([], [], color=_SUPPORT, lw=1.8, label=r"$-g_S$"),
-        Line2D([], [], color=_QUERY, lw=1.8, label=r"$-\delta\, g_Q$"),
+        Line2D([], [], color=SUPPORT.color, lw=1.8, label=r"$-g_S$"),
+        Line2D([], [], color=QUERY.color, lw=1.8, label=r"$-\delta\, g_Q$"),
         Line2D([], [], color=theme.text, alpha=0.35, lw=5, label="the update"),
     ]
-    for index, (name, path) in enumerate((paths or {}).items()):
-        path = finite(f"paths[{name!r}]", path, 2)
-        color, line = _PATHS[index % len(_PATHS)]
-        handles += grid[2].plot(path[:, 0], path[:, 1], color=color, ls=line, lw=1.5, label=name, zorder=3)
-    if minimum is not None:
-        handles += grid[2].plot(*finite("minimum", minimum, 1), "*", color=theme.text, ms=9, zorder=6, ls="",
-                                label="minimum of both losses")  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
-    figure.suptitle(title, x=0.01, ha="left")
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
 
@@ -230,9 +211,9 @@ def _arrow(axes: Axes, start, end, color: str, faint: bool = False) -> None:
     })  # fmt: skip
 
 
-def _name(axes: Axes, point, text: str, *, away_from) -> None:
+def _name(axes: Axes, point: np.ndarray, text: str, *, away_from: np.ndarray) -> None:
     """Write beside a point, on the side that looks away from another; the panels keep their size."""
-    direction = np.asarray(point, float) - np.asarray(away_from, float)
+    direction = point - away_from
     length = np.linalg.norm(direction)
     dx, dy = direction / length if length > 0 else (0.0, 1.0)
     left, right = axes.get_xlim()

@@ -1,8 +1,9 @@
-"""Plots of the study: paired differences, quantities over the epochs, measures against the drop. See ``figures.py``."""
+"""Plots of comparisons: paired differences, quantities over the epochs, what a learner looks at against its drop."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,18 +14,15 @@ from .style import (
     CONTEXT_STYLE,
     METHOD_STYLE,
     PAGE_WIDTH,
-    Look,
     Picture,
-    check_frame,
     current_theme,
     errors,
     label_right,
     look_of,
     methods_in,
+    part_of,
     styled,
 )
-
-SERIES = tuple(METHOD_STYLE.values())  # looks for things that are no methods, in turn
 
 
 @styled
@@ -35,26 +33,12 @@ def difference_forest(
     title: str = "Paired differences",
     width: float = PAGE_WIDTH,
 ):
-    """Paired differences with their intervals, a line each, in and out of context.
+    """Paired differences (label, quantity "in" or "out", value, low, high in points), a row a label.
 
-    Args:
-        frame: label, quantity ("in" or "out"), value, low, high in points.
-        margin: points that would matter, shaded around zero.
-        title: above the plot.
-        width: inches.
-
-    Returns:
-        Figure.
-
-    Raises:
-        ValueError: missing columns or another quantity.
+    margin: points that would matter, shaded around zero.
     """
-    check_frame(frame, ["label", "quantity", "value", "low", "high"], ["value", "low", "high"])
-    wrong = sorted(set(frame["quantity"]) - {"in", "out"})
-    if wrong:
-        raise ValueError(f"quantity is {wrong}; allowed: in, out")
     theme, labels = current_theme(), list(dict.fromkeys(frame["label"]))
-    figure = Picture(width, 1.1 + 0.3 * len(labels))
+    figure = Picture(width, 1.1 + 0.3 * len(labels), title)
     axes = figure.subplots()
     if margin is not None:
         axes.axvspan(-margin, margin, color=theme.grid, alpha=0.5, lw=0)
@@ -63,17 +47,14 @@ def difference_forest(
         look, own = CONTEXT_STYLE[quantity], frame[frame["quantity"] == quantity]
         if len(own):
             heights = [labels.index(label) + shift for label in own["label"]]
-            axes.errorbar(
-                own["value"], heights, xerr=errors(own), fmt=look.marker, color=look.color, ms=4.5, elinewidth=1.6,
-                label=look.label,
-            )  # fmt: skip
+            drawn = {"fmt": look.marker, "color": look.color, "ms": 4.5, "elinewidth": 1.6, "label": look.label}
+            axes.errorbar(own["value"], heights, xerr=errors(own), **drawn)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
     axes.set_xlabel("difference in points, with 95 % interval")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower right", ncols=2)
-    figure.suptitle(title, x=0.01, ha="left")
     return figure
 
 
@@ -86,37 +67,23 @@ def epoch_lines(
     title: str = "Over the epochs of training",
     width: float = PAGE_WIDTH,
 ):
-    """A quantity over the epochs, one line a series; at most six series.
+    """A quantity (series, epoch, value) over the epochs, a line a series, at most six; a panel a ``panel`` where given.
 
-    Args:
-        frame: series, epoch, value; an optional ``panel`` gives one panel for each of its values.
-        label: of the vertical axis.
-        zero: draw a line at zero.
-        title: above the plot.
-        width: inches.
-
-    Returns:
-        Figure.
-
-    Raises:
-        ValueError: missing columns, or more series than there are looks.
+    label: of the vertical axis; zero: draw a line at zero.
     """
-    check_frame(frame, ["series", "epoch", "value"], ["epoch", "value"])
-    names = list(dict.fromkeys(frame["series"]))
-    if len(names) > len(SERIES):
-        raise ValueError(f"series are {names}; allowed: at most {len(SERIES)}")
-    looks = {name: METHOD_STYLE.get(name) or _look(name, i) for i, name in enumerate(names)}
+    names, spare = list(dict.fromkeys(frame["series"])), list(METHOD_STYLE.values())
+    looks = {name: METHOD_STYLE.get(name) or replace(spare[i], label=name) for i, name in enumerate(names)}
     panels = list(dict.fromkeys(frame["panel"])) if "panel" in frame else [None]
-    figure, theme = Picture(width, 2.8), current_theme()
+    figure = Picture(width, 2.8, title)
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, panel in zip(grid, panels, strict=True):
-        part, ends = frame if panel is None else frame[frame["panel"] == panel], []
+        part, ends = part_of(frame, "panel", panel), []
         for name in (n for n in names if (part["series"] == n).any()):
             look, own = looks[name], part[part["series"] == name].sort_values("epoch")
             axes.plot(own["epoch"], own["value"], color=look.color, ls=look.linestyle, marker=look.marker, ms=3.5)
             ends.append((own["value"].iloc[-1], look.label, look))
         if zero:
-            axes.axhline(0, color=theme.text, lw=0.9)
+            axes.axhline(0, color=current_theme().text, lw=0.9)
         axes.grid(axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
@@ -125,13 +92,7 @@ def epoch_lines(
         if axes is grid[-1]:
             label_right(axes, ends)
     grid[0].set_ylabel(label)
-    figure.suptitle(title, x=0.01, ha="left")
     return figure
-
-
-def _look(name: str, index: int) -> Look:
-    style = SERIES[index]
-    return Look(name, style.color, style.marker, style.linestyle, style.hatch)
 
 
 @styled
@@ -142,27 +103,11 @@ def drop_scatter(
     title: str = "What is lost out of context, by what a learner looks at",
     width: float = PAGE_WIDTH,
 ):
-    """The out-of-context drop against static-bias measures, one panel a measure, one mark a learner.
-
-    Args:
-        frame: method, drop (points), and a column for each measure.
-        measures: column -> label of its axis.
-        title: above the plot.
-        width: inches.
-
-    Returns:
-        Figure.
-
-    Raises:
-        ValueError: missing columns, unknown methods, or no measure.
-    """
-    if not measures:
-        raise ValueError("measures is empty; allowed: one or more columns")
-    check_frame(frame, ["method", "drop", *measures], ["drop", *measures])
-    figure = Picture(width, 3.1)
+    """The out-of-context ``drop`` in points against measures (column -> label of its axis), a mark a learner."""
+    figure, methods = Picture(width, 3.1, title), methods_in(frame)
     grid = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for axes, (column, label) in zip(grid, measures.items(), strict=True):
-        for method in methods_in(frame):
+        for method in methods:
             look, own = look_of(method), frame[frame["method"] == method]
             axes.plot(own[column], own["drop"], ls="", marker=look.marker, color=look.color, ms=5, alpha=0.85)
         span = np.ptp(frame[column]) or 1.0
@@ -170,10 +115,7 @@ def drop_scatter(
         axes.set_xlabel(label.replace(" (", "\n("))
         axes.grid()
     grid[0].set_ylabel("lost out of context\n(points)")
-    marks = [
-        Line2D([], [], ls="", marker=look_of(m).marker, color=look_of(m).color, label=look_of(m).label)
-        for m in methods_in(frame)
-    ]
+    looks = [look_of(method) for method in methods]
+    marks = [Line2D([], [], ls="", marker=look.marker, color=look.color, label=look.label) for look in looks]
     figure.legend(handles=marks, loc="outside lower center", ncols=min(len(marks), 3))
-    figure.suptitle(title, x=0.01, ha="left")
     return figure

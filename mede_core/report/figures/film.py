@@ -1,0 +1,124 @@
+"""Film strips: clips as rows of frames, with the actor's outline and with attention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from .style import PAGE_WIDTH, Picture, current_theme, styled
+
+_OUTLINE = "#00c8ff"  # apart from every color of the heat map and from most scenes
+_GAP = 0.08  # between frames, in frame widths
+_CRISP = 96  # pixels: smaller frames are enlarged by repetition, so that no viewer blurs them
+
+
+@styled
+def film_strip(videos, titles: Sequence[str], *, title: str | None = None, width: float = PAGE_WIDTH):
+    """Clips (uint8 [N, T, 3, H, W], or a list of N of equal T) as rows of frames, time running to the right."""
+    clips = [_channels_last(video) for video in videos]
+    frame = width * 0.97 / (len(clips[0]) * (1 + _GAP))
+    heights = [frame * clip.shape[1] / clip.shape[2] for clip in clips]
+    figure = Picture(width, sum(heights) + 0.27 * len(clips) + 0.45 + (0.25 if title else 0), title)
+    rows = figure.subplots(len(clips), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, clip, name in zip(rows, clips, titles, strict=True):
+        _strip(axes, clip)
+        axes.set_title(name, fontweight="normal", pad=3)
+    rows[-1].set_xticks(_centers(clips[-1]), [str(index + 1) for index in range(len(clips[-1]))])
+    rows[-1].set_xlabel("frame")
+    return figure
+
+
+@styled
+def film_strip_attention(
+    video, attention, mask=None, title: str = "Where the class token looks", *, width: float = PAGE_WIDTH
+):
+    """A clip's frames above its attention maps, in multiples of even attention: 1 is what a patch gets from a model
+    that looks everywhere alike.
+
+    video: uint8 [T, 3, H, W]; attention: [T, h, w] weights >= 0 on the patch grid; mask: bool [T, H, W], the actor's
+    pixels, outlined on both, and each frame says what share of the attention the actor gets.
+    """
+    clip, weights = _channels_last(video), np.asarray(attention, float)
+    weights = weights / weights.sum((1, 2), keepdims=True)
+    frame = width * 0.90 / (len(clip) * (1 + _GAP))
+    figure = Picture(width, 2 * frame * clip.shape[1] / clip.shape[2] + 1.15, title)
+    top, bottom = figure.subplots(2, 1)
+    _strip(top, clip)
+    top.set_title("frames", fontweight="normal", pad=3)
+    tiles = np.ma.masked_invalid(_tile(_enlarged(weights * weights[0].size), np.nan))
+    heat = bottom.imshow(tiles, cmap="inferno", vmin=0, extent=_extent(clip), aspect="equal")
+    _bare(bottom)
+    bottom.set_title("attention of the class token", fontweight="normal", pad=3)
+    bar = figure.colorbar(heat, ax=[top, bottom], fraction=0.03, pad=0.015, aspect=25)
+    bar.set_label("times even attention")
+    bar.outline.set_visible(False)
+    labels = [f"{index + 1}" for index in range(len(clip))]
+    if mask is None:
+        bottom.set_xlabel("frame")
+    else:
+        mask = np.asarray(mask)
+        for axes in (top, bottom):
+            _outline(axes, mask)
+        shares = attention_share(weights, mask)
+        labels = [f"{label}\n{100 * share:.0f} %" for label, share in zip(labels, shares, strict=True)]
+        told = f"{100 * shares.mean():.0f} % on average; it covers {100 * mask.mean():.0f} % of the area"
+        bottom.set_xlabel(f"frame, and share of the attention on the actor (outlined): {told}", fontsize=8)
+    bottom.set_xticks(_centers(clip), labels)
+    return figure
+
+
+def attention_share(attention: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """[T] share of each frame's attention [T, h, w] on a mask [T, H, W]; a patch counts by the part that it covers."""
+    frames, rows, columns = attention.shape
+    patches = mask.reshape(frames, rows, mask.shape[1] // rows, columns, mask.shape[2] // columns)
+    return (attention * patches.mean((2, 4))).sum((1, 2))
+
+
+def _channels_last(video) -> np.ndarray:
+    return np.asarray(video).transpose(0, 2, 3, 1)
+
+
+def _enlarged(frames: np.ndarray) -> np.ndarray:
+    repeat = max(1, math.ceil(_CRISP / frames.shape[1]))
+    return frames.repeat(repeat, 1).repeat(repeat, 2)
+
+
+def _tile(frames: np.ndarray, fill) -> np.ndarray:
+    """Frames [T, H, W, ...] side by side with gaps of ``fill``."""
+    gap = np.full((frames.shape[1], round(frames.shape[2] * _GAP), *frames.shape[3:]), fill, frames.dtype)
+    return np.concatenate([part for frame in frames for part in (frame, gap)][:-1], axis=1)
+
+
+def _strip(axes: Axes, clip: np.ndarray) -> None:
+    opaque = np.concatenate([clip, np.full((*clip.shape[:3], 1), 255, np.uint8)], axis=3)  # gaps show the page
+    axes.imshow(_tile(_enlarged(opaque), 0), extent=_extent(clip), aspect="equal")
+    _bare(axes)
+
+
+def _bare(axes: Axes) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.tick_params(axis="x", length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _extent(clip: np.ndarray) -> tuple[float, float, float, float]:
+    return 0, (len(clip) * (1 + _GAP) - _GAP) * clip.shape[2], clip.shape[1], 0
+
+
+def _centers(clip: np.ndarray) -> np.ndarray:
+    return (np.arange(len(clip)) * (1 + _GAP) + 0.5) * clip.shape[2]
+
+
+def _outline(axes: Axes, mask: np.ndarray) -> None:
+    """The mask's border in each frame; a frame without the actor has none."""
+    rows, columns = (np.arange(-1, size + 1) for size in mask.shape[1:])
+    for index, frame in enumerate(mask):
+        if frame.any():
+            padded = np.pad(frame.astype(float), 1)  # so that the outline closes at the frame's edge
+            x = index * (1 + _GAP) * mask.shape[2] + columns + 0.5
+            for color, line, alpha in ((current_theme().page, 2.0, 0.6), (_OUTLINE, 1.0, None)):
+                axes.contour(x, rows + 0.5, padded, levels=[0.5], colors=[color], linewidths=[line], alpha=alpha)
