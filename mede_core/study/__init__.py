@@ -1,5 +1,6 @@
-"""The study: does cross-batch meta-optimization with GWA remove static bias? ``python -m mede_core.study SECTION``.
+"""The study: does cross-batch meta-optimization with GWA remove static bias? ``mede study SECTION``.
 
-``units.py`` lists what is trained and tested, ``measure.py`` tests, ``run.py`` does both and goes on where it was
-stopped, ``store.py`` keeps the results that are committed, ``claims.py`` draws the verdicts.
+``units`` lists what is trained and tested, ``measure`` tests, ``run`` does both and goes on where it was stopped,
+``store`` keeps the results that are committed, ``answers`` and ``answers_training`` read them, ``claims`` draws the
+verdicts; ``world_checks`` measures what makes the world a fair experiment.
 """

@@ -1,4 +1,4 @@
-"""What the study trains and tests: sections, their variants and their seeds. Torch-free.
+"""What the study trains and tests: sections, their variants, seeds and tests. Torch-free.
 
 A seed is that of the world (base and novel halves, clips), of the initialization and of the order of the clips. The
 seeds are not those that the world was designed on; hyper-parameters were searched on the design seed, see ``search``.
@@ -6,46 +6,87 @@ seeds are not those that the world was designed on; hyper-parameters were search
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from ..config import METHODS, Config, load_config
+from ..averages import grid, rules
+from ..config import METHODS, Average, Config, EvalSet, load_config
+from ..files import repo_root
+from ..report.tables import OUT_OF_CONTEXT, SPLITS
 
 SEEDS = (4, 5, 6, 7, 8)  # of the main questions
 FEW = (4, 5)  # of the others
 DESIGN_SEED = 0
 TRAINED = ("finetune", "open_vclip", "froster", "open_mede_no_gwa", "open_mede")
-RHO_POINTS = (0.25, 0.95, 1.0)  # of the dial, beside the 0.8 of the main section; the first is chance
-CLIPS = "runs/full/clips"  # the CLIPs that do not ship: `python -m mede_core.study clips` pretrains them
-HOME1, WIDE = f"{CLIPS}/home1", f"{CLIPS}/wide"
+CHANCE_RHO = 0.25  # of the world's four scenes
+FEW_RHO = 0.95  # the point of the dial that has the few seeds alone
+RHO_POINTS = (CHANCE_RHO, FEW_RHO, 1.0)  # of the dial, beside the 0.8 of the main section
+LEARNERS = {"frozen": None, "oracle": CHANCE_RHO, "finetune": 0.8, "shortcut": 0.95}  # of the world's checks: rho
+CLIPS = (repo_root() or Path()) / "runs" / "clips"  # the CLIPs that do not ship: `mede study clips` pretrains them
+HOME1, WIDE = str(CLIPS / "home1"), str(CLIPS / "wide")
 PRETRAINED = {HOME1: {"seed": 1, "home_seed": 1}, WIDE: {"seed": 0, "width": 120, "layers": 6}}
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One trained (or frozen) learner and the tests that it takes.
-
-    Attributes:
-        section: of the study.
-        variant: what it is, unique within section and seed.
-        config: how it is trained; several units may share one training run.
-        tests: names of tests in ``measure.py``.
-    """
+    """One trained (or frozen) learner and the tests that it takes; several units may share one training."""
 
     section: str
-    variant: str
+    variant: str  # unique within section and seed
     config: Config
     tests: tuple[str, ...]
 
-    @property
-    def key(self) -> tuple[str, str, int]:
-        """What names the unit."""
-        return self.section, self.variant, self.config.seed
+
+# ------------------------------------------------------------------------------------ tests
+CONTEXTS = ("in", *OUT_OF_CONTEXT)
+RULE_CLIPS = 1000  # a half and background, for the averaging rules, or fewer where the configuration has fewer
+GRID_CLIPS = 400  # the same for each point of a grid; sets other than the source have as many
+VALIDATION = 2  # the draw of base clips that settings are chosen on; the reported one is 1
 
 
-def config_of(method: str, seed: int, **changes) -> Config:
-    """The study's configuration of a method: the profile ``full`` with one seed for everything."""
-    return load_config("full", method=method, seed=seed, world_seed=seed, **changes)
+def eval_sets(test: str, config: Config) -> list[EvalSet]:
+    """What a unit's own average is scored on in a test; nothing where the test is measured on the learner itself."""
+    few = min(GRID_CLIPS, config.test_clips)
+    if test in ("source", "base"):
+        return world_sets(config.test_clips, halves=SPLITS if test == "source" else ("base",))
+    if test == "transfer":  # another look: all backgrounds of the first test split, in context of the others
+        looks = {"sets": ("transfer_a", "transfer_b"), "halves": ("all",)}
+        return [*world_sets(few, **looks), *world_sets(few, **looks, contexts=("in",), parts=(2, 3))]
+    if test == "parts":  # K600's part (new actors) and SSv2's part (direction alone)
+        new_actors = world_sets(few, sets=("superset",), halves=("all",), contexts=("in",), parts=(1, 2, 3))
+        return [*new_actors, *world_sets(few, sets=("direction",), contexts=("in",))]
+    return []
+
+
+def averages(test: str, config: Config) -> list[tuple[Average, list[EvalSet]]]:
+    """The averages of a unit's trajectory that a test scores, and on what."""
+    few = min(GRID_CLIPS, config.test_clips)
+    chosen_on = {"contexts": ("in",), "parts": (VALIDATION,)}
+    if test == "averages":  # the rules on the reported clips; epochs also on those that the best one is chosen by
+        epochs = [Average(rule="epoch", epoch=epoch, name=f"epoch {epoch}") for epoch in range(config.epochs + 1)]
+        sets = [*world_sets(few, halves=("base",), **chosen_on), *world_sets(few)]
+        larger = world_sets(min(RULE_CLIPS, config.test_clips))
+        return [*((rule, larger) for rule in rules(config)), *((epoch, sets) for epoch in epochs)]
+    if test == "grid":
+        sets = world_sets(few)
+    elif test == "grid_order":  # base clips that are not reported, as they are and shuffled: the order criterion
+        (clips,) = world_sets(few, halves=("base",), **chosen_on)
+        sets = [clips, clips.replace(order="shuffled")]
+    elif test == "grid_pseudo_novel":  # classes that were left out of this run: the leave-classes-out criterion
+        sets = world_sets(few, halves=(f"pseudo_novel_{config.held_out}",), **chosen_on)
+    else:
+        return []
+    return [(average, sets) for average in grid(config)]
+
+
+def world_sets(clips: int, sets=("source",), halves=SPLITS, contexts=CONTEXTS, parts=(1,)) -> list[EvalSet]:
+    """Tests on the synthetic world, in the order of their records."""
+    where = itertools.product(sets, halves, contexts, parts)
+    return [
+        EvalSet(set=name, half=half, part=part, context=context, clips=clips) for name, half, context, part in where
+    ]
 
 
 # ------------------------------------------------------------------------------------ sections
@@ -68,38 +109,14 @@ def trial_name(method: str, changes: Mapping) -> str:
     return " ".join([method, *(f"{name}={value:g}" for name, value in changes.items())])
 
 
-def _search(seed: int) -> list[Unit]:
-    return [
-        Unit("search", trial_name(method, changes), config_of(method, seed, **changes, test_clips=1000), ("base",))
-        for method, trials in SEARCH.items()
-        for changes in trials
-    ]
-
-
-def _main(seed: int) -> list[Unit]:
-    tests = ("source", "transfer", "parts", "look")
-    return [
-        Unit("main", method, config_of(method, seed), (*tests, "reversal") if method == "frozen" else tests)
-        for method in METHODS
-    ]
-
-
-def _dial(seed: int) -> list[Unit]:
-    points = RHO_POINTS if seed in FEW else (RHO_POINTS[0], RHO_POINTS[-1])
-    return [
-        Unit("dial", f"{method} rho={rho:g}", config_of(method, seed, rho=rho), ("source",))
-        for rho in points
-        for method in TRAINED
-    ]
-
-
 _META, _PLAIN = "open_mede_no_gwa", "finetune"
+_LONG = {"epochs": 16, "warmup_epochs": 4}
 # Q4: variant -> (method, changes). The first two stand in the main section too: the same runs.
 CONTROLS: dict[str, tuple[str, dict]] = {
     "fine-tuning": (_PLAIN, {}),
     "meta-step": (_META, {}),
     "joint": (_META, {"inner_lr": 0.0}),  # the same two batches an update, no inner step
-    "fine-tuning, twice the epochs": (_PLAIN, {"epochs": 16, "warmup_epochs": 4}),
+    "fine-tuning, twice the epochs": (_PLAIN, _LONG),
     "fine-tuning, batch 64": (_PLAIN, {"batch_size": 64}),
     "same batch": (_META, {"pairing": "same"}),
     "disjoint classes": (_META, {"pairing": "disjoint"}),
@@ -115,37 +132,15 @@ CONTROLS: dict[str, tuple[str, dict]] = {
     "fewer classes, joint": (_META, {"held_out": 1, "inner_lr": 0.0}),
     "rho 0.95": (_META, {"rho": 0.95}),
     "rho 0.95, joint": (_META, {"rho": 0.95, "inner_lr": 0.0}),
-    "long": (_META, {"epochs": 16, "warmup_epochs": 4}),
-    "long, joint": (_META, {"epochs": 16, "warmup_epochs": 4, "inner_lr": 0.0}),
-    "long, GWA": ("open_mede", {"epochs": 16, "warmup_epochs": 4}),
+    "long": (_META, _LONG),
+    "long, joint": (_META, {**_LONG, "inner_lr": 0.0}),
+    "long, GWA": ("open_mede", _LONG),
 }
 
 
-def _meta(seed: int) -> list[Unit]:
-    units = []
-    for variant, (method, changes) in CONTROLS.items():
-        tests = ("source", "steps") if METHODS[method].trainer == "meta" else ("source",)
-        tests += ("prediction",) if variant in ("meta-step", "joint") else ()
-        units.append(Unit("meta", variant, config_of(method, seed, **changes), tests))
-    return units
-
-
-def _gwa(seed: int) -> list[Unit]:
-    return [
-        Unit("gwa", "averages", config_of("open_mede", seed), ("averages", "grid", "grid_order")),
-        Unit("gwa", "leave classes out", config_of("open_mede", seed, held_out=1), ("grid_pseudo_novel",)),
-    ]
-
-
-def _encoders(seed: int) -> list[Unit]:
-    wide = {"weights": WIDE}
-    methods = ("frozen", "finetune", "open_mede_no_gwa", "open_mede")
-    return [Unit("encoders", m, config_of(m, seed, **wide), ("source", "look")) for m in methods]
-
-
-def _second_world(seed: int) -> list[Unit]:
-    home = {"weights": HOME1, "home_seed": 1}
-    return [Unit("second_world", m, config_of(m, seed, **home), ("source",)) for m in METHODS]
+def _control_tests(variant: str, method: str) -> tuple[str, ...]:
+    tests = ("source", "steps") if METHODS[method].trainer == "meta" else ("source",)
+    return (*tests, "prediction") if variant in ("meta-step", "joint") else tests
 
 
 # Our ST-Adapter beside the published forms and AIM, each at two learning rates, plainly fine-tuned.
@@ -163,52 +158,52 @@ def form_name(form: str, rate: float) -> str:
     return f"{form}, beta {rate:g}"
 
 
-def _adapters(seed: int) -> list[Unit]:
-    return [
-        Unit("adapters", form_name(form, rate), config_of("finetune", seed, outer_lr=rate, **changes), ("source",))
+# 288 clips whose labels are drawn anew clip by clip, 100 epochs of 9 steps: enough to learn them by heart
+_NOISE = {"shuffle_labels": True, "train_clips": 288, "epochs": 100, "steps_per_epoch": 0}
+_MAIN_TESTS = ("source", "transfer", "parts", "look")
+_ENCODED = ("frozen", "finetune", "open_mede_no_gwa", "open_mede")
+
+# section -> its seeds, and variant -> (method, changes, tests)
+SECTIONS: dict[str, tuple[Sequence[int], dict[str, tuple[str, dict, tuple[str, ...]]]]] = {
+    "search": ((DESIGN_SEED,), {
+        trial_name(method, changes): (method, {**changes, "test_clips": 1000}, ("base",))
+        for method, trials in SEARCH.items()
+        for changes in trials
+    }),
+    "main": (SEEDS, {
+        method: (method, {}, (*_MAIN_TESTS, "reversal") if method == "frozen" else _MAIN_TESTS) for method in METHODS
+    }),
+    "meta": (FEW, {
+        variant: (method, changes, _control_tests(variant, method)) for variant, (method, changes) in CONTROLS.items()
+    }),
+    "gwa": (SEEDS, {
+        "averages": ("open_mede", {}, ("averages", "grid", "grid_order")),
+        "leave classes out": ("open_mede", {"held_out": 1}, ("grid_pseudo_novel",)),
+    }),
+    "dial": (SEEDS, {
+        f"{method} rho={rho:g}": (method, {"rho": rho}, ("source",)) for rho in RHO_POINTS for method in TRAINED
+    }),
+    "encoders": (FEW, {method: (method, {"weights": WIDE}, ("source", "look")) for method in _ENCODED}),
+    "second_world": (FEW, {method: (method, {"weights": HOME1, "home_seed": 1}, ("source",)) for method in METHODS}),
+    "adapters": (FEW, {
+        form_name(form, rate): (_PLAIN, {"outer_lr": rate, **changes}, ("source",))
         for form, changes in FORMS.items()
         for rate in FORM_RATES
-    ]
-
-
-def _floors(seed: int) -> list[Unit]:
-    # 288 clips whose labels are drawn anew clip by clip, 100 epochs of 9 steps: enough to learn them by heart
-    noise = {"shuffle_labels": True, "train_clips": 288, "epochs": 100, "steps_per_epoch": 0}
-    return [Unit("floors", "shuffled labels", config_of("finetune", seed, **noise), ("base", "training_fit"))]
-
-
-def _cost(seed: int) -> list[Unit]:
-    return [Unit("cost", "all methods in turns", config_of("frozen", seed), ("cost",))]  # a seed is a repetition
-
-
-SECTIONS: dict[str, tuple[Sequence[int], Callable[[int], list[Unit]]]] = {
-    "search": ((DESIGN_SEED,), _search),
-    "main": (SEEDS, _main),
-    "meta": (FEW, _meta),
-    "gwa": (SEEDS, _gwa),
-    "dial": (SEEDS, _dial),
-    "encoders": (FEW, _encoders),
-    "second_world": (FEW, _second_world),
-    "adapters": (FEW, _adapters),
-    "floors": (FEW, _floors),
-    "cost": (SEEDS, _cost),
-}
+    }),
+    "floors": (FEW, {"shuffled labels": (_PLAIN, _NOISE, ("base", "training_fit"))}),
+    "cost": (SEEDS, {"all methods in turns": ("frozen", {}, ("cost",))}),  # a seed is a repetition
+}  # fmt: skip
 
 
 def units_of(section: str, seeds: Sequence[int] = ()) -> list[Unit]:
-    """The units of a section.
-
-    Args:
-        section: one of ``SECTIONS``.
-        seeds: default: the section's own.
-
-    Returns:
-        units, seed by seed.
-
-    Raises:
-        ValueError: an unknown section.
-    """
+    """The units of a section, seed by seed; default: the section's own seeds. All have one seed for everything."""
     if section not in SECTIONS:
         raise ValueError(f"section is {section!r}; allowed: {', '.join(SECTIONS)}")
-    own, build = SECTIONS[section]
-    return [unit for seed in seeds or own for unit in build(seed)]
+    own, variants = SECTIONS[section]
+    found = []
+    for seed, (variant, (method, changes, tests)) in itertools.product(seeds or own, variants.items()):
+        if section == "dial" and changes["rho"] == FEW_RHO and seed not in FEW:
+            continue
+        config = load_config("full", method=method, seed=seed, world_seed=seed, **changes)
+        found.append(Unit(section, variant, config, tests))
+    return found

@@ -1,0 +1,235 @@
+"""The study's answers about parts of the training, read from result records: meta-step, averages, how to choose one.
+
+Torch-free; nothing is measured here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from ..averages import RULE_LABELS, best_gaussian
+from ..report.metrics import mean_std
+from ..report.tables import in_and_out
+from ..report.write import MISSING, format_signed
+from .answers import paired, spread, spreads
+from .units import CONTROLS, FEW, VALIDATION
+
+CONTROL_PAIRS = (  # each against what shares everything with it but the part in question
+    ("meta-step", "fine-tuning"), ("joint", "fine-tuning"), ("meta-step", "joint"),
+    ("meta-step", "fine-tuning, twice the epochs"), ("meta-step", "fine-tuning, batch 64"),
+    ("same batch", "fine-tuning"), ("meta-step", "same batch"), ("disjoint classes", "disjoint classes, joint"),
+    ("disjoint classes", "meta-step"), ("alpha 5", "joint"), ("alpha 50", "joint"), ("delta 0.25", "meta-step"),
+    ("delta 4", "meta-step"), ("second order", "meta-step"), ("batch 16", "batch 16, joint"),
+    ("fewer classes", "fewer classes, joint"), ("rho 0.95", "rho 0.95, joint"), ("long", "long, joint"),
+    ("long, GWA", "long"), ("long, GWA", "fine-tuning, twice the epochs"),
+)  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------ the meta-step
+def control_table(records: Sequence[Mapping]) -> pd.DataFrame:
+    """The variants of the meta-step with what they cost and reach: mean and standard deviation over seeds.
+
+    On the seeds that every variant is run on, so that its rows can be compared; the seeds that single variants have
+    beyond them count in :func:`paired`.
+    """
+    records = [record for record in records if record["seed"] in FEW]
+    frame, rows = in_and_out(records), []
+    numbers, novel = spreads(frame), spreads(in_and_out(records, splits=("novel",)))
+    seeds = dict(zip(frame["method"], frame["seeds"]))
+    for variant, (method, changes) in CONTROLS.items():
+        if variant in seeds:
+            passes = 1 if method == "finetune" else 2
+            batch, epochs = changes.get("batch_size", 32), changes.get("epochs", 8)
+            rows.append({
+                "Variant": variant, "Clips an update": passes * batch, "Updates": 56 * epochs,
+                "In context": numbers[variant, "in"], "Out of context": numbers[variant, "out"],
+                "Novel, out of context": novel[variant, "out"], "Static gap": numbers[variant, "gap"],
+                "Seeds": int(seeds[variant]),
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def over_epochs(records: Iterable[Mapping], metric: str) -> pd.DataFrame:
+    """A quantity of the training over its epochs, mean over seeds: columns series (the variant), epoch, value."""
+    rows = [
+        {"series": r["method"], "epoch": r["part"], "value": r["value"]}
+        for r in records
+        if r["metric"] == metric and r["set"] == "train" and not r["average"]
+    ]
+    frame = pd.DataFrame(rows, columns=["series", "epoch", "value"])
+    return frame.groupby(["series", "epoch"], sort=False, as_index=False)["value"].mean()
+
+
+def predictions(records: Iterable[Mapping]) -> pd.DataFrame:
+    """What an inner step does to the query loss, mean over seeds.
+
+    Columns method, epoch, alpha, measured, predicted (to first order in alpha), both in nats.
+    """
+    rows = [
+        {
+            "method": r["method"], "epoch": r["part"], "alpha": float(r["average"]),
+            "kind": r["metric"].removeprefix("change_"), "value": r["value"],
+        }
+        for r in records
+        if r["metric"] in ("change_measured", "change_predicted")
+    ]  # fmt: skip
+    if not rows:
+        return pd.DataFrame(columns=["method", "epoch", "alpha", "measured", "predicted"])
+    frame = pd.DataFrame(rows).pivot_table("value", ["method", "epoch", "alpha"], "kind", sort=False)
+    return frame.reset_index().rename_axis(columns=None)
+
+
+def prediction_lines(records: Sequence[Mapping]) -> pd.DataFrame:
+    """:func:`predictions` as ``figures.epoch_lines`` takes it, a panel for each alpha; without the joint control."""
+    frame = predictions(records)
+    frame = frame[frame["method"] != "joint"]
+    parts = [
+        frame.assign(
+            series=[f"{kind}, {method}" for method in frame["method"]], value=frame[kind],
+            panel=[f"α = {alpha:g}" for alpha in frame["alpha"]],
+        )
+        for kind in ("measured", "predicted")
+    ]  # fmt: skip
+    return pd.concat(parts, ignore_index=True)[["series", "panel", "epoch", "value"]]
+
+
+def prediction_table(records: Sequence[Mapping]) -> pd.DataFrame:
+    """:func:`predictions` at the last epoch: Training, alpha, Measured, Predicted, in nats."""
+    frame = predictions(records)
+    last = frame[frame["epoch"] == frame.groupby("method")["epoch"].transform("max")].reset_index(drop=True)
+    return pd.DataFrame({
+        "Training": last["method"], "α": [f"{alpha:g}" for alpha in last["alpha"]],
+        "Measured": [format_signed(v, 4) for v in last["measured"]],
+        "Predicted, first order": [format_signed(v, 4) for v in last["predicted"]],
+    })  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------ averages of a trajectory
+COLUMNS = {"in": "In context", "out": "Out of context", "novel_out": "Novel, out of context"}
+
+
+def averaged_accuracy(records: Iterable[Mapping]) -> pd.DataFrame:
+    """Accuracy of each average, over halves and backgrounds: columns average, seed, in, out, novel_out in percent."""
+    rows = [
+        {key: r[key] for key in ("average", "seed", "split", "context", "value")}
+        for r in records
+        if r["average"] and r["metric"] == "top1" and r["set"] == "source" and r["part"] == 1
+    ]
+    frame = pd.DataFrame(rows, columns=["average", "seed", "split", "context", "value"])
+    inside, novel = frame["context"] == "in", frame["split"] == "novel"
+    parts = {"in": frame[inside], "out": frame[~inside], "novel_out": frame[~inside & novel]}
+    joined = {name: part.groupby(["average", "seed"], sort=False)["value"].mean() for name, part in parts.items()}
+    return pd.DataFrame(joined).reset_index()
+
+
+def rule_table(records: Sequence[Mapping]) -> pd.DataFrame:
+    """The averaging rules as a reader sees them: mean and standard deviation (ddof=1) over seeds."""
+    frame, rows = averaged_accuracy(r for r in records if r.get("correct")), []
+    for name in frame["average"].unique():
+        own = frame[frame["average"] == name]
+        row = {title: spread(own[column]) for column, title in COLUMNS.items()}
+        rows.append({"Average": RULE_LABELS[name], **row, "Seeds": len(own)})
+    return pd.DataFrame(rows)
+
+
+def rule_differences(records: Sequence[Mapping], reference: str = "last") -> pd.DataFrame:
+    """Each averaging rule against another one, paired over seeds and clips, under the names that a reader sees."""
+    own = [{**r, "method": RULE_LABELS[r["average"]]} for r in records if r.get("correct") and r["average"]]
+    second = RULE_LABELS[reference]
+    names = [name for name in dict.fromkeys(r["method"] for r in own) if name != second]
+    return paired(own, [(name, second) for name in names])
+
+
+def grid_means(records: Iterable[Mapping], where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The grid of Gaussians, mean over seeds, as ``figures.gwa_heatmap`` takes it.
+
+    ``where`` is in, out or novel_out; the answer is (mu ratios [M], sigma ratios [S], percent [S, M]).
+    """
+    frame = averaged_accuracy(records)
+    frame = frame[frame["average"].str.startswith("grid:")]
+    at = frame["average"].str.split(":", expand=True)
+    return _as_grid(frame.assign(mu=at[1].astype(float), sigma=at[2].astype(float)), where)
+
+
+def _as_grid(frame: pd.DataFrame, value: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    table = frame.pivot_table(value, "sigma", "mu")
+    return table.columns.to_numpy(), table.index.to_numpy(), table.to_numpy()
+
+
+# ------------------------------------------------------------------------------------ choosing mu and sigma
+CRITERIA = {"leave classes out": ("pseudo_novel", False), "order": ("base", True)}  # classes; minus shuffled frames?
+PUBLISHED_RATIOS = (0.68, 0.45)
+
+
+def criterion_means(records: Sequence[Mapping], criterion: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What one of ``CRITERIA`` says of each Gaussian, mean over seeds: as :func:`grid_means`, in percent or points."""
+    rows = [
+        {"mu": mu, "sigma": sigma, "score": score}
+        for seed in sorted({r["seed"] for r in records})
+        for (mu, sigma), score in _criterion(records, seed, criterion).items()
+    ]
+    return _as_grid(pd.DataFrame(rows), "score")
+
+
+def _criterion(records: Sequence[Mapping], seed: int, criterion: str) -> dict[tuple[float, float], float]:
+    split, order = CRITERIA[criterion]
+    scores: dict[tuple[float, float], float] = {}
+    for r in _on_validation(records, seed, split, "grid:"):
+        sign = {"top1": 1, "shuffled": -1 if order else 0}[r["metric"]]
+        at = _ratios(r["average"])
+        scores[at] = scores.get(at, 0.0) + sign * r["value"]
+    return scores
+
+
+def _on_validation(records: Sequence[Mapping], seed: int, split: str, average: str) -> list[Mapping]:
+    mine = [r for r in records if r["seed"] == seed and r["part"] == VALIDATION]
+    return [r for r in mine if r["split"].startswith(split) and r["average"].startswith(average)]
+
+
+def _ratios(name: str) -> tuple[float, float]:
+    _, mu, sigma = name.split(":")
+    return float(mu), float(sigma)
+
+
+def selections(records: Sequence[Mapping]) -> pd.DataFrame:
+    """What each way to choose mu and sigma reaches on the reported clips, seed by seed.
+
+    ``fixed`` keeps the published ratios; ``leave classes out`` takes the best on classes that a run of its own left
+    out; ``order`` the largest loss under shuffled frames on base classes; ``best epoch on base`` one epoch, the best
+    on base classes; ``oracle`` looks at the reported clips out of context. Columns criterion, seed, mu, sigma (ratios,
+    NaN for single epochs), in, out, novel_out.
+    """
+    accuracy = averaged_accuracy(records).set_index(["average", "seed"])
+    rows = []
+    for seed in sorted({r["seed"] for r in records}):
+        own = accuracy.xs(seed, level="seed")
+        grid = {_ratios(name): row for name, row in own.iterrows() if name.startswith("grid:")}
+        chosen = {"fixed": PUBLISHED_RATIOS}
+        for name in CRITERIA:
+            if scores := _criterion(records, seed, name):
+                chosen[name] = best_gaussian(scores, 1)  # in ratios: a trajectory of length one
+        chosen["oracle"] = max(grid, key=lambda at: grid[at]["out"])
+        rows += [{"criterion": c, "seed": seed, "mu": at[0], "sigma": at[1], **grid[at]} for c, at in chosen.items()]
+        on_base = {r["average"]: r["value"] for r in _on_validation(records, seed, "base", "epoch ")}
+        last = max(on_base, key=lambda name: int(name.split()[1]))
+        none = {"seed": seed, "mu": np.nan, "sigma": np.nan}
+        rows.append({"criterion": "best epoch on base", **none, **own.loc[max(on_base, key=on_base.get)]})
+        rows.append({"criterion": "last epoch", **none, **own.loc[last]})
+    return pd.DataFrame(rows)
+
+
+def selection_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of :func:`selections` as a reader sees them, with the gain over the fixed choice, seed by seed."""
+    fixed = frame[frame["criterion"] == "fixed"].set_index("seed")["out"]
+    rows = []
+    for criterion, own in frame.groupby("criterion", sort=False):
+        gain = mean_std(list(own.set_index("seed")["out"] - fixed))
+        chosen = sorted({f"{mu:g}, {sigma:g}" for mu, sigma in zip(own["mu"], own["sigma"]) if mu == mu})
+        row = {"Criterion": criterion, "Chosen μ/E, σ/E": "; ".join(chosen) or MISSING}
+        row |= {title: spread(own[column]) for column, title in COLUMNS.items()}
+        deviation = f" ± {gain.std:.1f}" if gain.n > 1 else ""
+        rows.append({**row, "Gain out of context": format_signed(gain.mean) + deviation, "Seeds": gain.n})
+    return pd.DataFrame(rows)
