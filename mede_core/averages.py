@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,12 +48,14 @@ def epoch_shares(average: Average, num_epochs: int) -> Tensor:
 
 
 def averaged(
-    average: Average, trajectory: Iterable[Mapping[str, Tensor]], theta_0: Mapping[str, Tensor], num_epochs: int
+    average: Average, epoch_of: Callable[[int], Mapping[str, Tensor]], theta_0: Mapping[str, Tensor], num_epochs: int
 ) -> dict[str, Tensor]:
-    """The tensors of an average, from epochs 1..E read one at a time and the learner's before training."""
+    """The tensors of an average; only the epochs that count are read, one at a time."""
     from .gwa import average_trajectory
 
-    tensors = average_trajectory(itertools.chain([theta_0], trajectory), epoch_shares(average, num_epochs))
+    shares = epoch_shares(average, num_epochs)
+    counted = shares.nonzero().flatten().tolist()
+    tensors = average_trajectory((epoch_of(t) if t else theta_0 for t in counted), shares[counted])
     return interpolate(tensors, theta_0, average.patch) if average.patch else tensors
 
 

@@ -85,18 +85,22 @@ _AS_IMPORTED = read_sources()  # a kernel goes on with the code it imported, wha
 @lru_cache(maxsize=64)
 def code_files(entries: tuple[str, ...]) -> dict[str, str]:
     """{module: tree hash} of the code that entries reach, as this process imported it."""
-    return {module: tree_hash(_AS_IMPORTED[module]) for module in import_closure(entries, _AS_IMPORTED, NOT_DECIDING)}
+    return {module: as_imported(module) for module in import_closure(entries, _AS_IMPORTED, NOT_DECIDING)}
+
+
+def as_imported(module: str) -> str | None:
+    """Tree hash of a module of the package as this process imported it; None where there is none of that name."""
+    return tree_hash(_AS_IMPORTED[module]) if module in _AS_IMPORTED else None
 
 
 def check_disk(files: Mapping[str, str]) -> None:
     """Stop where the disk holds other code than this process runs: a result would be named by what did not make it."""
-    on_disk = read_sources()
-    changed = [
-        module
-        for module, tree in files.items()
-        if on_disk.get(module) != _AS_IMPORTED[module]
-        and (module not in on_disk or tree_hash(on_disk[module]) != tree)
-    ]
+    changed = []
+    for module, tree in files.items():
+        path = (PACKAGE / module.replace(".", "/")).with_suffix(".py")
+        on_disk = path.read_bytes() if path.is_file() else b""
+        if on_disk != _AS_IMPORTED[module] and tree_hash(on_disk) != tree:
+            changed.append(module)
     if changed:
         which = ", ".join(changed)
         raise RuntimeError(f"mede_core changed on disk since it was imported ({which}): restart the kernel")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .config import METHODS, Average, Config
+from .files import repo_root, say
+from .names import as_imported
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,16 +105,65 @@ class Run:
         lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         return pd.DataFrame([json.loads(line) for line in lines])
 
-    def trajectory(self) -> Iterator[dict[str, Tensor]]:
-        """{name: tensor} of the trained tensors after epochs 1 to E, read one at a time."""
-        from .checkpoints import trajectory
+    def epoch(self, number: int) -> dict[str, Tensor]:
+        """{name: tensor} of the trained tensors after an epoch, 1 to E."""
+        from .checkpoints import checkpoint_path, load_checkpoint
 
-        return trajectory(self.folder, self.config.epochs)
+        return load_checkpoint(checkpoint_path(self.folder, number))[0]
+
+    def trajectory(self) -> Iterator[dict[str, Tensor]]:
+        """The trained tensors of epochs 1 to E, read one at a time; of shipped runs, open_mede's has them all."""
+        return map(self.epoch, range(1, self.config.epochs + 1))
 
     def weights(self, config: Config | Average | None = None) -> dict[str, Tensor]:
         """{name: tensor} that are tested: the average of a configuration's method (default: the run's own), or any."""
         from .averages import averaged
 
         average = config if isinstance(config, Average) else (config or self.config).average()
-        theta_0 = learner_for(self.config).trainable_state()
-        return averaged(average, self.trajectory(), theta_0, self.config.epochs)
+        return averaged(average, self.epoch, learner_for(self.config).trainable_state(), self.config.epochs)
+
+
+# ------------------------------------------------------------------------------------ the folder of runs
+STALE_BYTES = 5e9
+
+
+def stale_runs(folder: Path) -> dict[Path, str]:
+    """{run folder: why no question of today finds it}: made by other code, left half done, or of an earlier naming."""
+    found = {}
+    for run in sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in _NO_RUNS):
+        facts = run / "config.json"
+        files = json.loads(facts.read_text(encoding="utf-8")).get("files") if facts.is_file() else None
+        if run.name.endswith(".new") or run.name.startswith(".replaced"):
+            found[run] = "left by a run that was stopped"
+        elif files is None:
+            found[run] = "of an earlier naming, not read"
+        elif changed := [module for module, tree in files.items() if as_imported(module) != tree]:
+            found[run] = f"older code: {', '.join(changed)}"
+    return found
+
+
+_NO_RUNS = ("scores", "text_features", ".locks")
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def say_what_is_stale(folder: Path) -> None:
+    """One line where runs that no question finds take more than 5 GB."""
+    if (size := sum(map(size_of, stale_runs(folder)))) > STALE_BYTES:
+        say(f"{folder} holds {size / 1e9:.0f} GB of runs by older code; `mede clean` lists and removes them")
+
+
+_said: set[Path] = set()
+
+
+def default_folder() -> Path:
+    """MEDE_RUNS, else `runs/` of the repository, else `mede_runs` here, said once."""
+    given, root = os.environ.get("MEDE_RUNS"), repo_root()
+    folder = Path(given) if given else root / "runs" if root else Path("mede_runs").absolute()
+    if not given and not root and folder not in _said:
+        _said.add(folder)
+        say(f"runs and scores are kept in {folder}")
+    return folder

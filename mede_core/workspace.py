@@ -22,12 +22,11 @@ from .files import (
     progress,
     read_lines,
     replace_folder,
-    repo_root,
     run_lock,
     say,
 )
 from .names import check_disk, code_files, content_hash, digest, source_hash
-from .runs import Run, learner_for, room_of, seconds_of_a_pass, teacher_for, trains
+from .runs import Run, default_folder, learner_for, room_of, say_what_is_stale, seconds_of_a_pass, teacher_for, trains
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +81,7 @@ class Workspace:
         skip_bad: bool = False,
     ):
         given = os.environ.get
-        self.folder = Path(folder) if folder else _default_folder()
+        self.folder = Path(folder) if folder else default_folder()
         # `make reproduce` says the next three to its notebooks by the environment.
         self.shipped = given("MEDE_SHIPPED") != "0" if shipped is None else shipped
         self.make = given("MEDE_MAKE") != "0" if make is None else make
@@ -165,6 +164,7 @@ class Workspace:
             elif not (folder / "done.json").is_file():  # somebody else may have made it while we waited
                 self._train(config, method, folder, before)
             wait_for_all()
+        say_what_is_stale(self.folder)
 
     def _older(self, name: str) -> list[Path]:
         """Finished runs of the same settings under other code, oldest first."""
@@ -222,7 +222,7 @@ class Workspace:
             from .averages import averaged
 
             run, theta_0 = self.run(config), {k: v.cpu().clone() for k, v in learner.trainable_state().items()}
-            tensors = averaged(average or config.average(), run.trajectory(), theta_0, config.epochs)
+            tensors = averaged(average or config.average(), run.epoch, theta_0, config.epochs)
             learner.load_trainable(tensors)
         return learner
 
@@ -251,7 +251,7 @@ class Workspace:
         files = self._score_files(config)
         check_disk(files)
         code = digest(files)[:8]
-        keys = [_score_key(config, one, average, code) for one in eval_sets]
+        keys = self.score_keys(config, eval_sets, average)
         found = {} if again else self._stored(run_name)
         if missing := [(key, one) for key, one in zip(keys, eval_sets) if key not in found]:
             if not self.make:
@@ -266,17 +266,20 @@ class Workspace:
                  "sigma": average.sigma, "settings": config.run_settings(), "older": older}  # fmt: skip
         return [{**found[key], **about} for key in keys]
 
+    def score_keys(self, config: Config, eval_sets: Sequence[EvalSet], average: Average | None = None) -> list[str]:
+        """What names each score beside its run: the test, the average and the code of testing."""
+        code = digest(self._score_files(config))[:8]
+        return [_score_key(config, one, average or config.average(), code) for one in eval_sets]
+
     def _score_files(self, config: Config) -> dict[str, str]:
         trained = ("train",) if trains(config) else ()
         return code_files(("scoring", "averages", _code_of_data(config), *trained))
 
     def _stored(self, run_name: str) -> dict[str, dict]:
         """{key: record} of those that are there; a shipped one is marked."""
-        found = {}
-        for place in (SHIPPED, self.folder) if self.shipped else (self.folder,):
-            for record in read_lines(place / "scores" / f"{run_name}.jsonl"):
-                found[record["key"]] = {**record, "shipped": place == SHIPPED}
-        return found
+        places = (SHIPPED, self.folder) if self.shipped else (self.folder,)
+        lines = ((place, line) for place in places for line in read_lines(place / "scores" / f"{run_name}.jsonl"))
+        return {line["key"]: {**line, "shipped": place == SHIPPED} for place, line in lines}
 
     def _measure(self, config: Config, average: Average, todo: Mapping, run_name: str, code: str) -> dict[str, dict]:
         from .scoring import Reordered, evaluate
@@ -337,15 +340,3 @@ def _texts(prompts: str, class_names: Sequence[str]) -> list | None:
     from .video.prompts import load_prompts
 
     return load_prompts(prompts).texts(class_names)
-
-
-_said: set[Path] = set()
-
-
-def _default_folder() -> Path:
-    given, root = os.environ.get("MEDE_RUNS"), repo_root()
-    folder = Path(given) if given else root / "runs" if root else Path("mede_runs").absolute()
-    if not given and not root and folder not in _said:
-        _said.add(folder)
-        say(f"runs and scores are kept in {folder}")
-    return folder
