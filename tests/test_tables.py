@@ -5,10 +5,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from toy_notebooks import notebook, project
 
 from mede_core.config import Config
-from mede_core.lab.contents import contents, contents_markdown, contents_table
 from mede_core.notebook import (
     marked,
     name_run,
@@ -344,21 +342,3 @@ def test_a_training_is_recorded_by_its_last_epoch(run, tmp_path):
     assert files.loc["epoch_*.safetensors", ["Number", "Size"]].tolist() == [2, "4.1 kB"]
     assert files.loc["done.json", "Number"] == 0
     assert list(read_metrics(run)["epoch"]) == [1, 1, 2, 2]
-
-
-def test_the_contents_page_lists_every_notebook_with_its_links_and_minutes(tmp_path):
-    prose = "# A *title*\n\n**You will learn**\n- one thing,\n  on two lines\n- another\n\n**Cost**: 1 min"
-    plan = """profiles: {smoke: {jobs: 1}, cpu: {jobs: 1}}
-steps:
-  - {id: first, notebook: a.ipynb, minutes: {smoke: 0.5, cpu: 2}}
-  - {id: second, notebook: a.ipynb, minutes: {smoke: 0.5, cpu: 3}, profiles: [cpu]}"""
-    frame = contents(project(tmp_path, {"a.ipynb": notebook(prose=prose)}, plan))
-    row = frame.iloc[0]
-    assert (row["title"], row["learn"], row["steps"]) == (
-        "A title",
-        "one thing, on two lines; another",
-        "first, second",
-    )
-    assert (row["smoke"], row["cpu"]) == (0.5, 5)
-    assert list(contents_table(frame)) == ["Notebook", "Title", "Steps", "Minutes (smoke)", "Minutes (cpu)"]
-    assert "| [A title](a.ipynb) | one thing, on two lines; another | 0.5 | 5.0 |" in contents_markdown(frame)

@@ -1,8 +1,8 @@
 """The interactive explorers of the notebooks; the only module that imports ipywidgets.
 
-Each function returns one widget: controls, a readout and a picture of fixed size. The picture is an ``Image`` whose
-bytes change, so nothing flickers, piles up or jumps. What a widget shows, its scene (``scenes.py``) can
-also draw as a plain figure: the static twin for offline pages.
+Each explorer is one widget: controls, a readout and a picture of fixed size. The picture is an ``Image`` whose bytes
+change, so nothing flickers, piles up or jumps. What it shows, its scene (``scenes.py``) also draws as a plain figure:
+the static twin above it, and for offline pages.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections.abc import Callable, Mapping
 import ipywidgets
 import numpy as np
 
+from ..averages import effective_epochs, epoch_shares
+from ..config import Average
 from ..gwa import gaussian_weights, published_schedule
-from ..trajectory import EMA_DECAY, effective_epochs, epoch_shares
-from ..world.render import SCENES, render
+from ..world.render import PAIRS, SCENES, render
 from ..world.synthetic import (
     ACTORS,
     IN_CONTEXT_RHO,
-    MOTIONS,
     SOURCE_ACTORS,
     World,
     action_text,
     draw_spec,
     swap_background,
 )
-from .probe import quadratic_pull
+from .diagnostics import quadratic_pull
 from .scenes import Scene, average_scene, meta_scene, world_scene
 from .toy import ToyProblem, loss_surface, make_toy_problem, run_toy
 
@@ -36,27 +36,9 @@ STEP_GRID = (np.linspace(-2.4, 3.0, 109), np.linspace(-1.9, 2.3, 85))  # of thet
 BACKGROUNDS = {"as the dial says": "in", "another scene": "scene", "noise": "noise", "stripes": "stripes"}
 
 
-def _slider(
-    name: str,
-    value: float,
-    low: float,
-    high: float,
-    step: float,
-    css: str,
-    *,
-    direct: bool = True,
-    readout_format: str = ".2f",
-):
-    slider = ipywidgets.FloatSlider(
-        value,
-        min=low,
-        max=high,
-        step=step,
-        description=name,
-        continuous_update=direct,
-        readout_format=readout_format,
-        **WIDE,
-    )
+def _slider(name: str, value: float, low: float, high: float, step: float, css: str, *, direct: bool = True):
+    limits = {"min": low, "max": high, "step": step, "continuous_update": direct}
+    slider = ipywidgets.FloatSlider(value, **limits, description=name, readout_format=".2f", **WIDE)
     slider.add_class(css)
     return slider
 
@@ -89,18 +71,9 @@ def _explorer(
 
 
 # ------------------------------------------------------------------------------------ weight averaging
-def gwa_scene(num_epochs: int, plane: tuple[np.ndarray, float] | None = None, decay: float = EMA_DECAY) -> Scene:
-    """What :func:`gwa_explorer` shows; ``gwa_scene(22).still(mu=15, sigma=10)`` is its static twin.
-
-    Args:
-        num_epochs: E.
-        plane: of :func:`mede_core.trajectory.plane`; None leaves the second panel out.
-        decay: of the exponential average.
-
-    Returns:
-        a scene with the values ``mu`` and ``sigma``.
-    """
-    curves = {name: epoch_shares(name.lower(), num_epochs, decay=decay).numpy() for name in ("SWA", "EMA")}
+def gwa_scene(num_epochs: int, plane: tuple[np.ndarray, float] | None = None) -> Scene:
+    """What :func:`gwa_explorer` shows; ``gwa_scene(22).still(mu=15, sigma=10)``, in epochs, is its static twin."""
+    curves = {name: epoch_shares(Average(name.lower()), num_epochs)[1:].numpy() for name in ("SWA", "EMA")}
     points, shown = plane or (None, 1.0)
 
     def gaussian(mu: float, sigma: float) -> np.ndarray:
@@ -112,21 +85,11 @@ def gwa_scene(num_epochs: int, plane: tuple[np.ndarray, float] | None = None, de
 def gwa_explorer(
     num_epochs: int, mu: float = 0.0, sigma: float = 0.0, *, plane: tuple[np.ndarray, float] | None = None
 ):
-    """Weights of GWA under sliders for mu and sigma, beside SWA and EMA.
+    """Weights of GWA under sliders for mu and sigma, beside SWA and EMA: a widget.
 
-    Args:
-        num_epochs: E >= 2.
-        mu, sigma: where the sliders start, in epochs; 0: the published ratios.
-        plane: of :func:`mede_core.trajectory.plane`, to show where the averages lie on a trajectory of E epochs.
-
-    Returns:
-        a widget.
-
-    Raises:
-        ValueError: fewer than two epochs.
+    The sliders start at mu and sigma in epochs, or for 0 at the published ratios. With ``plane``, of
+    ``geometry.plane`` for a trajectory of so many epochs, it also shows where the averages lie.
     """
-    if num_epochs < 2:
-        raise ValueError(f"num_epochs is {num_epochs!r}; allowed: an integer >= 2")
     published = published_schedule(num_epochs)
     mu, sigma = (round(one or other, 1) for one, other in zip((mu, sigma), published, strict=True))
 
@@ -149,14 +112,7 @@ def gwa_explorer(
 
 # ------------------------------------------------------------------------------------ the meta-step
 def meta_step_scene(problem: ToyProblem) -> Scene:
-    """What :func:`meta_step_explorer` shows; ``scene.still(**meta_step_values(problem, ...))`` is its static twin.
-
-    Args:
-        problem: on two parameters.
-
-    Returns:
-        a scene with the values of :func:`meta_step_values`.
-    """
+    """What :func:`meta_step_explorer` shows; ``.still(**meta_step_values(problem, ...))`` is its static twin."""
     first = run_toy(problem, steps=1, **STEP)
     step = [loss_surface(problem, *STEP_GRID, int(batch[0])) for batch in (first.support, first.query)]
     paths = {
@@ -167,17 +123,7 @@ def meta_step_scene(problem: ToyProblem) -> Scene:
 
 
 def meta_step_values(problem: ToyProblem, inner_lr: float, query_weight: float = 1.0, first_order: bool = True) -> dict:
-    """One training on the toy problem as the scene's values.
-
-    Args:
-        problem: on two parameters.
-        inner_lr: alpha.
-        query_weight: delta.
-        first_order: as in ``meta_gradients``.
-
-    Returns:
-        {name: array} of the first step, and the whole path.
-    """
+    """One training on the toy problem as the scene's values: the arrays of its first step, and the whole path."""
     settings = {"inner_lr": inner_lr, "query_weight": query_weight, "first_order": first_order}
     one, run = run_toy(problem, steps=1, **STEP, **settings), run_toy(problem, **settings)
     return {
@@ -187,16 +133,8 @@ def meta_step_values(problem: ToyProblem, inner_lr: float, query_weight: float =
 
 
 def meta_step_explorer(problem: ToyProblem | None = None, inner_lr: float = 0.15, query_weight: float = 1.0):
-    """The meta-step on two parameters under sliders for alpha and delta.
-
-    Args:
-        problem: default: ``make_toy_problem()``.
-        inner_lr, query_weight: where the sliders start.
-
-    Returns:
-        a widget.
-    """
-    problem = make_toy_problem() if problem is None else problem
+    """The meta-step on two parameters under sliders for alpha and delta: a widget."""
+    problem = problem or make_toy_problem()
 
     def values(inner_lr: float, query_weight: float, first_order: bool) -> tuple[dict, str]:
         drawn = meta_step_values(problem, inner_lr, query_weight, first_order)
@@ -220,19 +158,12 @@ def meta_step_explorer(problem: ToyProblem | None = None, inner_lr: float = 0.15
 
 # ------------------------------------------------------------------------------------ the world's dial
 def rho_explorer(world: World | None = None, *, clips: int = 10, num_frames: int = 8, size: int = 32):
-    """Clips of a reversal pair under the dial for static bias, with a choice of background.
+    """Clips of a reversal pair under the dial for static bias, with a choice of background: a widget.
 
-    Args:
-        world: the synthetic world; default: the one of seed 1.
-        clips: clips of each motion.
-        num_frames: frames of a clip.
-        size: of a frame, in pixels.
-
-    Returns:
-        a widget. It draws the same clips at each setting; only their backgrounds change.
+    It draws the same clips (so many of each motion) at each setting; only their backgrounds change.
     """
     world = world or World(1)
-    pairs = {f"{MOTIONS[2 * k]} / {MOTIONS[2 * k + 1]}": k for k in range(len(MOTIONS) // 2)}
+    pairs = {" / ".join(pair): number for number, pair in enumerate(PAIRS)}
     chance = 1 / len(SCENES)
 
     def values(rho: float, background: str, pair: int, actor: int) -> tuple[dict, str]:

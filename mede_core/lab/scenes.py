@@ -16,25 +16,27 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.patches import FancyArrowPatch
 
-from ..report.figures.style import Picture, current_theme, style, styled
-from ..report.figures.training import inner_step_curves as inner_step_curves
+from ..report.figures.style import (
+    DASHED,
+    METHOD_STYLE,
+    QUERY,
+    SUPPORT,
+    Picture,
+    backing,
+    count_epochs,
+    current_theme,
+    style,
+    styled,
+)
 from ..report.figures.trajectories import AVERAGE_STYLE
-from ..report.figures.trajectories import trajectory_steps as trajectory_steps
 
 SCREEN_DPI = 160  # sharp where the screen has more pixels than the page
-_CRISP = 3  # a frame of 32 pixels is enlarged by repetition, so that no browser blurs it
-_HOME = (213, 94, 0)
-_SUPPORT, _QUERY = "#1f5ae0", "#d68e05"  # as in figures.meta_step_2d
+CRISP = 3  # a frame of 32 pixels is enlarged by repetition, so that no browser blurs it
+HOME = (213, 94, 0)  # frames a clip before its motion's home scene
 
 
 class Scene:
-    """A figure with still parts, drawn once, and parts that move with some values.
-
-    Args:
-        figure: the whole figure.
-        update: puts the moving parts where the values say; called with keyword arguments.
-        moving: those parts.
-    """
+    """A figure with still parts, drawn once, and moving parts that ``update`` puts where some values say."""
 
     def __init__(self, figure: Figure, update: Callable[..., None], moving: Sequence[Artist]):
         self.figure, self._update, self._moving = figure, update, list(moving)
@@ -80,50 +82,29 @@ def average_scene(
 ) -> Scene:
     """Weights over epochs, and where they put the average on the trajectory; moves with ``mu`` and ``sigma``.
 
-    Args:
-        curves: name (as in ``AVERAGE_STYLE``) -> [E] weights that stay as they are.
-        gaussian: (mu, sigma) -> [E] weights of GWA.
-        points: [E, 2] epochs in a plane of weight space; None leaves the second panel out.
-        shown: share of the trajectory's spread that the plane shows, 0..1.
-
-    Returns:
-        a scene with the values ``mu`` and ``sigma``, in epochs.
+    ``curves`` ([E] weights, named as in ``AVERAGE_STYLE``) stay as they are; ``gaussian`` gives GWA's for (mu, sigma).
+    ``points`` [E, 2] are the epochs in a plane of weight space that holds the share ``shown`` of their spread.
     """
     theme, gwa = current_theme(), AVERAGE_STYLE["GWA"]
     epochs = np.arange(1, len(next(iter(curves.values()))) + 1)
     figure = Picture(8.2, 3.3)
-    grid = figure.subplots(
-        1, 1 if points is None else 2, squeeze=False, width_ratios=None if points is None else [1.25, 1]
-    )[0]
+    ratios = [1] if points is None else [1.25, 1]
+    grid = figure.subplots(1, len(ratios), squeeze=False, width_ratios=ratios)[0]
     axes = grid[0]
-    top = 100 * min(
-        1.0,
-        max(1.15 * max((c.max() for n, c in curves.items() if n != "last"), default=0), 4.0 / len(epochs)),
-    )
+    top = 100 * min(1.0, max(1.15 * max(weights.max() for weights in curves.values()), 4.0 / len(epochs)))
     axes.set_xlim(0.4, len(epochs) + 0.6)
     axes.set_ylim(0, top)
     band = axes.axvspan(0, 1, color=theme.muted, alpha=0.13, lw=0)
-    center = axes.axvline(0, color=theme.muted, lw=1.0, ls=(0, (4, 3)))
+    center = axes.axvline(0, color=theme.muted, lw=1.0, ls=DASHED)
     for name, weights in curves.items():
         look = AVERAGE_STYLE[name]
-        axes.plot(
-            epochs,
-            100 * weights,
-            color=look.color,
-            ls=look.linestyle,
-            marker=look.marker,
-            ms=4,
-            lw=1.4,
-            label=name,
-        )
+        mark = {"color": look.color, "ls": look.linestyle, "marker": look.marker, "ms": 4, "lw": 1.4}
+        axes.plot(epochs, 100 * weights, **mark, label=name)
     (line,) = axes.plot(epochs, 0 * epochs, color=gwa.color, marker=gwa.marker, ms=6, lw=2.2, label="GWA")
     cut = axes.text(1, top, "", color=gwa.color, ha="center", va="top", fontsize=8)
-    axes.set(
-        xlabel="epoch (line: $\\mu$, band: $\\mu \\pm \\sigma$)",
-        ylabel="weight in the average (%)",
-        title="What each epoch weighs",
-    )
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    count_epochs(axes)
+    axes.set_xlabel(r"epoch (line: $\mu$, band: $\mu \pm \sigma$)")
+    axes.set(ylabel="weight in the average (%)", title="What each epoch weighs")
     axes.grid(axis="y")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=len(curves) + 1)
     moving: list[Artist] = [band, center, line, cut]
@@ -153,14 +134,12 @@ def _plane(axes, points: np.ndarray, curves: Mapping[str, np.ndarray], shown: fl
     axes.plot(*points.T, color=theme.muted, lw=1.0, zorder=1)
     dots = axes.scatter(*points.T, s=18, color=theme.muted, alpha=0.45, lw=0, zorder=2)
     for epoch, point in enumerate(points, start=1):
-        if epoch in (1, len(points)) or np.linalg.norm(point - points[epoch - 2 :: -1], axis=1).min() > 0.06 * np.ptp(
-            points
-        ):
+        before = points[: epoch - 1]
+        if epoch in (1, len(points)) or np.linalg.norm(point - before, axis=1).min() > 0.06 * np.ptp(points):
             axes.annotate(str(epoch), point, (5, 4), textcoords="offset points", fontsize=8, color=theme.muted)
     for name, weights in curves.items():
-        if name != "last":
-            look = AVERAGE_STYLE[name]
-            axes.plot(*(weights @ points)[:, None], ls="", marker=look.marker, ms=8, color=look.color, zorder=3)
+        look = AVERAGE_STYLE[name]
+        axes.plot(*(weights @ points)[:, None], ls="", marker=look.marker, ms=8, color=look.color, zorder=3)
     look = AVERAGE_STYLE["GWA"]
     (star,) = axes.plot([0], [0], ls="", marker=look.marker, ms=11, color=look.color, mec=theme.page, zorder=4)
     axes.margins(0.14)
@@ -178,14 +157,8 @@ def _plane(axes, points: np.ndarray, curves: Mapping[str, np.ndarray], shown: fl
 def world_scene(frames: int, thumbnails: int, size: int) -> Scene:
     """Two motions of a reversal pair: one film strip each, and one frame each of several clips.
 
-    Args:
-        frames: frames of a strip.
-        thumbnails: clips shown by one frame, per motion.
-        size: of a frame, in pixels.
-
-    Returns:
-        a scene with the values ``strips`` (two of [T, size, size, 3] uint8), ``stills`` (two of [N, size, size, 3]
-        uint8), ``home`` (two of [N] bool, framed) and ``titles`` (four texts).
+    A scene with the values ``strips`` (two of [T, size, size, 3] uint8), ``stills`` (two of [thumbnails, size, size,
+    3] uint8), ``home`` (two of [thumbnails] bool, framed) and ``titles`` (four texts).
     """
     figure = Picture(8.2, 4.75)
     rows = figure.subplots(4, 1, height_ratios=[1 / frames, 1 / thumbnails] * 2)
@@ -209,13 +182,13 @@ def world_scene(frames: int, thumbnails: int, size: int) -> Scene:
 
 def _row(frames: np.ndarray, framed: np.ndarray) -> np.ndarray:
     """Frames [N, S, S, 3] side by side as RGBA, some with a colored frame; the gaps are transparent."""
-    big = np.asarray(frames).repeat(_CRISP, 1).repeat(_CRISP, 2)
+    big = np.asarray(frames).repeat(CRISP, 1).repeat(CRISP, 2)
     count, side, gap = len(big), big.shape[1], big.shape[1] // 12
     row = np.zeros((side + 2 * gap, count * (side + 2 * gap), 4), np.uint8)
     for index, frame in enumerate(big):
         left = index * (side + 2 * gap)
         if framed[index]:
-            row[:, left : left + side + 2 * gap] = (*_HOME, 255)
+            row[:, left : left + side + 2 * gap] = (*HOME, 255)
             row[:, [left, left + side + 2 * gap - 1]] = 0
         row[gap:-gap, left + gap : left + gap + side] = np.dstack([frame, np.full((side, side), 255, np.uint8)])
     return row
@@ -234,69 +207,46 @@ def meta_scene(
 ) -> Scene:
     """One meta-step on two parameters, and the path of a whole training; both move.
 
-    Args:
-        x, y: [W] and [H] values of the two parameters.
-        support_loss, query_loss, mean_loss: [H, W] of the step's two batches, and of all batches.
-        paths: name -> [P, 2] paths that stay for comparison.
-        scale: length of an arrow for a gradient of length 1.
-
-    Returns:
-        a scene with the values ``theta``, ``fast``, ``support_grad``, ``query_grad``, ``merged`` ([2] each),
-        ``query_weight`` and ``path`` [P, 2].
+    ``x`` [W] and ``y`` [H] are the parameters' values, the losses [H, W] of the step's two batches and of all batches;
+    ``paths`` [P, 2] stay for comparison; ``scale`` is an arrow's length for a gradient of length 1. A scene with the
+    values ``theta``, ``fast``, ``support_grad``, ``query_grad``, ``merged`` ([2] each), ``query_weight``, ``path``.
     """
-    theme = current_theme()
+    theme, theirs, blue, orange = current_theme(), METHOD_STYLE["open_mede"], SUPPORT.color, QUERY.color
     figure = Picture(8.2, 3.6)
     left, right = figure.subplots(1, 2, sharey=True)
-    for loss, color in ((support_loss, _SUPPORT), (query_loss, _QUERY)):
-        left.contour(
-            x,
-            y,
-            loss,
-            levels=np.quantile(loss, [0.04, 0.15, 0.35, 0.6]),
-            colors=[color],
-            linewidths=0.7,
-            alpha=0.75,
-        )
+    for loss, color in ((support_loss, blue), (query_loss, orange)):
+        levels = np.quantile(loss, [0.04, 0.15, 0.35, 0.6])
+        left.contour(x, y, loss, levels=levels, colors=[color], linewidths=0.7, alpha=0.75)
         lowest = np.unravel_index(loss.argmin(), loss.shape)
         left.plot(x[lowest[1]], y[lowest[0]], "x", color=color, ms=6)
-    right.contourf(
-        x,
-        y,
-        mean_loss,
-        levels=np.quantile(mean_loss, np.linspace(0, 0.98, 11)),
-        cmap="Greys",
-        alpha=0.25,
-        extend="max",
-    )
-    lines = [(0, (4, 1.5)), (0, (1, 1.2))]
-    for (name, path), line in zip(paths.items(), lines, strict=False):
+    levels = np.quantile(mean_loss, np.linspace(0, 0.98, 11))
+    right.contourf(x, y, mean_loss, levels=levels, cmap="Greys", alpha=0.25, extend="max")
+    for (name, path), line in zip(paths.items(), [(0, (4, 1.5)), (0, (1, 1.2))], strict=False):
         right.plot(*path.T, color=theme.muted, ls=line, lw=1.3, label=name)
-    (trail,) = right.plot([0], [0], color="#bd2a10", lw=1.9, marker=".", ms=4, label="these settings")
-    ends = right.plot([0], [0], "P", color="#bd2a10", ms=8)
+    (trail,) = right.plot([0], [0], color=theirs.color, lw=1.9, marker=".", ms=4, label="these settings")
+    ends = right.plot([0], [0], "P", color=theirs.color, ms=8)
     right.legend(loc="lower left")
     left.set(title="One step on two batches that disagree", ylabel=r"$\theta_2$ (motion: all batches agree)")
     right.set(title=f"{len(next(iter(paths.values()))) - 1} steps, from elsewhere")
     for axes in (left, right):
-        axes.set(
-            xlim=(x.min(), x.max()),
-            ylim=(y.min(), y.max()),
-            aspect="equal",
-            xlabel=r"$\theta_1$ (static: batches disagree)",
-        )
+        axes.set(xlim=(x.min(), x.max()), ylim=(y.min(), y.max()), aspect="equal")
+        axes.set_xlabel(r"$\theta_1$ (static: batches disagree)")
     arrows = {}
-    for name, color, line in (("inner", _SUPPORT, ":"), ("support", _SUPPORT, "-"), ("query", _QUERY, "-"),
-                              ("shifted", _QUERY, ":"), ("update", theme.text, "-")):  # fmt: skip
+    for name, color, line in (
+        ("inner", blue, ":"), ("support", blue, "-"), ("query", orange, "-"),
+        ("shifted", orange, ":"), ("update", theme.text, "-"),
+    ):  # fmt: skip
         arrows[name] = left.add_patch(FancyArrowPatch(
             (0, 0), (0, 0), arrowstyle="-|>", mutation_scale=10, color=color, lw=1.8, ls=line,
             shrinkA=0, shrinkB=0, zorder=5,
         ))  # fmt: skip
     texts = {}
     for name, text, color in (
-        ("theta", r"$\theta$", theme.text), ("fast", r"$\theta'$", _SUPPORT), ("support", r"$-g_S$", _SUPPORT),
-        ("query", r"$-\delta g_Q$", _QUERY), ("update", "update", theme.text),
+        ("theta", r"$\theta$", theme.text), ("fast", r"$\theta'$", blue), ("support", r"$-g_S$", blue),
+        ("query", r"$-\delta g_Q$", orange), ("update", "update", theme.text),
     ):  # fmt: skip
-        box = {"boxstyle": "round,pad=0.1", "fc": theme.page, "ec": "none", "alpha": 0.75}
-        texts[name] = left.text(0, 0, text, color=color, fontsize=9, ha="center", va="center", zorder=7, bbox=box)
+        middle = {"ha": "center", "va": "center", "zorder": 7, "bbox": backing()}
+        texts[name] = left.text(0, 0, text, color=color, fontsize=9, **middle)
     (start,) = left.plot([0], [0], "o", color=theme.text, ms=6, zorder=6)
 
     def update(theta, fast, support_grad, query_grad, merged, query_weight, path) -> None:

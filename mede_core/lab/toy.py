@@ -62,26 +62,10 @@ def make_toy_problem(
     shortcut: float = 0.0,
     seed: int = 0,
 ) -> ToyProblem:
-    """Draw a problem.
+    """Batches whose s_b have exactly this mean (``shortcut``: what it is worth on average) and ``spread``.
 
-    Args:
-        num_batches: batches per epoch, >= 2. curvature: (h_1, h_2), both > 0.
-        spread: standard deviation of s_b over the batches, >= 0; what they disagree on.
-        shortcut: mean of s_b over the batches; what the shortcut is worth on average.
-        seed: of the draw.
-
-    Returns:
-        The problem; mean and spread of its s_b are exact.
-
-    Raises:
-        ValueError: a value outside these ranges.
+    ``num_batches`` >= 2 make an epoch; ``curvature`` is (h_1, h_2), both above 0.
     """
-    if num_batches < 2:
-        raise ValueError(f"num_batches is {num_batches}; allowed is an integer >= 2")
-    if len(curvature) != 2 or not all(0 < h < np.inf for h in curvature):
-        raise ValueError(f"curvature is {curvature}; allowed are two finite numbers > 0")
-    if not 0 <= spread < np.inf:
-        raise ValueError(f"spread is {spread}; allowed is a finite number >= 0")
     drawn = np.random.default_rng(seed).standard_normal(num_batches)
     drawn = (drawn - drawn.mean()) / drawn.std()
     minima = np.stack([shortcut + spread * drawn, np.ones(num_batches)], axis=1)
@@ -89,7 +73,7 @@ def make_toy_problem(
 
 
 def loss_surface(problem: ToyProblem, x: np.ndarray, y: np.ndarray, batch: int | None = None) -> np.ndarray:
-    """Return [len(y), len(x)] losses at (x, y), of one batch or, for None, the mean over all batches."""
+    """[len(y), len(x)] losses at (x, y), of one batch or, for None, the mean over all batches."""
     minima = problem.minima if batch is None else problem.minima[[batch]]
     static = problem.curvature[0] * (np.asarray(x)[None, :, None] - minima[:, 0]) ** 2
     motion = problem.curvature[1] * (np.asarray(y)[:, None, None] - minima[:, 1]) ** 2
@@ -107,22 +91,11 @@ def run_toy(
     start: Sequence[float] = (2.0, -1.0),
     seed: int = 0,
 ) -> ToyPath:
-    """Take meta-steps with plain SGD, which is the paper's outer loop, and note every point and gradient.
+    """T = ``steps`` meta-steps with plain SGD, which is the paper's outer loop, from ``start``, in float64.
 
-    Args:
-        steps: T >= 1; epochs follow each other, each in another random order of the batches.
-        outer_lr: beta. inner_lr: alpha; 0 is joint training on both batches.
-        query_weight: delta; 0 is plain training. first_order: as in `meta_gradients`.
-        start: the first theta. seed: of the order of the batches.
-
-    Returns:
-        The path, in float64.
-
-    Raises:
-        ValueError: `steps` < 1, or as `meta_step`.
+    ``outer_lr`` is beta, ``inner_lr`` alpha (0: joint training), ``query_weight`` delta (0: plain training). Epochs
+    follow each other, each in another random order of the batches.
     """
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; allowed is an integer >= 1")
     curvature, minima = torch.tensor(problem.curvature), torch.tensor(problem.minima)
     model = nn.Module()
     model.theta = nn.Parameter(torch.tensor(start, dtype=torch.float64))

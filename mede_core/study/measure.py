@@ -12,7 +12,7 @@ import torch
 from ..attention import static_bias
 from ..config import EvalSet
 from ..files import pack_correct
-from ..lab.probe import inner_step_losses
+from ..lab.diagnostics import inner_step_losses
 from ..learner import VideoLearner
 from ..meta import meta_gradients
 from ..methods import cross_entropy

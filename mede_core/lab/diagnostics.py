@@ -6,7 +6,6 @@ For teaching and for checking a training of one's own; any module and loss calla
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -33,22 +32,8 @@ class _Loss(nn.Module):
 def inner_step_losses(model: nn.Module, loss_fn: LossFn, support, query, inner_lrs: Sequence[float]) -> list[dict]:
     """Losses of both batches after inner steps of several lengths, all along the support batch's gradient.
 
-    Args:
-        model: any module.
-        loss_fn: ``loss_fn(model, batch)`` returns a scalar tensor.
-        support: the batch that the inner step is taken on.
-        query: the batch that it is judged on.
-        inner_lrs: values of alpha >= 0; 0 gives the losses before the step.
-
-    Returns:
-        a row a value: ``inner_lr``, ``support_loss``, ``query_loss``.
-
-    Raises:
-        ValueError: no value, or one that is negative or not finite.
+    A row a value of ``inner_lrs``: ``inner_lr``, ``support_loss``, ``query_loss``; 0 gives the losses before the step.
     """
-    wrong = [value for value in inner_lrs if not 0 <= value < math.inf]
-    if wrong or not len(inner_lrs):
-        raise ValueError(f"inner_lrs holds {wrong or 'nothing'}; allowed: finite numbers >= 0")
     gradient = meta_gradients(model, loss_fn, support, query, inner_lr=0.0, query_weight=0.0).grads
     theta = {name: p.detach() for name, p in model.named_parameters() if name in gradient}
     objective, rows = _Loss(model, loss_fn), []
@@ -70,19 +55,10 @@ def meta_trace(
     query_weight: float = 1.0,
     max_grad_norm: float | None = None,
 ) -> list[dict]:
-    """Take real meta-steps and note what each one found.
+    """Take real meta-steps over (support, query) pairs, which train the model, and note what each one found.
 
-    Args:
-        model: any module; it is trained.
-        loss_fn: as above.
-        pairs: (support, query) batches, e.g. of ``cross_batch_pairs``.
-        optimizer: over the model's trainable parameters.
-        inner_lr, query_weight, max_grad_norm: of ``meta_step``.
-
-    Returns:
-        a row a step: ``step`` and ``epoch`` (always 1), ``support_loss`` and ``query_before`` at theta,
-        ``support_after`` and ``query_loss`` at the fast weights, ``grad_inner_product`` and ``cosine`` of g_S and
-        g_Q.
+    A row a step: ``step`` and ``epoch`` (always 1), ``support_loss`` and ``query_before`` at theta, ``support_after``
+    and ``query_loss`` at the fast weights, ``grad_inner_product`` and ``cosine`` of g_S and g_Q.
     """
     rows = []
     for step, (support, query) in enumerate(pairs):
@@ -102,20 +78,9 @@ def meta_trace(
 
 
 def describe_trace(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """A trace in four numbers.
-
-    Args:
-        rows: of :func:`meta_trace`.
-
-    Returns:
-        ``steps``; ``agree``: steps whose gradients have a positive product; ``cosine``: its mean;
-        ``query_gain``: by how much an inner step lowers the query loss, on average.
-
-    Raises:
-        ValueError: no rows.
+    """A trace summed up: ``steps``; ``agree``: steps whose gradients have a positive product; the mean ``cosine``;
+    ``query_gain``: by how much an inner step lowers the query loss, on average.
     """
-    if not rows:
-        raise ValueError("rows is empty; take at least one step")
     count = len(rows)
     return {
         "steps": count,
@@ -126,60 +91,27 @@ def describe_trace(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def quadratic_pull(curvature: float, inner_lr: float, query_weight: float = 1.0, first_order: bool = True) -> float:
-    """How strongly the merged gradient pulls along a direction of curvature h, averaged over an epoch of parabolas.
+    """How strongly the merged gradient pulls along a direction of curvature h, on average over an epoch of parabolas.
 
-    Args:
-        curvature: h.
-        inner_lr, query_weight, first_order: alpha, delta, and the order of the meta-gradient.
-
-    Returns:
-        h (1 + delta (1 - alpha h)), in second order with the square of (1 - alpha h); ``toy.py`` says why.
+    h (1 + delta (1 - alpha h)), in second order with the square of (1 - alpha h); ``toy.py`` says why.
     """
     return curvature * (1 + query_weight * (1 - inner_lr * curvature) ** (1 if first_order else 2))
 
 
 def compare_gradients(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, float]:
-    """How alike two gradients are.
-
-    Args:
-        one, other: {name: tensor} of equal names and shapes.
-
-    Returns:
-        ``cosine``, ``norm_ratio`` (|one| / |other|) and ``difference`` (|one - other| / |other|).
-
-    Raises:
-        ValueError: names that differ, or ``other`` is zero.
+    """How alike two gradients of equal names are: ``cosine``, ``norm_ratio`` (|one| / |other|) and ``difference``
+    (|one - other| / |other|).
     """
-    if one.keys() != other.keys():
-        raise ValueError(f"gradients differ in {sorted(one.keys() ^ other.keys())}; allowed: equal names")
     a, b = (torch.cat([grads[name].detach().double().flatten() for name in one]) for grads in (one, other))
-    norm = b.norm().item()
-    if norm == 0:
-        raise ValueError("other is zero everywhere; nothing can be compared with it")
-    length = a.norm().item()
+    length, norm = a.norm().item(), b.norm().item()
     cosine = (a @ b).item() / (length * norm) if length else 0.0
     return {"cosine": cosine, "norm_ratio": length / norm, "difference": (a - b).norm().item() / norm}
 
 
 def order_comparison(
-    model: nn.Module,
-    loss_fn: LossFn,
-    support,
-    query,
-    inner_lrs: Sequence[float],
-    *,
-    query_weight: float = 1.0,
+    model: nn.Module, loss_fn: LossFn, support, query, inner_lrs: Sequence[float], *, query_weight: float = 1.0
 ) -> list[dict]:
-    """How far the first-order meta-gradient is from the exact one, for several inner step lengths.
-
-    Args:
-        model, loss_fn, support, query: as above.
-        inner_lrs: values of alpha.
-        query_weight: delta.
-
-    Returns:
-        a row a value: ``inner_lr`` and :func:`compare_gradients` of first order with second order.
-    """
+    """How far the first-order meta-gradient is from the exact one: ``compare_gradients``, a row a value of alpha."""
     rows = []
     for inner_lr in inner_lrs:
         settings = {"inner_lr": float(inner_lr), "query_weight": query_weight}
@@ -194,14 +126,8 @@ def limits(
 ) -> list[dict]:
     """What the meta-gradient becomes without an inner step (alpha = 0) and without a query (delta = 0).
 
-    Args:
-        model, loss_fn, support, query: as above.
-        inner_lr: alpha where it is not 0.
-        query_weight: delta where it is not 0.
-
-    Returns:
-        a row a case: ``inner_lr``, ``query_weight``, ``compared_with`` (``joint``: the gradient of
-        L_S + delta L_Q at theta, ``plain``: that of L_S) and :func:`compare_gradients` of the two.
+    Rows of ``inner_lr``, ``query_weight``, ``compared_with`` (``joint``: the gradient of L_S + delta L_Q at theta,
+    ``plain``: that of L_S) and ``compare_gradients`` of the two.
     """
     params = {name: p for name, p in model.named_parameters() if p.requires_grad}
 
@@ -218,13 +144,6 @@ def limits(
         (inner_lr, 0.0, "plain"), (inner_lr, query_weight, "plain"),
     ):  # fmt: skip
         found = meta_gradients(model, loss_fn, support, query, inner_lr=alpha, query_weight=delta).grads
-        reference = joint if name == "joint" else alone
-        rows.append(
-            {
-                "inner_lr": alpha,
-                "query_weight": delta,
-                "compared_with": name,
-                **compare_gradients(found, reference),
-            }
-        )
+        about = {"inner_lr": alpha, "query_weight": delta, "compared_with": name}
+        rows.append({**about, **compare_gradients(found, joint if name == "joint" else alone)})
     return rows

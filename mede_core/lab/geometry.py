@@ -1,0 +1,70 @@
+"""A trajectory of checkpoints as points in weight space: how far it moved, in which plane it lies, what averages do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..averages import effective_epochs, epoch_shares
+from ..config import Average
+
+
+def flatten(tensors: Mapping[str, Tensor]) -> Tensor:
+    """All tensors as one float64 vector, in the order of their names."""
+    return torch.cat([tensors[name].detach().double().flatten() for name in sorted(tensors)])
+
+
+def largest_difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+    """Largest absolute difference of an entry between two sets of equally named tensors."""
+    return max(float((one[name].double() - other[name].double()).abs().max()) for name in {*one, *other})
+
+
+def movement(checkpoints: Iterable[Mapping[str, Tensor]]) -> list[dict[str, float]]:
+    """How far the weights of epochs 1..E moved: rows of ``epoch``, ``moved`` and ``from_first``.
+
+    ``moved`` is the L2 distance from the epoch before (not a number for the first), ``from_first`` from epoch 1.
+    """
+    rows, first, before = [], None, None
+    for epoch, checkpoint in enumerate(checkpoints, start=1):
+        now = flatten(checkpoint)
+        first = now if first is None else first
+        moved = float("nan") if before is None else float((now - before).norm())
+        rows.append({"epoch": epoch, "moved": moved, "from_first": float((now - first).norm())})
+        before = now
+    return rows
+
+
+def plane(checkpoints: Iterable[Mapping[str, Tensor]]) -> tuple[np.ndarray, float]:
+    """The trajectory of E >= 2 epochs in the plane that shows most of it: its first two principal components.
+
+    Returns [E, 2] coordinates in weight units around their mean, and the share of the spread that the plane shows,
+    0..1. An average's place is the same average of the coordinates, since the projection is linear.
+    """
+    stacked = torch.stack([flatten(checkpoint) for checkpoint in checkpoints])
+    left, scale, _ = torch.linalg.svd(stacked - stacked.mean(0), full_matrices=False)
+    coordinates = (left * scale)[:, :2].numpy()
+    if len(stacked) == 2:
+        coordinates[:, 1] = 0.0
+    signs = np.where(coordinates[-1] < coordinates[0], -1.0, 1.0)  # an SVD leaves signs open: run left to right, up
+    spread = float(scale.square().sum())
+    return coordinates * signs, float(scale[:2].square().sum()) / spread if spread else 1.0
+
+
+def compare_rules(num_epochs: int, *, mu: float, sigma: float) -> list[dict]:
+    """GWA (mu and sigma in epochs), SWA, EMA and the last epoch side by side, a row each.
+
+    ``rule``, ``effective_epochs``, in percent what the ``first``, the ``heaviest`` and the ``last`` epoch count, and
+    which one is the ``heaviest_epoch``.
+    """
+    rows = []
+    for average in (Average("gwa", mu=mu, sigma=sigma), Average("swa"), Average("ema"), Average("last")):
+        shares = epoch_shares(average, num_epochs)[1:]
+        rows.append({
+            "rule": average.rule, "effective_epochs": effective_epochs(shares), "first": 100 * shares[0].item(),
+            "heaviest": 100 * shares.max().item(), "last": 100 * shares[-1].item(),
+            "heaviest_epoch": int(shares.argmax()) + 1,
+        })  # fmt: skip
+    return rows
