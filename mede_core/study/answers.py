@@ -13,9 +13,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ..report.layout import NOT_RUN, column_label, method_label
 from ..report.metrics import mean_std
-from ..report.tables import OUT_OF_CONTEXT, SPLITS, base_novel, dial, differences, in_and_out
+from ..report.tables import (
+    NOT_RUN,
+    OUT_OF_CONTEXT,
+    SPLITS,
+    base_novel,
+    column_label,
+    dial,
+    differences,
+    in_and_out,
+    method_label,
+)
 from ..report.write import MISSING, format_interval, format_mean_std, format_signed
 from .units import FORM_RATES, FORMS, SEARCH, form_name, trial_name
 

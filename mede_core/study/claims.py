@@ -22,8 +22,7 @@ import numpy as np
 import pandas as pd
 
 from ..report.intervals import Interval, difference_of_differences
-from ..report.layout import method_label
-from ..report.tables import SPLITS, clip_scores, differences
+from ..report.tables import SPLITS, clip_scores, differences, method_label
 from ..report.write import format_signed
 
 MARGIN = 1.0  # points that would matter: about the standard error of one seed's accuracy
@@ -131,7 +130,7 @@ def measured(records: Sequence[Mapping], comparison: Comparison) -> Interval:
         return difference_of_differences(*sets, shared_clips=shared)
     rows = differences(records, [pair])
     row = rows[rows["quantity"] == comparison.quantity].iloc[0]
-    return Interval(row["value"], row["low"], row["high"], 0.95, int(row["seeds"]), int(row["clips"]))
+    return Interval(row["value"], row["low"], row["high"], int(row["seeds"]), int(row["clips"]))
 
 
 def time_ratios(times: Iterable[Mapping], comparison: Comparison) -> list[float]:
