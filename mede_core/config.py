@@ -79,18 +79,19 @@ def _in_one_line(error: ValidationError, known: Mapping) -> str:
     if name not in known:
         unknown = sorted({str(one["loc"][0]) for one in error.errors()} - known.keys())
         return f"unknown configuration fields {unknown}; known: {', '.join(sorted(known))}"
-    said = "expected" if first["type"].endswith("_type") else "allowed:"
-    return f"{name} is {first['input']!r}; {said} {allowed_values(known[name], first['type'])}"
+    return f"{name} is {first['input']!r}; {requirement(known[name], first['type'])}"
 
 
-def allowed_values(of, kind: str = "") -> str:
+def requirement(of, kind: str = "") -> str:
     """What a field takes, in words; `kind` of pydantic's error says whether the type or the value was wrong."""
     options = get_args(of.annotation)
     limits = {name: getattr(one, name) for one in of.metadata for name in ("gt", "ge", "le") if hasattr(one, name)}
-    if options or kind.endswith("_type") or not limits:
-        return ", ".join(getattr(one, "__name__", repr(one)) for one in options or (of.annotation,))
+    if kind.endswith("_type") or not (options or limits):
+        return "expected " + ", ".join(getattr(one, "__name__", repr(one)) for one in options or (of.annotation,))
+    if options:
+        return "allowed: " + ", ".join(map(repr, options))
     low = f"above {limits['gt']}, up" if "gt" in limits else limits["ge"]
-    return f"{low} to {limits['le']}"
+    return f"allowed: {low} to {limits['le']}"
 
 
 def setting(default, description: str, *, only: str = "", past: Any = None, **limits):

@@ -1,0 +1,140 @@
+"""Verbs of `mede` that keep the study, the world, what ships and the folder of runs. Torch-free at import."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..config import Seed
+from ..files import append_line
+from ..flags import Count, Folder, NewFile
+from ..runs import default_folder, size_of, stale_runs
+from ..study.units import SECTIONS, units_of
+
+
+def study(
+    sections: Sequence[str],
+    /,
+    *,
+    seeds: Sequence[Seed] = (),
+    variants: Sequence[str] = (),
+    runs: Folder = "",
+    to: Folder = "",
+    retrain: bool = False,
+) -> None:
+    """Measure what sections of the study lack; `clips` pretrains the CLIPs that some of them need.
+
+    Args:
+        sections: of the study, in this order
+        seeds: these alone (default: the section's own)
+        variants: these alone
+        runs: folder of runs and scores (default: runs/ of the repository, else ./mede_runs)
+        to: folder of the results (default: inside the package)
+        retrain: measure also what older code made
+    """
+    from ..study.run import pretrain_clips, run_section
+    from ..workspace import Workspace
+
+    wanted = [name for name in sections if name != "clips"]
+    if unknown := sorted(set(wanted) - set(SECTIONS)):
+        raise ValueError(f"sections are {unknown}; allowed: {', '.join(SECTIONS)}, clips")
+    known = {unit.variant for section in wanted for unit in units_of(section, seeds)}
+    if unknown := sorted(set(variants) - known):
+        raise ValueError(f"variants are {unknown}; allowed: {', '.join(sorted(known))}")
+    if len(wanted) < len(sections):
+        pretrain_clips()
+    for section in wanted:
+        where = {"folder": to} if to else {}
+        run_section(section, Workspace(runs or None), seeds=seeds, variants=variants, retrain=retrain, **where)
+
+
+def pretrain(
+    *, out: Folder, steps: Count = 1500, seed: Seed = 0, home_seed: Seed = 0, width: Count = 96, layers: Count = 4
+) -> str:
+    """Pretrain a small CLIP for the synthetic world on captioned stills; `--weights FOLDER` takes it.
+
+    Args:
+        out: the folder to write
+        steps: updates, above 100
+        seed: of stills and initialization
+        home_seed: of the home scenes
+        width: of the image encoder, a multiple of 24
+        layers: of the image encoder
+    """
+    if steps <= 100 or width % 24:
+        raise ValueError(f"steps is {steps}, width is {width}; allowed: above 100 steps, and multiples of 24")
+    from ..world.pretrain import pretrain
+
+    return json.dumps(pretrain(out, steps=steps, seed=seed, home_seed=home_seed, width=width, layers=layers))
+
+
+def card() -> str:
+    """Measure the small CLIP that ships and write its card."""
+    from ..world.model_card import write_card
+
+    return str(write_card())
+
+
+def checks(
+    *,
+    seeds: Sequence[Seed] = (4, 5, 6),
+    weights: str = "shipped",
+    runs: Folder = "",
+    count: Count = 1440,
+    out: NewFile = "",
+) -> str:
+    """Measure on some seeds what makes the synthetic world a fair experiment, and print it.
+
+    Args:
+        seeds: of the world; 0 is the design seed
+        weights: the small CLIP: shipped, or a folder
+        runs: folder of runs and scores (default: runs/ of the repository, else ./mede_runs)
+        count: clips of each test
+        out: append a record a seed there, one JSON object a line
+    """
+    if weights != "shipped" and not (Path(weights) / "training.json").is_file():
+        raise ValueError(f"weights is {weights!r}; allowed: shipped, or a folder that mede world pretrain made")
+    from ..study.world_checks import check, properties
+    from ..workspace import Workspace
+
+    lines = []
+    for seed in seeds:
+        record = check(seed, Workspace(runs or None), weights=weights, count=count)
+        for one in properties(record["figures"]):
+            holds = f"{'ok  ' if one.holds else 'FAIL'} {one.value:8.3f} in [{one.low:g}, {one.high:g}]"
+            lines.append(f"seed {seed}  {holds}  {one.name}")
+        if out:
+            append_line(out, record)
+    return "\n".join(lines)
+
+
+def ship_or_restamp(*, runs: Folder = "", restamp: str = "") -> str:
+    """Make the runs and scores that ship with the package, from `cpu`.
+
+    Args:
+        runs: folder of runs and scores (default: runs/ of the repository, else ./mede_runs)
+        restamp: a commit: give what ships the names of today's code, if no bit moved since then
+    """
+    from ..workspace import Workspace
+    from . import ship
+
+    return ship.restamp(restamp) if restamp else str(ship.ship(Workspace(runs or None, shipped=False)))
+
+
+def clean(*, runs: Folder = "", yes: bool = False) -> str:
+    """List the runs that no question of today finds: of older code, half done, or of an earlier naming.
+
+    Args:
+        runs: folder of runs and scores (default: runs/ of the repository, else ./mede_runs)
+        yes: remove them
+    """
+    folder = Path(runs) if runs else default_folder()
+    stale = stale_runs(folder) if folder.is_dir() else {}
+    lines = [f"{size_of(run) / 1e6:10.1f} MB  {run.name}: {why}" for run, why in stale.items()]
+    if yes:
+        for run in stale:
+            shutil.rmtree(run)
+    said = "removed" if yes else "`mede clean --yes` removes them" if stale else "nothing to remove"
+    return "\n".join([*lines, f"{folder}: {len(stale)} old runs; {said}"])
