@@ -7,7 +7,6 @@ import re
 import pytest
 
 from mede_core.video.annotations import (
-    read_class_map,
     read_folders,
     read_hmdb51,
     read_kinetics,
@@ -15,6 +14,7 @@ from mede_core.video.annotations import (
     read_ssv2,
     read_ucf101,
 )
+from mede_core.video.classes import read_class_map
 from mede_core.video.locate import Files, folder_problem
 
 

@@ -12,16 +12,15 @@ from mede_core.attention import attention_maps
 from mede_core.checkpoints import checkpoint_path, save_checkpoint
 from mede_core.gwa import gaussian_weights
 from mede_core.learner import build_learner
-from mede_core.report.figures.clips import film_strip_attention
+from mede_core.report.figures.film import film_strip_attention
 from mede_core.video.clips import VideoDataset, read_views
 from mede_core.video.decode import probe
-from mede_core.video.explain import save_explanation
 from mede_core.video.manifest import read_manifest
-from mede_core.video.predict import main, predict
-from mede_core.video.prompts import load_prompts
+from mede_core.video.predict import answer, as_text, predict, save_explanation
+from mede_core.video.prompts import Prompts, load_prompts
 
 CLASSES = ["a red star rising", "a blue ring falling", "a green cross growing"]
-SMALL = ["--model", "mede-small", "--weights", "shipped"]
+SMALL = {"model": "mede-small", "weights": "shipped"}
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +31,6 @@ def clip(tmp_path_factory):
 @pytest.fixture(scope="module")
 def learner():
     return build_learner("mede-small", "shipped", adapter_width=0, trainable="visual")
-
-
-def run(capsys, *arguments):
-    try:
-        code = main([str(argument) for argument in arguments])
-    except SystemExit as stop:  # argparse's own way out
-        code = stop.code
-    output = capsys.readouterr()
-    return code, output.out, output.err
 
 
 def test_probabilities_are_ranked_and_sum_to_one(clip, learner):
@@ -76,13 +66,13 @@ def test_predicting_leaves_the_mode_as_it_was(clip, learner):
 
 
 def test_templates_reach_the_text_encoder(clip, learner):
+    blue = Prompts("blue", lambda names: [[f"blue blue {name}"] for name in names])
     bare = dict(predict(learner, clip, CLASSES))
-    assert bare != pytest.approx(dict(predict(learner, clip, CLASSES, templates=("blue blue {}",))), abs=1e-4)
+    assert bare != pytest.approx(dict(predict(learner, clip, CLASSES, prompts=blue)), abs=1e-4)
 
 
-def test_the_text_answer_ranks_and_names_the_weights(clip, learner, capsys):
-    code, out, _ = run(capsys, "--video", clip, "--classes", *CLASSES, *SMALL, "--top-k", 2)
-    assert code == 0
+def test_the_text_answer_ranks_and_names_the_weights(clip, learner):
+    out = as_text(answer(clip, classes=CLASSES, **SMALL, top_k=2))
     assert learner.weights_id in out
     assert learner.weights_id.startswith("shipped:")
     assert "my clip #1.mp4" in out
@@ -93,40 +83,36 @@ def test_the_text_answer_ranks_and_names_the_weights(clip, learner, capsys):
     assert "RANDOM" not in out
 
 
-def test_the_json_answer_holds_the_same(clip, learner, capsys, tmp_path):
+def predictions(found):
+    return [(item["class"], item["probability"]) for item in found["predictions"]]
+
+
+def close(ranked):
+    return [(name, pytest.approx(value, abs=1e-5)) for name, value in ranked]
+
+
+def test_the_answer_holds_the_same(clip, learner, tmp_path):
     (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
-    code, out, _ = run(capsys, "--video", clip, "--classes-file", tmp_path / "classes.txt", *SMALL, "--json")
-    answer = json.loads(out)
-    assert code == 0
-    assert answer["weights"] == learner.weights_id
-    assert answer["random_weights"] is False
-    assert answer["frames"] == 8
-    found = [(item["class"], pytest.approx(item["probability"])) for item in answer["predictions"]]
-    assert found == predict(learner, clip, CLASSES)
+    found = answer(clip, classes_file=str(tmp_path / "classes.txt"), **SMALL)
+    assert json.loads(json.dumps(found)) == found
+    assert (found["weights"], found["random_weights"], found["frames"]) == (learner.weights_id, False, 8)
+    assert predictions(found) == close(predict(learner, clip, CLASSES))
 
 
-@pytest.mark.parametrize("form", [(), ("--json",)])
-def test_random_weights_are_marked_loudly(clip, capsys, form):
-    code, out, _ = run(capsys, "--video", clip, "--classes", *CLASSES, *SMALL, "--random-weights", *form)
-    assert code == 0
-    assert "RANDOM WEIGHTS" in out
-    if form:
-        assert json.loads(out)["random_weights"] is True
-        assert json.loads(out)["weights"] == "random"
+def test_random_weights_are_marked_loudly(clip):
+    found = answer(clip, classes=CLASSES, **SMALL, random_weights=True)
+    assert "RANDOM WEIGHTS" in as_text(found)
+    assert (found["random_weights"], found["weights"]) == (True, "random")
 
 
-def checkpoint(path, learner, random_weights=False, **facts):
-    config = {
-        "model": "mede-small",
-        "weights": "shipped",
-        "adapter_width": 4,
-        "trainable": "adapters",
-        "seed": 3,
-    }
-    config |= {"random_weights": random_weights, "num_frames": 4}
-    tensors = learner.trainable_state()
-    save_checkpoint(path, tensors, {"config": config, "weights": learner.weights_id, "classes": CLASSES[:2], **facts})
-    return path
+RECIPE = {"model": "mede-small", "weights": "shipped", "adapter_width": 4, "trainable": "adapters", "seed": 3}
+
+
+def checkpoint(path, learner, tensors=None, random_weights=False, **facts):
+    config = RECIPE | {"random_weights": random_weights, "num_frames": 4}
+    facts = {"config": config, "weights": learner.weights_id, "classes": CLASSES[:2], **facts}
+    save_checkpoint(path, tensors or learner.trainable_state(), facts)
+    return str(path)
 
 
 @pytest.fixture(scope="module")
@@ -141,55 +127,34 @@ def trained():
     return learner
 
 
-def test_a_checkpoint_brings_its_own_recipe_and_classes(clip, trained, learner, capsys, tmp_path):
-    path = checkpoint(tmp_path / "epoch_002.safetensors", trained)
-    code, out, _ = run(capsys, "--video", clip, "--checkpoint", path, "--json")
-    answer = json.loads(out)
-    assert code == 0
-    assert (answer["model"], answer["weights"], answer["frames"]) == ("mede-small", trained.weights_id, 4)
-    found = [(item["class"], pytest.approx(item["probability"], abs=1e-5)) for item in answer["predictions"]]
-    assert found == predict(trained, clip, CLASSES[:2], num_frames=4)
-    assert found != predict(learner, clip, CLASSES[:2], num_frames=4)
+def test_a_checkpoint_brings_its_own_recipe_and_classes(clip, trained, learner, tmp_path):
+    found = answer(clip, checkpoint=checkpoint(tmp_path / "epoch_002.safetensors", trained))
+    assert (found["model"], found["weights"], found["frames"]) == ("mede-small", trained.weights_id, 4)
+    assert predictions(found) == close(predict(trained, clip, CLASSES[:2], num_frames=4))
+    assert predictions(found) != close(predict(learner, clip, CLASSES[:2], num_frames=4))
 
 
-def test_a_checkpoint_of_random_weights_stays_marked(clip, capsys, tmp_path):
+def test_a_checkpoint_of_random_weights_stays_marked(clip, tmp_path):
     fresh = build_learner("mede-small", "shipped", adapter_width=4, seed=3, random_weights=True)
     path = checkpoint(tmp_path / "epoch_001.safetensors", fresh, random_weights=True)
-    code, out, _ = run(capsys, "--video", clip, "--checkpoint", path)
-    assert code == 0
-    assert "RANDOM WEIGHTS" in out
+    assert "RANDOM WEIGHTS" in as_text(answer(clip, checkpoint=path))
 
 
-def test_a_checkpoint_on_other_clip_weights_is_refused(clip, trained, capsys, tmp_path):
-    path = checkpoint(tmp_path / "epoch_001.safetensors", trained, weights="shipped:0123456789ab")
-    code, _, err = run(capsys, "--video", clip, "--checkpoint", path)
-    assert code == 2
-    assert "shipped:0123456789ab" in err
-    code, _, err = run(capsys, "--video", clip, "--checkpoint", checkpoint(path, trained), "--random-weights")
-    assert code == 2
-    assert "random" in err
-
-
-def test_a_checkpoint_that_does_not_fit_is_refused(clip, trained, capsys, tmp_path):
-    tensors = dict(list(trained.trainable_state().items())[1:])
-    config = {
-        "model": "mede-small",
-        "weights": "shipped",
-        "adapter_width": 4,
-        "trainable": "adapters",
-        "seed": 3,
-    }
-    facts = {"config": config | {"random_weights": False}, "weights": trained.weights_id, "classes": CLASSES}
-    save_checkpoint(tmp_path / "part.safetensors", tensors, facts)
-    code, _, err = run(capsys, "--video", clip, "--checkpoint", tmp_path / "part.safetensors")
-    assert code == 2
-    assert "missing" in err
+def test_a_checkpoint_that_does_not_fit_is_refused(clip, trained, tmp_path):
+    path, part = tmp_path / "epoch_001.safetensors", dict([*trained.trainable_state().items()][1:])
+    for facts, options, words in (
+        ({"weights": "shipped:0123456789ab"}, {}, "shipped:0123456789ab"),
+        ({}, {"random_weights": True}, "random"),
+        ({"tensors": part}, {}, "missing"),
+        ({"config": {"warp": 9}}, {}, "warp"),  # of a newer version
+    ):
+        with pytest.raises(ValueError, match=words):
+            answer(clip, checkpoint=checkpoint(path, trained, **facts), **options)
 
 
 def run_folder(folder, method, **config):
     """A finished run of three epochs, its weights far from the identity; returns their tensors."""
-    config = {"model": "mede-small", "weights": "shipped", "adapter_width": 4, "seed": 3, "epochs": 3, "num_frames": 4,
-              "method": method, **config}  # fmt: skip
+    config = {**RECIPE, "epochs": 3, "num_frames": 4, "method": method, **config}
     learner = build_learner("mede-small", "shipped", adapter_width=4, seed=3)
     generator, epochs = torch.Generator().manual_seed(1), []
     for epoch in range(1, 4):
@@ -212,7 +177,7 @@ def mixed(epochs, shares):
 
 
 @pytest.mark.parametrize("method", ["finetune", "open_mede_no_gwa", "open_mede", "open_vclip"])
-def test_a_run_folder_stands_for_the_weights_its_method_is_evaluated_with(clip, capsys, tmp_path, method):
+def test_a_run_folder_stands_for_the_weights_its_method_is_evaluated_with(clip, tmp_path, method):
     epochs = run_folder(tmp_path / "run", method)
     if method == "open_mede":
         expected = mixed(epochs, gaussian_weights(3, 0.68 * 3, 0.45 * 3).tolist())
@@ -221,74 +186,51 @@ def test_a_run_folder_stands_for_the_weights_its_method_is_evaluated_with(clip, 
         expected = mixed([*epochs, fresh], [0, 0.25, 0.25, 0.5])
     else:
         expected = epochs[2]
-    code, out, _ = run(capsys, "--video", clip, "--checkpoint", tmp_path / "run", "--json")
-    assert code == 0
-    answer = json.loads(out)
-    assert method in answer["trained"]
-    found = [(item["class"], item["probability"]) for item in answer["predictions"]]
+    found = answer(clip, checkpoint=str(tmp_path / "run"))
+    assert method in found["trained"]
     wanted = predict(with_weights(expected), clip, CLASSES[:2], num_frames=4)
-    assert [name for name, _ in found] == [name for name, _ in wanted]
-    assert [value for _, value in found] == pytest.approx([value for _, value in wanted], abs=1e-4)
+    assert dict(predictions(found)) == pytest.approx(dict(wanted), abs=1e-4)
     others = [predict(with_weights(epoch), clip, CLASSES[:2], num_frames=4) for epoch in epochs[:2]]
     assert all(dict(other) != pytest.approx(dict(wanted), abs=1e-3) for other in others)
 
 
-def test_a_run_folder_takes_an_open_class_list(clip, capsys, tmp_path):
+def test_a_run_folder_takes_an_open_class_list(clip, tmp_path):
     epochs = run_folder(tmp_path / "run", "finetune")
-    asked = ("--video", clip, "--checkpoint", tmp_path / "run", "--classes", "juggling", "sleeping", "--json")
-    code, out, _ = run(capsys, *asked, "--top-k", 1)
-    predictions = json.loads(out)["predictions"]
-    assert code == 0
-    name, value = predict(with_weights(epochs[2]), clip, ["juggling", "sleeping"], num_frames=4)[0]
-    assert predictions == [{"class": name, "probability": pytest.approx(value, abs=1e-5)}]
+    found = answer(clip, checkpoint=str(tmp_path / "run"), classes=["juggling", "sleeping"], top_k=1)
+    wanted = predict(with_weights(epochs[2]), clip, ["juggling", "sleeping"], num_frames=4)
+    assert predictions(found) == close(wanted[:1])
 
 
-def test_an_unfinished_run_and_a_folder_of_something_else_are_refused(clip, capsys, tmp_path):
+def test_an_unfinished_run_and_a_folder_of_something_else_are_refused(clip, tmp_path):
     run_folder(tmp_path / "run", "finetune")
     (tmp_path / "run" / "done.json").unlink()
     for folder in (tmp_path / "run", tmp_path):
-        code, _, err = run(capsys, "--video", clip, "--checkpoint", folder)
-        assert code == 2
-        assert "done.json" in err and folder.name in err
+        with pytest.raises(ValueError, match=r"done\.json") as caught:
+            answer(clip, checkpoint=str(folder))
+        assert folder.name in str(caught.value)
 
 
-def test_a_checkpoint_of_a_newer_version_is_refused(clip, trained, capsys, tmp_path):
-    facts = {"config": {"warp": 9}, "weights": trained.weights_id, "classes": CLASSES}
-    save_checkpoint(tmp_path / "new.safetensors", trained.trainable_state(), facts)
-    code, _, err = run(capsys, "--video", clip, "--checkpoint", tmp_path / "new.safetensors")
-    assert code == 2
-    assert "warp" in err
-
-
-def test_a_checkpoint_brings_its_reading_and_prompts_and_flags_go_first(clip, capsys, tmp_path):
+def test_a_checkpoint_brings_its_reading_and_prompts_and_flags_go_first(clip, tmp_path):
     epochs = run_folder(tmp_path / "run", "finetune", views=3, sampling="dense", prompts="templates")
-    learner = with_weights(epochs[2])
-    asked = ("--video", clip, "--checkpoint", tmp_path / "run", "--json")
-    answer = json.loads(run(capsys, *asked)[1])
-    assert (answer["views"], answer["sampling"], answer["prompts"]) == (3, "dense", "28 templates")
-    wanted = predict(
-        learner, clip, CLASSES[:2], num_frames=4, views=3, sampling="dense", prompts=load_prompts("templates")
-    )
-    found = {item["class"]: item["probability"] for item in answer["predictions"]}
-    assert found == pytest.approx(dict(wanted), abs=1e-5)
-    answer = json.loads(run(capsys, *asked, "--views", 1, "--sampling", "uniform", "--prompts", "{}")[1])
-    assert (answer["views"], answer["sampling"], answer["prompts"]) == (1, "uniform", "name")
-    found = {item["class"]: item["probability"] for item in answer["predictions"]}
-    assert found == pytest.approx(dict(predict(learner, clip, CLASSES[:2], num_frames=4)), abs=1e-5)
+    learner, run = with_weights(epochs[2]), str(tmp_path / "run")
+    found = answer(clip, checkpoint=run)
+    assert (found["views"], found["sampling"], found["prompts"]) == (3, "dense", "28 templates")
+    reading = {"num_frames": 4, "views": 3, "sampling": "dense", "prompts": load_prompts("templates")}
+    assert predictions(found) == close(predict(learner, clip, CLASSES[:2], **reading))
+    found = answer(clip, checkpoint=run, views=1, sampling="uniform", prompts=["{}"])
+    assert (found["views"], found["sampling"], found["prompts"]) == (1, "uniform", "name")
+    assert predictions(found) == close(predict(learner, clip, CLASSES[:2], num_frames=4))
 
 
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
-def test_an_explanation_is_the_film_strip_of_the_frames_that_were_read(clip, learner, capsys, tmp_path, kind):
+def test_an_explanation_is_the_film_strip_of_the_frames_that_were_read(clip, tmp_path, kind):
     file = tmp_path / "new folder" / f"why.{kind}"
-    names = ("--classes", "wins $^$", "costs $_{$")  # no formulas
-    code, out, _ = run(capsys, "--video", clip, *names, *SMALL, "--explain", file, "--frames", 4)
-    assert code == 0
-    assert str(file) in out
+    names = ["wins $^$", "costs $_{$"]  # no formulas
+    assert str(file) in as_text(answer(clip, classes=names, **SMALL, explain=str(file), frames=4))
     data = file.read_bytes()
     assert data.startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[kind])
-    assert (
-        data.count({"png": b"IDAT", "svg": b"<image", "pdf": b"/Image"}[kind]) >= {"png": 1, "svg": 2, "pdf": 2}[kind]
-    )
+    pictures, least = {"png": (b"IDAT", 1), "svg": (b"<image", 2), "pdf": (b"/Image", 2)}[kind]
+    assert data.count(pictures) >= least
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
@@ -299,7 +241,7 @@ def test_an_explanation_shows_the_last_blocks_attention_to_these_frames(clip, le
         shown.update(video=video, attention=attention, title=title)
         return film_strip_attention(video, attention, mask, title)
 
-    monkeypatch.setattr("mede_core.report.figures.clips.film_strip_attention", keep)
+    monkeypatch.setattr("mede_core.report.figures.film.film_strip_attention", keep)
     learner.train()
     save_explanation(tmp_path / "why.png", learner, clip, "a title", num_frames=4)
     assert learner.training
@@ -311,132 +253,76 @@ def test_an_explanation_shows_the_last_blocks_attention_to_these_frames(clip, le
     assert shown["title"] == "a title"
 
 
-def test_an_explanation_of_random_weights_is_marked(clip, capsys, monkeypatch, tmp_path):
+def test_an_explanation_of_random_weights_is_marked(clip, monkeypatch, tmp_path):
     titles = []
-    monkeypatch.setattr("mede_core.video.explain.save_explanation", lambda *args, **_: titles.append(args[3]))
-    asked = ("--video", clip, "--classes", "a", "b", *SMALL, "--explain", tmp_path / "why.png")
-    run(capsys, *asked, "--random-weights")
-    run(capsys, *asked)
+    monkeypatch.setattr("mede_core.video.predict.save_explanation", lambda *args, **_: titles.append(args[3]))
+    for random_weights in (True, False):
+        answer(clip, classes=["a", "b"], **SMALL, explain=str(tmp_path / "why.png"), random_weights=random_weights)
     assert [title.startswith("RANDOM WEIGHTS") for title in titles] == [True, False]
 
 
-def test_without_an_explanation_no_plot_library_is_loaded():
-    code = "import sys, mede_core.video.predict, mede_core.video.explain\nprint({'matplotlib', 'torch'} & set(sys.modules))"
+def test_what_is_wrong_is_said_before_torch_or_a_plot_library_is_loaded():
+    code = (
+        "import sys\nfrom mede_core.video.predict import answer\n"
+        "try: answer('gone.mp4', classes=['a', 'b'])\n"
+        "except ValueError as error: print(error, {'matplotlib', 'torch'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    assert done.stdout.strip() == "video 'gone.mp4' cannot be read: no such file set()"
 
 
-def bad_input(folder, clip):
+def bad_input(folder):
     """{name: (arguments, words that the error must hold)}."""
     (folder / "empty.mp4").touch()
     (folder / "text.mp4").write_text("no video\n" * 100)
     (folder / "twice.txt").write_text("a\nb\na\n")
-    (folder / "junk.safetensors").write_bytes(b"junk" * 100)
-    (folder / "junk.pt").write_bytes(b"junk" * 100)
-    tiny = ("--model", "ViT-S-32-alt")
+    for name in ("junk.safetensors", "junk.pt"):
+        (folder / name).write_bytes(b"junk" * 100)
     make_clip(folder / "sound.mp4", sizes=(), audio=True)
-    video, two = ("--video", clip), ("--classes", "a", "b")
+    tiny = {"model": "ViT-S-32-alt", "weights": ""}
     return {
-        "no video given": (two, ["--video"]),
-        "missing video": (("--video", folder / "gone.mp4", *two, *SMALL), ["gone.mp4", "no such file"]),
-        "empty video": (("--video", folder / "empty.mp4", *two, *SMALL), ["empty.mp4", "empty"]),
-        "no video inside": (("--video", folder / "text.mp4", *two, *SMALL), ["text.mp4"]),
-        "sound only": (("--video", folder / "sound.mp4", *two, *SMALL), ["sound.mp4", "no video stream"]),
-        "folder": (("--video", folder, *two, *SMALL), ["folder"]),
-        "no classes": ((*video, *SMALL), ["--classes", "--classes-file"]),
-        "duplicates": ((*video, "--classes", "a", "b", "a", *SMALL), ["duplicates", "'a'"]),
-        "duplicates in the file": (
-            (*video, "--classes-file", folder / "twice.txt", *SMALL),
-            ["duplicates", "'a'"],
-        ),
-        "no classes file": ((*video, "--classes-file", folder / "gone.txt", *SMALL), ["gone.txt"]),
-        "empty class": ((*video, "--classes", "a", " ", *SMALL), ["empty"]),
-        "top-k": ((*video, *two, *SMALL, "--top-k", 0), ["--top-k is 0"]),
-        "frames": ((*video, *two, *SMALL, "--frames", -1), ["--frames is -1"]),
-        "views": ((*video, *two, *SMALL, "--views", 0), ["--views is 0"]),
-        "no number": ((*video, *two, *SMALL, "--frames", "many"), ["--frames", "many"]),
-        "prompt without braces": ((*video, *two, *SMALL, "--prompts", "a video"), ["prompts", "'a video'"]),
-        "prompt with a name": ((*video, *two, *SMALL, "--prompts", "{} {x}"), ["prompts"]),
-        "unknown model": ((*video, *two, "--model", "ViT-X"), ["ViT-X"]),
-        "unknown tag": ((*video, *two, "--weights", "nope"), ["nope", "openai"]),
-        "weights not to be had": ((*video, *two, "--weights", "dfn2b"), ["dfn2b", "--weights FILE"]),
-        "no such weights file": ((*video, *two, "--weights", folder / "gone.pt"), ["gone.pt"]),
-        "broken weights": (
-            (*video, *two, *tiny, "--weights", folder / "junk.safetensors"),
-            ["junk.safetensors"],
-        ),
-        "broken pickle": ((*video, *two, *tiny, "--weights", folder / "junk.pt"), ["junk.pt"]),
-        "plain openai": ((*video, *two, "--model", "ViT-B-32", "--weights", "openai"), ["quickgelu"]),
-        "broken checkpoint": ((*video, *two, "--checkpoint", folder / "junk.safetensors"), ["checkpoint"]),
-        "explanation": ((*video, *two, *SMALL, "--explain", folder / "why.gif"), ["--explain", "why.gif", ".png"]),
-        "prompt set": ((*video, *two, *SMALL, "--prompts", folder / "gone.json"), ["prompts", "gone.json"]),
-        "device": ((*video, *two, *SMALL, "--device", "abacus"), ["--device", "abacus"]),
+        "missing video": ({"video": folder / "gone.mp4"}, ["gone.mp4", "no such file"]),
+        "empty video": ({"video": folder / "empty.mp4"}, ["empty.mp4", "empty"]),
+        "no video inside": ({"video": folder / "text.mp4"}, ["text.mp4"]),
+        "sound only": ({"video": folder / "sound.mp4"}, ["sound.mp4", "no video stream"]),
+        "folder": ({"video": folder}, ["folder"]),
+        "no classes": ({"classes": ()}, ["--classes", "--classes-file"]),
+        "duplicates": ({"classes": ["a", "b", "a"]}, ["duplicates", "'a'"]),
+        "classes twice": ({"classes_file": folder / "twice.txt"}, ["--classes-file", "both"]),
+        "duplicates in the file": ({"classes": (), "classes_file": folder / "twice.txt"}, ["duplicates", "'a'"]),
+        "no classes file": ({"classes": (), "classes_file": folder / "gone.txt"}, ["gone.txt"]),
+        "empty class": ({"classes": ["a", " "]}, ["empty"]),
+        "top-k": ({"top_k": 0}, ["--top-k is 0"]),
+        "frames": ({"frames": -1}, ["--frames is -1"]),
+        "views": ({"views": -1}, ["--views is -1"]),
+        "sampling": ({"sampling": "sparse"}, ["--sampling", "uniform, dense"]),
+        "prompt without braces": ({"prompts": ["a video"]}, ["prompts", "'a video'"]),
+        "prompt with a name": ({"prompts": ["{} {x}"]}, ["prompts"]),
+        "prompt set": ({"prompts": [str(folder / "gone.json")]}, ["prompts", "gone.json"]),
+        "unknown model": ({"model": "ViT-X", "weights": ""}, ["ViT-X"]),
+        "unknown tag": ({"model": "", "weights": "nope"}, ["nope", "openai"]),
+        "weights not to be had": ({"model": "", "weights": "dfn2b"}, ["dfn2b", "--weights FILE"]),
+        "no such weights file": ({"model": "", "weights": folder / "gone.pt"}, ["gone.pt"]),
+        "broken weights": ({**tiny, "weights": folder / "junk.safetensors"}, ["junk.safetensors"]),
+        "broken pickle": ({**tiny, "weights": folder / "junk.pt"}, ["junk.pt"]),
+        "plain openai": ({"model": "ViT-B-32", "weights": "openai"}, ["quickgelu"]),
+        "broken checkpoint": ({"checkpoint": folder / "junk.safetensors"}, ["checkpoint"]),
+        "explanation": ({"explain": folder / "why.gif"}, ["--explain", "why.gif", ".png"]),
+        "device": ({"device": "abacus"}, ["--device", "abacus"]),
     }
 
 
-BAD_INPUT = [
-    "no video given",
-    "missing video",
-    "empty video",
-    "no video inside",
-    "sound only",
-    "folder",
-    "no classes",
-    "duplicates",
-    "duplicates in the file",
-    "no classes file",
-    "empty class",
-    "top-k",
-    "frames",
-    "views",
-    "no number",
-    "prompt without braces",
-    "prompt with a name",
-    "unknown model",
-    "unknown tag",
-    "weights not to be had",
-    "no such weights file",
-    "broken weights",
-    "broken pickle",
-    "plain openai",
-    "broken checkpoint",
-    "explanation",
-    "prompt set",
-    "device",
-]
-
-
-@pytest.mark.parametrize("name", BAD_INPUT)
-def test_bad_input_is_one_line_and_exit_code_2(clip, capsys, monkeypatch, tmp_path, name):
+def test_bad_input_is_one_line_that_names_it(clip, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))  # nothing was downloaded
-    cases = bad_input(tmp_path, clip)
-    assert cases.keys() == set(BAD_INPUT)
-    arguments, words = cases[name]
-    code, out, err = run(capsys, *arguments)
-    assert code == 2
-    assert out == ""
-    lines = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
-    assert "Traceback" not in err
-    for word in words:
-        assert word in lines[0]
-
-
-def test_the_command_says_no_before_it_loads_torch():
-    command = [sys.executable, "-X", "importtime", "-m", "mede_core.video.predict", "--video", "gone.mp4"]
-    done = subprocess.run([*command, "--classes", "a", "b"], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    lines = done.stderr.splitlines()
-    loaded = {line.split("|")[-1].strip() for line in lines if line.startswith("import time:")}
-    assert "av" in loaded
-    assert "torch" not in loaded
-    said = [line for line in lines if not line.startswith("import time:")]
-    assert said == ["error: video 'gone.mp4' cannot be read: no such file"]
+    for name, (options, words) in bad_input(tmp_path).items():
+        chosen = {"video": clip, "classes": ["a", "b"], **SMALL, **options}
+        chosen = {key: str(value) if hasattr(value, "suffix") else value for key, value in chosen.items()}
+        with pytest.raises(ValueError) as caught:
+            answer(chosen.pop("video"), **chosen)
+        assert all(word in str(caught.value).splitlines()[0] for word in words), (name, str(caught.value))
 
 
 @pytest.mark.parametrize("name", ["arm_wrestling.mp4", "apply_eye_makeup.avi", "edge_cases/tc_av1_video.mkv"])
-def test_real_clips_are_ranked(capsys, name):
-    video = real_clips() / name
-    code, out, _ = run(capsys, "--video", video, "--classes", "arm wrestling", "applying makeup", *SMALL, "--json")
-    assert code == 0
-    assert sum(item["probability"] for item in json.loads(out)["predictions"]) == pytest.approx(1)
+def test_real_clips_are_ranked(name):
+    found = answer(str(real_clips() / name), classes=["arm wrestling", "applying makeup"], **SMALL)
+    assert sum(value for _, value in predictions(found)) == pytest.approx(1)

@@ -16,8 +16,8 @@ from layouts import lines, rows_of
 
 from mede_core.video import manifest as manifest_module
 from mede_core.video.clips import VideoDataset
-from mede_core.video.datasets import DATASETS, main, prepare, select
-from mede_core.video.manifest import ManifestError
+from mede_core.video.manifest import ManifestError, check_manifest, select
+from mede_core.video.prepare import DATASETS, main, prepare
 
 
 def test_zero_shot_splits_hold_validation_videos_alone(tmp_path, clip):
@@ -119,10 +119,10 @@ def test_a_prepared_manifest_is_not_decoded_again(folder, tmp_path, monkeypatch)
     monkeypatch.setattr("clips.RATE", Fraction(30000, 1001))  # no whole number of seconds
     make_clip(folder / "train" / "run" / "ntsc.mp4", 7, sizes=((32, 32),))
     prepare("folder", folder, tmp_path / "f.csv")
-    checked = VideoDataset(select(tmp_path / "f.csv"), 2, 32, sampling="dense", check="full")
+    checked = check_manifest(select(tmp_path / "f.csv"))
     monkeypatch.setattr(manifest_module, "probe", lambda *_, **__: pytest.fail("decoded again"))
     trusted = VideoDataset(select(tmp_path / "f.csv"), 2, 32, sampling="dense")
-    assert [(i.frames, i.fps) for i in trusted.infos] == [(i.frames, i.fps) for i in checked.infos]
+    assert [(i.frames, i.fps) for i in trusted.infos] == [(i.frames, i.fps) for _, i in sorted(checked.infos.items())]
     (folder / "val" / "run" / "1.mp4").unlink()
     with pytest.raises(ManifestError, match=r"val/run/1\.mp4: no such file"):
         VideoDataset(select(tmp_path / "f.csv"), 2, 32)
@@ -169,7 +169,7 @@ def test_the_command_says_what_is_wrong_and_how_it_ends(folder, tmp_path, capsys
 
 
 def test_the_module_runs_without_torch(folder, tmp_path):
-    code = "import sys; from mede_core.video.datasets import main; code = main(sys.argv[1:]); "
+    code = "import sys; from mede_core.video.prepare import main; code = main(sys.argv[1:]); "
     code += "sys.exit('torch' in sys.modules or code)"
     command = ["prepare", "--dataset", "folder", "--root", str(folder), "--out", str(tmp_path / "f.csv")]
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)

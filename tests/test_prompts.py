@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from mede_core.video.prompts import TEMPLATES, clean_name, load_prompts
+from mede_core.video.classes import clean_name
+from mede_core.video.prompts import TEMPLATES, load_prompts
 
 
 def test_the_28_templates_are_4_kinds_of_7():

@@ -198,11 +198,6 @@ def test_indices_out_of_range_name_the_range(tmp_path, indices, message):
         read_clip(path, indices)
 
 
-def test_size_below_one_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="size is 0"):
-        read_clip(make_clip(tmp_path / "clip.mp4", 3), [0], size=0)
-
-
 @pytest.mark.parametrize("suffix", ["avi", "mkv"])
 def test_a_truncated_file_is_told_with_both_counts(tmp_path, caplog, suffix):
     path = make_clip(tmp_path / f"cut.{suffix}", 60, X264[suffix], sizes=((192, 128),), options={"bf": "0"})

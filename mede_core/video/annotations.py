@@ -6,7 +6,6 @@ A reader says which videos there are, of which class and in which splits; it nev
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 from collections import Counter
@@ -15,19 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from .classes import read_class_map, read_json, read_text, unknown_label
 from .locate import SPLIT_FOLDER, Files
-from .manifest import check_class_names, read_class_names, unknown_label
 
 
 @dataclass
 class Entry:
-    """One video as the annotations name it.
+    """One video as the annotations name it: where it may lie below the root, most likely first; its class and splits.
 
-    Attributes:
-        names: where it may lie below the root, most likely first; with or without folders.
-        label: class as the dataset spells it.
-        splits: names of the splits it is in; none where the annotations leave it unused.
-        where: file and line that name it.
+    No split means that the annotations leave it unused; ``where`` is the file and line that name it.
     """
 
     names: tuple[str, ...]
@@ -41,7 +36,6 @@ class Annotations:
     """What a reader found.
 
     Attributes:
-        entries: the videos.
         classes: all classes in label order, as the dataset spells them.
         problems: bad lines, one line each.
         anywhere: file names are unique in this dataset, so a video counts wherever it lies below the root.
@@ -97,63 +91,11 @@ def _located(folder: Path, fits: Callable[[str], bool], what: str) -> list[Path]
     raise ValueError(f"annotations {os.fspath(folder)!r}: no {what} there or up to two folders below")
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"annotations {os.fspath(path)!r} cannot be read: {error}") from error
-
-
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """(file:line, text) of each line that is not blank."""
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path, "annotations").splitlines(), 1):
         if line.strip():
             yield f"{path.name}:{number}", line.strip()
-
-
-def _json(path: Path):
-    try:
-        return json.loads(_text(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"annotations {os.fspath(path)!r} is not JSON: {error}") from error
-
-
-def read_class_map(path: str | os.PathLike) -> list[str]:
-    """Class names in label order from a file.
-
-    Args:
-        path: JSON {"0": name}, {name: 0} or [name, ...] (the peers' ``*-index2cls.json``), a CSV with the header
-            ``id,name``, or text with one name on each line, or with "index name" on each.
-
-    Returns:
-        the names.
-
-    Raises:
-        ValueError: not such a file, indices that are not 0 .. n - 1 (or 1 .. n), or duplicate names.
-    """
-    path = Path(path)
-    lines = _text(path).splitlines()
-    if path.suffix.lower() == ".json":
-        content = _json(path)
-        if not content or not isinstance(content, (dict, list)):
-            raise ValueError(f"classes file {os.fspath(path)!r}: expected indices and names")
-        pairs = list(content.items()) if isinstance(content, dict) else list(enumerate(content))
-        pairs = [pair if str(pair[0]).isdigit() else pair[::-1] for pair in pairs]
-    elif lines and [cell.strip().lower() for cell in lines[0].split(",")][:2] == ["id", "name"]:
-        pairs = [tuple(row[:2]) for row in list(csv.reader(lines, skipinitialspace=True))[1:] if len(row) > 1]
-    else:
-        pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
-        if not all(len(pair) == 2 and pair[0].isdigit() for pair in pairs):
-            return read_class_names(path)
-    if not pairs or not all(str(index).isdigit() and isinstance(name, str) for index, name in pairs):
-        raise ValueError(f"classes file {os.fspath(path)!r}: expected indices and names")
-    pairs = sorted((int(index), name) for index, name in pairs)
-    if [index - pairs[0][0] for index, _ in pairs] != list(range(len(pairs))) or pairs[0][0] not in (0, 1):
-        raise ValueError(f"classes file {os.fspath(path)!r}: indices are not 0 to {len(pairs) - 1}, each once")
-    try:
-        return check_class_names([name for _, name in pairs])
-    except ValueError as error:
-        raise ValueError(f"classes file {os.fspath(path)!r}: {error}") from error
 
 
 # ------------------------------------------------------------------------------------ the datasets
@@ -167,7 +109,7 @@ def read_kinetics(annotations: Path) -> Annotations:
     found = Annotations([], anywhere=True)
     labels: Counter[str] = Counter()
     for path in _located(annotations, lambda name: name.lower().endswith(".csv"), "CSV"):
-        rows = csv.DictReader(_text(path).splitlines(), skipinitialspace=True)
+        rows = csv.DictReader(read_text(path, "annotations").splitlines(), skipinitialspace=True)
         if not {"label", "youtube_id"} <= set(rows.fieldnames or ()):
             found.problems.append(f"{path.name}: no Kinetics CSV, it lacks the columns label and youtube_id")
             continue
@@ -264,7 +206,7 @@ def read_ssv2(annotations: Path) -> Annotations:
         if split not in paths:
             found.problems.append(f"{split}.json: no such file")
             continue
-        rows = _json(paths[split])
+        rows = read_json(paths[split], "annotations")
         for number, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
             where = f"{paths[split].name}, entry {number}"
             label = re.sub(r"[\[\]]", "", str(row.get("template", ""))) if isinstance(row, dict) else ""
@@ -285,7 +227,8 @@ def read_lists(annotations: Path, classes: Path | None = None) -> Annotations:
     """
     fits = re.compile(r".*\.(csv|txt|list)", re.IGNORECASE).fullmatch
     files = _located(annotations, lambda name: bool(fits(name)), "list (.csv, .txt)")
-    maps = {path for path in files if re.match(r"\s*id\s*,\s*name\s*(\n|$)", _text(path), re.IGNORECASE)}
+    header = re.compile(r"\s*id\s*,\s*name\s*(\n|$)", re.IGNORECASE)
+    maps = {path for path in files if header.match(read_text(path, "annotations"))}
     beside = sorted(files[0].parent.iterdir())
     maps |= {path for path in beside if "index2cls" in path.name and path.suffix == ".json"}
     if classes is None and maps:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -21,9 +20,7 @@ from torchvision.transforms import v2
 
 from .decode import VideoInfo, read_clip
 from .manifest import Manifest, ManifestError, check_manifest
-from .sampling import COMPATS, SAMPLINGS, dense_indices, uniform_indices
-
-__all__ = ["VideoDataset", "center_views", "read_views", "view_indices"]
+from .sampling import dense_indices, uniform_indices
 
 log = logging.getLogger(__name__)
 
@@ -34,50 +31,16 @@ _DIRECTION = re.compile(r"(?<![a-z])(left|right)|Left|Right")  # also camel case
 def view_indices(
     info: VideoInfo, num_frames: int, sampling: str, views: int, compat: str | None = None
 ) -> list[np.ndarray]:
-    """The frames of each view of a video for evaluation.
-
-    Args:
-        info: of the video.
-        num_frames: frames of a view, T.
-        sampling: ``uniform`` (the whole video) or ``dense`` (8x16-style windows at 30 fps).
-        views: V.
-        compat: read dense windows as the peers' ``pyav`` or ``torchvision`` decoder did (see ``dense_indices``).
-
-    Returns:
-        V arrays of T frame numbers.
-
-    Raises:
-        ValueError: a value out of range, compat with uniform sampling, or dense sampling of a video without a
-            frame rate.
-    """
-    _check_sampling(sampling, compat)
-    if views < 1:
-        raise ValueError(f"views is {views}; it must be at least 1")
+    """The frames of each view of a video for evaluation: V arrays of T frame numbers."""
     if sampling == "uniform":
         return [uniform_indices(info.frames, num_frames, view=k, views=views) for k in range(views)]
     return [dense_indices(info.frames, info.fps, num_frames, view=k, views=views, compat=compat) for k in range(views)]
 
 
-def _check_sampling(sampling: str, compat: str | None) -> None:
-    if sampling not in SAMPLINGS:
-        raise ValueError(f"sampling is {sampling!r}; allowed: {', '.join(SAMPLINGS)}")
-    if compat not in (None, *COMPATS):
-        raise ValueError(f"compat is {compat!r}; allowed: None, {', '.join(COMPATS)}")
-    if compat and sampling != "dense":
-        raise ValueError(f"compat is {compat!r}, which moves dense windows only; sampling is {sampling!r}")
-
-
 def center_views(frames: Tensor, image_size: int) -> Tensor:
-    """Scale the short side to the image size and cut out the center.
+    """uint8 [..., 3, H, W] -> [..., 3, S, S]: the short side scaled to S pixels, the center cut out.
 
     Paper does not say how frames are scaled: we choose bilinear with antialiasing.
-
-    Args:
-        frames: uint8 [..., 3, H, W].
-        image_size: pixels, S.
-
-    Returns:
-        uint8 [..., 3, S, S].
     """
     return v2.functional.center_crop(_short_side(frames, image_size), [image_size, image_size])
 
@@ -85,60 +48,23 @@ def center_views(frames: Tensor, image_size: int) -> Tensor:
 def read_views(
     path, info: VideoInfo, *, num_frames: int, image_size: int, sampling: str, views: int, compat: str | None = None
 ) -> Tensor:
-    """Read a video as evaluation sees it: every view, short side scaled, center cropped.
-
-    Args:
-        path: the video.
-        info: of the video, from ``probe``.
-        num_frames: frames of a view, T.
-        image_size: pixels, S.
-        sampling: ``uniform`` or ``dense``.
-        views: V.
-        compat: as in :func:`view_indices`.
-
-    Returns:
-        uint8 [V, T, 3, S, S].
-
-    Raises:
-        VideoError: the frames cannot be read.
-    """
+    """Read a video as evaluation sees it, every view scaled and cropped: uint8 [V, T, 3, S, S]."""
     indices = np.concatenate(view_indices(info, num_frames, sampling, views, compat))
     frames = center_views(_channels_first(read_clip(path, indices)), image_size)
     return frames.view(views, num_frames, 3, image_size, image_size)
 
 
 class VideoDataset(Dataset):
-    """Clips of a manifest of real videos.
+    """Clips of a manifest of real videos: uint8 [T, 3, S, S], or [V, T, 3, S, S] with several views, and the label.
 
     Training clips are a function of (seed, epoch, row of the manifest) alone, so that a resumed run sees
     the same bits whatever the number of workers: frames at random inside their segments (or a random
     window), short side scaled at random, random crop, horizontal flip; all frames of a clip alike. Clips of a
     class whose name says left or right are not flipped (the peers flip them: ``flip_directions``).
 
-    Args:
-        manifest: from ``datasets.select`` or ``read_manifest``.
-        num_frames: frames of a clip, T.
-        image_size: pixels, S.
-        sampling: ``uniform`` (the whole video) or ``dense`` (8x16-style windows at 30 fps).
-        views: V, for evaluation; several give items [V, T, 3, S, S].
-        train: augment, and leave bad files out; otherwise bad files are an error.
-        seed: of the augmentation.
-        compat: read dense windows as the peers' ``pyav`` or ``torchvision`` decoder did.
-        flip_directions: flip also clips of classes whose name says left or right.
-        skip_bad: leave bad files out of an evaluation, too.
-        check: ``full`` decodes every file once (about 0.1 s each), ``open`` reads packets and the first
-            frame, ``known`` takes the manifest's own lengths and only looks whether the files are there.
-            Default: ``known`` where a prepared manifest brings the lengths, otherwise ``full``.
-        workers: threads of the check.
-
-    Attributes:
-        class_names: all classes of the manifest.
-        bad: {file: reason} of the files left out.
-        rows: of each item, its row in the manifest.
-
-    Raises:
-        ManifestError: bad files in an evaluation; all are listed.
-        ValueError: a value out of range, or no file left.
+    Every file is decoded once before the first clip (about 0.1 s each), unless the manifest brings the lengths.
+    Training leaves bad files out, an evaluation refuses them with a ManifestError that lists all, or leaves them out
+    with ``skip_bad``; they are in ``bad``, {file: reason}. ``rows`` holds, of each item, its row in the manifest.
     """
 
     def __init__(
@@ -154,21 +80,12 @@ class VideoDataset(Dataset):
         compat: str | None = None,
         flip_directions: bool = False,
         skip_bad: bool = False,
-        check: str | None = None,
-        workers: int | None = None,
     ):
-        for name, value in (("num_frames", num_frames), ("image_size", image_size), ("views", views)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
-        _check_sampling(sampling, compat)
-        check = check or ("known" if manifest.lengths else "full")
-        if train and views != 1:
-            raise ValueError(f"views is {views}; training takes one")
         self.num_frames, self.image_size, self.sampling, self.views = num_frames, image_size, sampling, views
         self.train, self.seed, self.compat, self.class_names = train, seed, compat, list(manifest.class_names)
         self.flip = [flip_directions or not _DIRECTION.search(name) for name in self.class_names]
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that outlive an epoch
-        report = check_manifest(manifest, check, workers=workers)
+        report = check_manifest(manifest, "known" if manifest.lengths else "full")
         for position, info in report.infos.copy().items():
             if sampling == "dense" and info.fps <= 0:
                 report.problems[position] = "no frame rate, which dense sampling needs"
@@ -180,10 +97,8 @@ class VideoDataset(Dataset):
         if not self.rows:
             raise ManifestError(manifest.source, lines or ["it lists no video"], "no usable video is left")
         if lines:
-            log.warning(
-                "%s: going on without %d of %d files:\n  %s",
-                manifest.source, len(lines), len(manifest), "\n  ".join(lines),
-            )  # fmt: skip
+            left, listed = f"{len(lines)} of {len(manifest)} files", "\n  ".join(lines)
+            log.warning("%s: going on without %s:\n  %s", manifest.source, left, listed)
         self.bad = {manifest.paths[i]: reason for i, reason in sorted(report.problems.items())}
         self.paths = [manifest.paths[i] for i in self.rows]
         self.labels = [manifest.labels[i] for i in self.rows]
@@ -197,14 +112,11 @@ class VideoDataset(Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """One clip: uint8 [T, 3, S, S], or [V, T, 3, S, S] with several views; and its label."""
         path, info, label = self.paths[index], self.infos[index], self.labels[index]
         if self.train:
             return self._training_clip(path, info, self.rows[index], self.flip[label]), label
-        clip = read_views(
-            path, info, num_frames=self.num_frames, image_size=self.image_size,
-            sampling=self.sampling, views=self.views, compat=self.compat,
-        )  # fmt: skip
+        how = {"sampling": self.sampling, "views": self.views, "compat": self.compat}
+        clip = read_views(path, info, num_frames=self.num_frames, image_size=self.image_size, **how)
         return (clip if self.views > 1 else clip[0]), label
 
     def _training_clip(self, path, info: VideoInfo, row: int, flip: bool) -> Tensor:
@@ -232,5 +144,5 @@ def _short_side(frames: Tensor, size: int) -> Tensor:
     """Scale so that the shorter side has ``size`` pixels; the longer one keeps the proportions."""
     height, width = frames.shape[-2:]
     scale = size / min(height, width)
-    to: Sequence[int] = [max(size, round(height * scale)), max(size, round(width * scale))]
-    return v2.functional.resize(frames, list(to), antialias=True)
+    to = [max(size, round(height * scale)), max(size, round(width * scale))]
+    return v2.functional.resize(frames, to, antialias=True)

@@ -31,11 +31,9 @@ class VideoInfo:
     Attributes:
         frames: frames that can be read.
         fps: average frames per second; 0.0 where the file does not say.
-        width: pixels, after rotation.
-        height: pixels, after rotation.
+        width, height: pixels, after rotation.
         rotation: degrees clockwise by which the stored picture is turned for display: 0, 90, 180 or 270.
         backend: ``decord`` or ``pyav``, whichever reads it.
-        codec: FFmpeg's name of the codec.
         announced: frames that the header promises; more than ``frames`` where the file was cut off.
         damaged: frames decoded with concealed errors; counted with ``full=True`` only.
     """
@@ -59,15 +57,8 @@ class VideoInfo:
 def probe(path: str | os.PathLike, *, full: bool = False) -> VideoInfo:
     """Say what a video file holds; the header's frame count is taken only where the packets agree with it.
 
-    Args:
-        path: a video file.
-        full: decode every frame, which finds damage anywhere in the file (as slow as reading a clip of it).
-
-    Returns:
-        frames, rate, size as displayed, rotation and backend. A truncated file is logged, with both counts.
-
-    Raises:
-        VideoError: no backend can read it, or (``full``) a frame in it cannot be decoded.
+    ``full`` decodes every frame, which finds damage anywhere in the file (as slow as reading a clip of it). A
+    truncated file is logged, with both counts; one that no backend can read is a VideoError.
     """
     name = _existing(path)
     try:
@@ -85,28 +76,19 @@ def probe(path: str | os.PathLike, *, full: bool = False) -> VideoInfo:
     return VideoInfo(**{**vars(info), "backend": "pyav" if distrust else "decord"})
 
 
-def read_clip(
-    path: str | os.PathLike, frame_indices: Sequence[int], *, size: int | None = None
-) -> np.ndarray:
-    """Read chosen frames of a video.
+def read_clip(path: str | os.PathLike, frame_indices: Sequence[int], *, size: int | None = None) -> np.ndarray:
+    """Read chosen frames of a video (0-based, in any order, repetitions allowed): uint8 [T, H, W, 3], RGB.
 
-    Args:
-        path: a video file.
-        frame_indices: 0-based frame numbers in any order, repetitions allowed.
-        size: shrink frames whose short side is larger to this many pixels, after decoding.
-
-    Returns:
-        uint8 [T, H, W, 3], RGB, turned as the file's rotation says, in the order asked for.
+    They are turned as the file's rotation says, and come in the order asked for. With ``size``, frames whose short
+    side is larger are shrunk to that many pixels after decoding.
 
     Raises:
-        ValueError: no indices, an index out of range, or a size below 1.
+        ValueError: no indices, or an index out of range.
         VideoError: no backend can read those frames.
     """
     indices = np.asarray(frame_indices)
     if indices.ndim != 1 or indices.size == 0 or not np.issubdtype(indices.dtype, np.integer):
         raise ValueError(f"frame_indices is {frame_indices!r}; expected one or more integers")
-    if size is not None and size < 1:
-        raise ValueError(f"size is {size!r}; expected pixels, at least 1")
     name = _existing(path)
     wanted, order = np.unique(indices, return_inverse=True)
     try:

@@ -6,22 +6,14 @@ import os
 import re
 from collections.abc import Sequence
 
-from .manifest import plain
+from .classes import plain
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp")
 SPLIT_FOLDER = re.compile(r"(train|val|test)(id|idate|idation)?([_-].*|\d*)", re.IGNORECASE)
 
 
 class Files:
-    """The videos below a folder, found by their names.
-
-    Args:
-        root: the folder; links are followed.
-
-    Attributes:
-        names: of all videos, relative to the root, with ``/``, sorted.
-        problems: names that are no valid text.
-    """
+    """The videos below a folder, found by their names (relative to it, with ``/``, sorted); links are followed."""
 
     def __init__(self, root: str | os.PathLike):
         self.problems, found, visited = [], [], set()
@@ -49,15 +41,11 @@ class Files:
             self._folded.setdefault(_stem(name).casefold(), []).append(name)
 
     def find(self, names: Sequence[str], *, anywhere: bool = False, fold: bool = False) -> tuple[str | None, str]:
-        """The file that an annotation means.
+        """The file that an annotation means, relative to the root, and ""; or None and why not.
 
-        Args:
-            names: where it may lie, most likely first; the suffix may differ.
-            anywhere: take it from any folder; otherwise the folders must agree as far as both sides name them.
-            fold: ignore upper and lower case where nothing else fits.
-
-        Returns:
-            its name relative to the root and "", or None and why not.
+        ``names`` say where it may lie, most likely first; the suffix may differ. ``anywhere`` takes it from any
+        folder, otherwise the folders must agree as far as both sides name them. ``fold`` ignores upper and lower case
+        where nothing else fits.
         """
         for name in names:
             if name in self._all:
@@ -100,17 +88,9 @@ def _agree(one: list[str], two: list[str]) -> bool:
 
 
 def folder_problem(name: str, label: str, members: Sequence[str], classes: set[str], *, splits: bool = False) -> str:
-    """What a file's folders say against its annotation; empty where nothing.
+    """What a file's folders say against its class and splits; empty where nothing.
 
-    Args:
-        name: relative to the root.
-        label: its class.
-        members: its splits.
-        classes: all classes, by ``plain``.
-        splits: folders named like a split count, too.
-
-    Returns:
-        one line, or "".
+    ``classes`` holds all classes, by ``plain``; with ``splits`` folders named like a split count, too.
     """
     for part in folders(name):
         if plain(part) in classes:

@@ -1,38 +1,37 @@
-"""Lists of labeled videos: a ``path,label`` CSV, class names, and a check of every file named in it.
+"""Lists of labeled videos: a plain ``path,label`` CSV, one that ``prepare`` wrote, and a check of every file in it.
 
-Problems are collected and reported together; nothing is skipped silently.
+Problems are collected and reported together; nothing is skipped silently. Torch-free.
 """
 
 from __future__ import annotations
 
 import csv
-import difflib
+import hashlib
+import json
 import logging
 import os
-import re
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..files import available_cpus, progress
+from .classes import check_class_names, is_index, unknown_label
 from .decode import VideoError, VideoInfo, probe
+from .splits import few_shot
 
 log = logging.getLogger(__name__)
 
+HALVES = ("all", "base", "novel")
+COLUMNS = ("path", "label", "split", "frames", "duration")  # of a prepared list
 _SHOWN = 20  # problems spelled out in an error; all of them are in its `problems`
 _PATH_COLUMNS = ("path", "video", "file", "filename")
 _LABEL_COLUMNS = ("label", "class")
 
 
 class ManifestError(ValueError):
-    """What is wrong with a list of videos, all of it at once.
-
-    Args:
-        source: the CSV.
-        problems: one line each.
-        advice: what to do about it.
-    """
+    """What is wrong with a list of videos, all of it at once."""
 
     def __init__(self, source, problems: Sequence[str], advice: str = ""):
         self.source, self.problems, self.advice = source, list(problems), advice
@@ -48,13 +47,11 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True)
 class Manifest:
-    """A list of labeled videos.
+    """A list of labeled videos; some files may be missing (see :func:`check_manifest`).
 
     Attributes:
-        paths: the files; some may be missing (see :func:`check_manifest`).
         labels: of each file, an index into ``class_names``.
         class_names: all classes, also those without a file.
-        source: the CSV it came from.
         lengths: (frames, seconds) of each file, where a prepared manifest brings them; seconds are 0.0 where
             the file has no frame rate.
     """
@@ -71,12 +68,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class ManifestReport:
-    """What :func:`check_manifest` found.
-
-    Attributes:
-        problems: {position in the manifest: why the file cannot be used}.
-        infos: {position: what the file holds} of the usable ones.
-    """
+    """{position in the manifest: why the file cannot be used}, and {position: what the file holds} of the others."""
 
     problems: dict[int, str] = field(default_factory=dict)
     infos: dict[int, VideoInfo] = field(default_factory=dict)
@@ -86,30 +78,21 @@ class ManifestReport:
         return [f"{manifest.paths[i]}: {reason}" for i, reason in sorted(self.problems.items())]
 
 
+# ------------------------------------------------------------------------------------ reading
 def read_manifest(
-    path: str | os.PathLike,
-    root: str | os.PathLike | None = None,
-    class_names: Sequence[str] | None = None,
+    path: str | os.PathLike, root: str | os.PathLike | None = None, class_names: Sequence[str] | None = None
 ) -> Manifest:
     """Read a plain ``path,label`` CSV of videos.
 
     A first row that names the columns (``path`` or ``video``, ``label`` or ``class``) is a header; further
-    columns are then ignored. Names with commas or quotes are quoted as CSV does it. Videos may be missing:
-    they are logged here, and :func:`check_manifest` lists them.
-
-    Args:
-        path: the CSV, UTF-8.
-        root: folder that relative paths start from; default: the CSV's folder.
-        class_names: all classes; a label is then one of them, or its 0-based index. Default: the labels
-            themselves in alphabetical order (Kinetics' own numbering).
-
-    Returns:
-        the manifest.
+    columns are then ignored. Names with commas or quotes are quoted as CSV does it. Relative paths start from the
+    root, or else from the CSV's folder. Videos may be missing: they are logged. With class names a label is one of
+    them, or its 0-based index; without, the labels themselves are the classes, in alphabetical order (Kinetics' own
+    numbering).
 
     Raises:
         ManifestError: malformed rows, unknown labels, one file with two labels, integer labels without
             ``class_names``, or no video at all; all problems are listed, with their lines.
-        ValueError: no such CSV, no such root, or duplicate class names.
     """
     path = Path(path)
     if not path.is_file():
@@ -123,7 +106,7 @@ def read_manifest(
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"manifest {os.fspath(path)!r} is not a UTF-8 CSV: {error}") from error
     if names is None:
-        numbers = sorted({label for _, _, label in rows if _is_index(label)})
+        numbers = sorted({label for _, _, label in rows if is_index(label)})
         if numbers:
             problems.append(f"labels are integers ({', '.join(numbers[:5])}): pass class_names, in their order")
         names = sorted({label for _, _, label in rows})
@@ -132,7 +115,7 @@ def read_manifest(
     labels: list[int] = []
     first_seen: dict[Path, tuple[int, int]] = {}
     for line, name, label in rows:
-        number = index.get(label, int(label) if _is_index(label) and int(label) < len(names) else None)
+        number = index.get(label, int(label) if is_index(label) and int(label) < len(names) else None)
         if number is None:
             problems.append(f"line {line}: {unknown_label(label, names)}")
             continue
@@ -144,21 +127,12 @@ def read_manifest(
         files.append(file)
         labels.append(number)
     manifest = Manifest(files, labels, list(names), path)
-    check_present(manifest, root, problems)
+    _check_present(manifest, root, problems)
     return manifest
 
 
-def check_present(manifest: Manifest, root: str | os.PathLike, problems: Sequence[str] = ()) -> None:
-    """Refuse a manifest with problems, without a video, or with none of its files there; log missing files.
-
-    Args:
-        manifest: what was read.
-        root: the folder its relative paths start from, for the message.
-        problems: what was wrong with its rows.
-
-    Raises:
-        ManifestError: all problems and all missing files.
-    """
+def _check_present(manifest: Manifest, root: Path, problems: Sequence[str] = ()) -> None:
+    """Refuse a manifest with problems, without a video, or with none of its files there; log missing files."""
     files, problems = manifest.paths, list(problems)
     missing = [file for file in files if not file.is_file()]
     all_missing = bool(files) and len(missing) == len(files)
@@ -195,89 +169,106 @@ def _read_rows(path: Path) -> tuple[list[tuple[int, str, str]], list[str]]:
     return rows, problems
 
 
-def _is_index(label: str) -> bool:
-    return label.isascii() and label.isdigit()
-
-
-def plain(name: str) -> str:
-    """A class name without case, blanks and signs, as names are compared."""
-    return re.sub(r"[\W_]", "", name).casefold()
-
-
-def unknown_label(label: str, names: Sequence[str]) -> str:
-    """Say that a label is no class name, and which one may be meant."""
-    if _is_index(label):
-        return f"label {label} is out of range 0 to {len(names) - 1}"
-    spelled = {plain(name): name for name in names}
-    close = difflib.get_close_matches(plain(label), spelled, n=1)
-    return f"unknown label {label!r}" + (f"; did you mean {spelled[close[0]]!r}?" if close else "")
-
-
-def check_class_names(names: Sequence[str]) -> list[str]:
-    """The names without surrounding blanks.
-
-    Args:
-        names: class names.
-
-    Returns:
-        the stripped names, in order.
-
-    Raises:
-        ValueError: none at all, an empty one, or duplicates (compared without case); it names them.
-    """
-    stripped = [str(name).strip() for name in names]
-    folded = [name.casefold() for name in stripped]
-    duplicates = sorted({name for name, key in zip(stripped, folded, strict=True) if folded.count(key) > 1})
-    if not stripped or not all(stripped):
-        raise ValueError(f"classes: {len(stripped)} names, {stripped.count('')} of them empty; expected at least one")
-    if duplicates:
-        raise ValueError(f"classes hold duplicates: {', '.join(map(repr, duplicates))}")
-    return stripped
-
-
-def read_class_names(path: str | os.PathLike) -> list[str]:
-    """Class names from a text file, one on each line; blank lines are skipped.
-
-    Args:
-        path: UTF-8 text.
-
-    Returns:
-        the names, in order.
-
-    Raises:
-        ValueError: no such file, not UTF-8, no names, or duplicates.
-    """
+def read_sidecar(path: str | os.PathLike) -> dict | None:
+    """The JSON file that ``prepare`` wrote beside a CSV; None where there is none, an error where it is of another."""
+    csv_path = Path(path)
+    file = csv_path.with_suffix(".json")
+    if not file.is_file():
+        return None
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"classes file {os.fspath(path)!r} cannot be read: {error}") from error
-    return check_class_names([line for line in lines if line.strip()])
+        sidecar = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(file)!r} is not JSON: {error}; run prepare again") from error
+    lacking = [key for key in ("root", "classes") if not isinstance(sidecar, dict) or key not in sidecar]
+    if lacking:
+        raise ValueError(f"{os.fspath(file)!r} lacks {', '.join(lacking)}; it must be what prepare wrote")
+    stamp = sidecar.get("csv_sha256")
+    if stamp and stamp != hashlib.sha256(csv_path.read_bytes()).hexdigest():
+        raise ValueError(f"{os.fspath(file)!r} belongs to another version of {csv_path.name}; run prepare again")
+    return sidecar
 
 
+def select(csv: str | os.PathLike, *, split: str = "all", half: str = "all", shots: int = 0, seed: int = 0) -> Manifest:
+    """A part of a prepared manifest, or of a plain ``path,label`` CSV (one split, ``all``, and no halves).
+
+    Args:
+        csv: the manifest.
+        split: a name in its split column, or ``all``.
+        half: ``all``, ``base`` or ``novel`` classes; class ids restart at 0 within a half.
+        shots: videos of each class, drawn by the seed; 0 takes all.
+        seed: of the draw.
+
+    Raises:
+        ManifestError: labels that are no class, no video, or none of the files there.
+    """
+    path = Path(csv)
+    if half not in HALVES:
+        raise ValueError(f"half is {half!r}; allowed: {', '.join(HALVES)}")
+    if shots < 0:
+        raise ValueError(f"shots is {shots}; it must be at least 0")
+    if not path.is_file():
+        raise ValueError(f"manifest {os.fspath(path)!r}: no such file")
+    sidecar = read_sidecar(path)
+    if sidecar is None:
+        if split != "all" or half != "all":
+            what = f"split {split!r}" if split != "all" else f"half {half!r}"
+            raise ValueError(f"{os.fspath(path)!r} was not prepared (no {path.stem}.json), so it has no {what}")
+        manifest, names = read_manifest(path), None
+    else:
+        manifest, names = _select_rows(path, sidecar, split, half)
+    if shots:
+        texts = names or [os.fspath(file) for file in manifest.paths]
+        chosen = few_shot(texts, [manifest.class_names[label] for label in manifest.labels], shots, seed)
+        fewest = min(Counter(manifest.labels[i] for i in chosen).values())
+        if fewest < shots:
+            log.warning("%s: a class has only %d of %d shots", path, fewest, shots)
+        paths, labels = [manifest.paths[i] for i in chosen], [manifest.labels[i] for i in chosen]
+        lengths = manifest.lengths and [manifest.lengths[i] for i in chosen]
+        manifest = Manifest(paths, labels, manifest.class_names, path, lengths)
+    return manifest
+
+
+def _select_rows(path: Path, sidecar: dict, split: str, half: str) -> tuple[Manifest, list[str]]:
+    with open(path, encoding="utf-8-sig", newline="") as stream:
+        reader = csv.DictReader(stream)
+        rows = list(reader)
+    if not {"path", "label", "split"} <= set(reader.fieldnames or ()):
+        raise ValueError(f"manifest {os.fspath(path)!r} lacks columns; expected {','.join(COLUMNS)}")
+    known = sorted({name for row in rows for name in row["split"].split()})
+    if split not in ("all", *known):
+        raise ValueError(f"split is {split!r}; allowed for {path.name}: all, {', '.join(known)}")
+    classes = list(sidecar["classes"])
+    unknown = sorted({row["label"] for row in rows} - set(classes))
+    if unknown:
+        raise ManifestError(path, [unknown_label(label, classes) for label in unknown])
+    names = sidecar.get("splits", {}).get(split, {}).get("classes", classes)
+    if half != "all":
+        if not sidecar.get(half):
+            raise ValueError(f"half is {half!r}, but {path.stem}.json holds no base/novel split; see its source line")
+        names = [name for name in names if name in set(sidecar[half])]
+    index = {name: i for i, name in enumerate(names)}
+    rows = [r for r in rows if r["label"] in index and (split == "all" or split in r["split"].split())]
+    root = path.parent / sidecar["root"]
+    known_lengths = bool(rows) and all(row.get("frames") for row in rows)
+    lengths = [(int(r["frames"]), float(r["duration"] or 0)) for r in rows] if known_lengths else None
+    files, labels = [root / row["path"] for row in rows], [index[row["label"]] for row in rows]
+    manifest = Manifest(files, labels, names, path, lengths)
+    _check_present(manifest, root)
+    if problems := sidecar.get("problems"):
+        log.warning("%s: prepared with %d problems, listed in %s.json", path, len(problems), path.stem)
+    return manifest, [row["path"] for row in rows]
+
+
+# ------------------------------------------------------------------------------------ looking at every file
 def check_manifest(manifest: Manifest, check: str = "full", *, workers: int | None = None) -> ManifestReport:
     """Try every file of a manifest: missing, empty, audio-only, undecodable and truncated ones are listed.
 
-    Hard links to one file are tried once.
-
-    Args:
-        manifest: from :func:`read_manifest`.
-        check: ``full`` decodes every frame (about 0.1 s for a 10-second clip); ``open`` looks at the packets and
-            the first frame (about 0.01 s), which misses damage further on; ``known`` takes the manifest's own
-            lengths and looks only whether the file is there.
-        workers: threads; default: one for each CPU, at most 8.
-
-    Returns:
-        the bad files with the reason, and what the others hold.
-
-    Raises:
-        ValueError: an unknown check, or ``known`` for a manifest without lengths.
+    ``full`` decodes every frame (about 0.1 s for a 10-second clip); ``open`` looks at the packets and the first frame
+    (about 0.01 s), which misses damage further on; ``known`` takes the manifest's own lengths and looks only whether
+    the file is there. Hard links to one file are tried once; ``workers`` are threads.
     """
-    if check not in ("full", "open", "known"):
-        raise ValueError(f"check is {check!r}; allowed: full, open, known")
     report = ManifestReport()
     if check == "known":
-        if manifest.lengths is None:
-            raise ValueError(f"check is 'known', but {manifest.source} does not say how long its videos are")
         for position, (path, (frames, seconds)) in enumerate(zip(manifest.paths, manifest.lengths, strict=True)):
             if path.is_file():
                 rate = frames / seconds if seconds else 0.0

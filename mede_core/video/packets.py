@@ -20,12 +20,7 @@ _H264_IDR = 5  # NAL unit type of a picture after which nothing refers to what c
 
 
 class VideoError(ValueError):
-    """A video file that no backend can read.
-
-    Args:
-        path: the file.
-        reasons: what is wrong, or what each backend said.
-    """
+    """A video file that no backend can read, and what is wrong, or what each backend said."""
 
     def __init__(self, path: str | os.PathLike, *reasons: str):
         self.path, self.reasons = os.fspath(path), tuple(reason for reason in reasons if reason)
@@ -62,18 +57,7 @@ def video_stream(container, path: str):
 
 
 def list_packets(name: str) -> Packets:
-    """List the packets of a file's best video stream.
-
-    Args:
-        name: absolute path of a file.
-
-    Returns:
-        their count, what the header claims, and whether decord can be trusted with the file.
-
-    Raises:
-        VideoError: no video stream, or nothing in it.
-        av.error.FFmpegError: not a media file.
-    """
+    """List the packets of a file's best video stream; the name is absolute."""
     with av.open(name) as container:
         stream = video_stream(container, name)
         times, keys, ends, fresh = [], [], {}, True

@@ -1,7 +1,7 @@
-"""Name the action in a video: ``python -m mede_core.video.predict --video FILE --classes "a" "b" ...``.
+"""Name the action in a video, by CLIP or by a trained checkpoint, and show where the model looks.
 
-``--checkpoint`` takes a training run's folder or one of its files, ``--explain FILE`` saves where the model looks.
-:func:`predict` does the same as a library call. The classes are free text: nothing is trained for them.
+:func:`predict` is the library call, :func:`answer` what the command does. The classes are free text: nothing is
+trained for them.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import logging
 import os
 import pickle
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import METHODS, Config
+from ..files import atomic_write
+from .classes import check_class_names, read_class_names
 from .decode import VideoInfo, probe
-from .explain import PICTURES
-from .manifest import check_class_names, read_class_names
 from .prompts import Prompts, load_prompts
 from .sampling import SAMPLINGS
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("mede_core.video.predict")  # also where this module is __main__
 
 RANDOM = "RANDOM WEIGHTS: this is a smoke run, its ranking means nothing"
+PICTURES = (".png", ".svg", ".pdf")
+_TITLE = 90  # characters that fit over the strip
 _DEFAULT_MODEL = "ViT-B-16-quickgelu"
 
 
@@ -40,29 +43,18 @@ def predict(
     num_frames: int = 8,
     views: int = 1,
     sampling: str = "uniform",
-    templates: Sequence[str] = ("{}",),
     prompts: Prompts | None = None,
     info: VideoInfo | None = None,
 ) -> list[tuple[str, float]]:
-    """Rank classes for one video, as an evaluation would score it.
+    """Rank classes for one video, as an evaluation would score it: (name, probability), most probable first.
 
-    Args:
-        learner: its classes are set to ``classes``; its mode is restored.
-        path: a video file.
-        classes: K class names.
-        num_frames: frames of a view, T.
-        views: V; logits are averaged over frames, then views.
-        sampling: ``uniform`` (the whole video) or ``dense`` (windows of 8 x 16 frames at 30 fps).
-        templates: prompts with one ``{}`` each.
-        prompts: a prompt set in place of the templates, from ``data.prompts.load_prompts``.
-        info: what ``probe`` said of the video, to save a second look.
-
-    Returns:
-        K pairs (class name, probability), most probable first. The probabilities are the softmax of the
-        logits: they compare the given classes and do not say whether any of them is right.
+    The probabilities are the softmax of the logits (mean over frames, then views): they compare the given classes and
+    do not say whether any of them is right. The learner's classes are set to these; its mode is restored. ``sampling``
+    is ``uniform`` (the whole video) or ``dense`` (windows of 8 x 16 frames at 30 fps); ``prompts`` are from
+    ``load_prompts``, by default the bare names; ``info`` is what ``probe`` said of the video.
 
     Raises:
-        ValueError: no or duplicate classes, a bad template, a value out of range.
+        ValueError: no or duplicate classes.
         VideoError: the video cannot be read.
     """
     import torch
@@ -70,16 +62,9 @@ def predict(
     from .clips import read_views
 
     names = check_class_names(classes)
-    _check_templates(templates)
-    clip = read_views(
-        path,
-        info or probe(path),
-        num_frames=num_frames,
-        image_size=learner.image_size,
-        sampling=sampling,
-        views=views,
-    )
-    learner.set_classes(names, tuple(templates), texts=prompts and prompts.texts(names))
+    reading = {"num_frames": num_frames, "sampling": sampling, "views": views}
+    clip = read_views(path, info or probe(path), image_size=learner.image_size, **reading)
+    learner.set_classes(names, texts=(prompts or load_prompts("name")).texts(names))
     training = learner.training
     learner.eval()
     try:
@@ -91,14 +76,124 @@ def predict(
     return sorted(zip(names, probabilities, strict=True), key=lambda pair: -pair[1])
 
 
-def _check_templates(templates: Sequence[str]) -> None:
-    for template in templates:
-        try:
-            good = template.format("x") != template.format("y")
-        except (KeyError, IndexError, ValueError):
-            good = False
-        if not good:
-            raise ValueError(f"prompts hold {template!r}; each needs one {{}} for the class name and no other braces")
+def save_explanation(
+    file: str | os.PathLike,
+    learner: VideoLearner,
+    video: str | os.PathLike,
+    title: str,
+    *,
+    num_frames: int = 8,
+    sampling: str = "uniform",
+    info: VideoInfo | None = None,
+) -> Path:
+    """Save the film strip of one view above the attention of the last block's class token (mean over heads).
+
+    The file's ending decides the format: .png, .svg or .pdf. Of several views the strip shows the one in the middle
+    of the video. The learner's mode is restored.
+    """
+    from ..attention import attention_maps
+    from ..report.figures.film import film_strip_attention
+    from ..report.figures.style import figure_bytes, style  # matplotlib, only where a picture is wanted
+    from .clips import read_views
+
+    file, info = Path(file), info or probe(video)
+    reading = {"num_frames": num_frames, "sampling": sampling, "views": 1}
+    clip = read_views(video, info, image_size=learner.image_size, **reading)
+    training = learner.training
+    learner.eval()
+    try:
+        maps = attention_maps(learner, clip.to(learner.logit_scale.device))
+    finally:
+        learner.train(training)
+    title = textwrap.shorten(title, _TITLE).replace("$", r"\$")  # a class name is no formula
+    with style():
+        figure = film_strip_attention(clip[0].numpy(), maps[0].float().cpu().numpy(), title=title)
+        return atomic_write(file, figure_bytes(figure, file.suffix[1:].lower(), file.stem))
+
+
+# ------------------------------------------------------------------------------------ the command
+def answer(
+    video: str,
+    *,
+    classes: Sequence[str] = (),
+    classes_file: str = "",
+    model: str = "",
+    weights: str = "",
+    checkpoint: str = "",
+    random_weights: bool = False,
+    top_k: int = 5,
+    frames: int = 0,
+    views: int = 0,
+    sampling: str = "",
+    prompts: Sequence[str] = (),
+    explain: str = "",
+    device: str = "",
+) -> dict:
+    """Rank actions for a video, by CLIP or by a trained checkpoint.
+
+    Args:
+        video: the video file
+        classes: class names; quote those with blanks
+        classes_file: class names, one on each line
+        model: open_clip model or mede-small (default: ViT-B-16-quickgelu)
+        weights: open_clip tag, local file, or shipped, which is mede-small (default: openai)
+        checkpoint: a finished training run's folder (its method's weights), or its epoch_NNN .safetensors
+        random_weights: smoke run without pretrained weights
+        top_k: how many to give
+        frames: frames of a view (default: 8, or the checkpoint's)
+        views: views of the video (default: 1, or the checkpoint's)
+        sampling: uniform or dense (default: uniform, or the checkpoint's)
+        prompts: templates with a {} each; or: name, templates (28 of them), a JSON file of rephrased names (default:
+            name, or the checkpoint's)
+        explain: save where the model looks, as .png, .svg or .pdf
+        device: default: cuda where there is one, otherwise cpu
+    """
+    # Cheap checks first: torch and open_clip take seconds to import.
+    if classes and classes_file:
+        raise ValueError("--classes and --classes-file are both given; one is enough")
+    if not (classes or classes_file or checkpoint):
+        raise ValueError("no classes; give --classes NAME ... or --classes-file FILE")
+    names = read_class_names(classes_file) if classes_file else check_class_names(classes) if classes else None
+    for name, value, least in (("top-k", top_k, 1), ("frames", frames, 0), ("views", views, 0)):
+        if value < least:
+            raise ValueError(f"--{name} is {value}; it must be at least 1")
+    if sampling not in ("", *SAMPLINGS):
+        raise ValueError(f"--sampling is {sampling!r}; allowed: {', '.join(SAMPLINGS)}")
+    if explain and Path(explain).suffix.lower() not in PICTURES:
+        raise ValueError(f"--explain is {explain!r}; it must end in {', '.join(PICTURES)}")
+    texts = _prompt_set(prompts) if prompts else None
+    info = probe(video)
+
+    learner, facts, config = _build(model, weights, checkpoint, random_weights, device)
+    texts = texts or _prompt_set([config.prompts])
+    reading = {"num_frames": frames or config.num_frames, "sampling": sampling or config.sampling}
+    views = views or config.views
+    ranked = predict(learner, video, names or facts["classes"], views=views, prompts=texts, info=info, **reading)
+    random = learner.weights_id == "random"
+    if explain:
+        name, value = ranked[0]
+        mark = f"{RANDOM.partition(':')[0]} - " if random else ""
+        title = f"{mark}{name} ({100 * value:.1f} %): where the class token looks"
+        save_explanation(explain, learner, video, title, info=info, **reading)
+    return {
+        **({"warning": RANDOM} if random else {}),
+        "video": os.fspath(video),
+        "frames_in_file": info.frames,
+        "fps": info.fps,
+        "size": [info.width, info.height],
+        "backend": info.backend,
+        "model": config.model,
+        "weights": learner.weights_id,
+        "random_weights": random,
+        "checkpoint": checkpoint or None,
+        "trained": facts.get("trained"),
+        "frames": reading["num_frames"],
+        "views": views,
+        "sampling": reading["sampling"],
+        "prompts": texts.id,
+        **({"explanation": explain} if explain else {}),
+        "predictions": [{"class": name, "probability": value} for name, value in ranked[:top_k]],
+    }
 
 
 def _prompt_set(given: Sequence[str]) -> Prompts:
@@ -108,132 +203,20 @@ def _prompt_set(given: Sequence[str]) -> Prompts:
             return load_prompts(given[0])
         except ValueError as error:
             raise ValueError(f"{error}; or templates with a {{}} for the class name") from error
-    _check_templates(given)
+    for template in given:
+        try:
+            good = template.format("x") != template.format("y")
+        except (KeyError, IndexError, ValueError):
+            good = False
+        if not good:
+            raise ValueError(f"prompts hold {template!r}; each needs one {{}} for the class name and no other braces")
     shown = "name" if list(given) == ["{}"] else ", ".join(given)
     return Prompts(shown, lambda names: [[template.format(name) for template in given] for name in names])
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):  # one line, without the usage that would push it off the screen
-        self.exit(2, f"error: {message}\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m mede_core.video.predict",
-        description="Rank actions for a video, by CLIP or by a trained checkpoint.",
-        epilog="exit codes: 0 done, 2 bad input (one line on stderr says what)",
-    )
-    parser.add_argument("--video", required=True, metavar="FILE")
-    parser.add_argument("--classes", nargs="+", metavar="NAME", help="class names; quote those with blanks")
-    parser.add_argument("--classes-file", metavar="FILE", help="class names, one on each line")
-    parser.add_argument("--model", help=f"open_clip model or mede-small (default: {_DEFAULT_MODEL})")
-    parser.add_argument(
-        "--weights",
-        metavar="TAG|FILE",
-        help="open_clip tag, local file, or shipped (mede-small) (default: openai)",
-    )
-    parser.add_argument(
-        "--checkpoint",
-        metavar="DIR|FILE",
-        help="a finished training run's folder (its method's weights), or its epoch_NNN or gwa .safetensors",
-    )
-    parser.add_argument("--random-weights", action="store_true", help="smoke run without pretrained weights")
-    parser.add_argument("--top-k", type=int, default=5, metavar="K", help="how many to print (default: 5)")
-    parser.add_argument("--frames", type=int, metavar="T", help="frames of a view (default: 8, or the checkpoint's)")
-    parser.add_argument("--views", type=int, metavar="V", help="views of the video (default: 1, or the checkpoint's)")
-    parser.add_argument("--sampling", choices=SAMPLINGS, help="default: uniform, or the checkpoint's")
-    parser.add_argument(
-        "--prompts",
-        nargs="+",
-        metavar="TEXT",
-        help="templates with a {} each, or: name, templates (28 of them), a JSON file of rephrased names "
-        "(default: name, or the checkpoint's)",
-    )
-    parser.add_argument("--explain", metavar="FILE", help="save where the model looks, as .png, .svg or .pdf")
-    parser.add_argument("--device", help="default: cuda where there is one, otherwise cpu")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line.
-
-    Args:
-        arguments: default: those of the process.
-
-    Returns:
-        the exit code: 0, or 2 for bad input, which one line on stderr explains.
-    """
-    args = _parser().parse_args(arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # file names need not be valid text
-    handler = logging.StreamHandler()
-    handler.addFilter(logging.Filter("mede_core"))  # other packages' remarks would drown the one line that counts
-    logging.basicConfig(level=logging.WARNING, format="note: %(message)s", handlers=[handler])
-    try:
-        answer = _answer(args)
-    except (ValueError, OSError) as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        return 2
-    print(json.dumps(answer, indent=1) if args.json else _text(answer))
-    return 0
-
-
-def _answer(args: argparse.Namespace) -> dict:
-    # Cheap checks first: torch and open_clip take seconds to import.
-    if args.classes and args.classes_file:
-        raise ValueError("--classes and --classes-file are both given; one is enough")
-    if not (args.classes or args.classes_file or args.checkpoint):
-        raise ValueError("no classes; give --classes NAME ... or --classes-file FILE")
-    names = read_class_names(args.classes_file) if args.classes_file else args.classes
-    if names is not None:
-        names = check_class_names(names)
-    for name in ("top_k", "frames", "views"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
-    if args.explain and Path(args.explain).suffix.lower() not in PICTURES:
-        raise ValueError(f"--explain is {args.explain!r}; it must end in {', '.join(PICTURES)}")
-    prompts = _prompt_set(args.prompts) if args.prompts else None
-    info = probe(args.video)
-
-    learner, facts, config = _build(args)
-    prompts = prompts or _prompt_set([config.prompts])
-    reading = {"num_frames": args.frames or config.num_frames, "sampling": args.sampling or config.sampling}
-    views = args.views or config.views
-    ranked = predict(learner, args.video, names or facts["classes"], views=views, prompts=prompts, info=info, **reading)
-    random = learner.weights_id == "random"
-    if args.explain:
-        from .explain import save_explanation
-
-        name, value = ranked[0]
-        mark = f"{RANDOM.partition(':')[0]} - " if random else ""
-        title = f"{mark}{name} ({100 * value:.1f} %): where the class token looks"
-        save_explanation(args.explain, learner, args.video, title, info=info, **reading)
-    return {
-        **({"warning": RANDOM} if random else {}),
-        "video": os.fspath(args.video),
-        "frames_in_file": info.frames,
-        "fps": info.fps,
-        "size": [info.width, info.height],
-        "backend": info.backend,
-        "model": config.model,
-        "weights": learner.weights_id,
-        "random_weights": random,
-        "checkpoint": args.checkpoint,
-        "trained": facts.get("trained"),
-        "frames": reading["num_frames"],
-        "views": views,
-        "sampling": reading["sampling"],
-        "prompts": prompts.id,
-        **({"explanation": args.explain} if args.explain else {}),
-        "predictions": [{"class": name, "probability": value} for name, value in ranked[: args.top_k]],
-    }
-
-
-def _build(args: argparse.Namespace) -> tuple[VideoLearner, dict, Config]:
+def _build(
+    model: str, weights: str, checkpoint: str, random_weights: bool, device: str
+) -> tuple[VideoLearner, dict, Config]:
     """The learner, the checkpoint's metadata, and the recipe: flags first, then what the checkpoint says."""
     import torch
     from safetensors import SafetensorError
@@ -241,18 +224,18 @@ def _build(args: argparse.Namespace) -> tuple[VideoLearner, dict, Config]:
     from ..checkpoints import interpolate
     from ..experiment import learner_for
 
-    if args.checkpoint:
-        tensors, facts, config = _read_checkpoint(Path(args.checkpoint))
+    if checkpoint:
+        tensors, facts, config = _read_checkpoint(Path(checkpoint))
     else:  # fresh adapters would be the identity: the same answer is had without any
         tensors, facts, config = None, {}, Config(method="frozen", adapter_width=0, trainable="visual")
-    small = args.weights == "shipped" and args.model is None
-    if args.checkpoint is None or args.model or small:
-        config = config.replace(model=args.model or ("mede-small" if small else _DEFAULT_MODEL))
-    if args.checkpoint is None or args.weights:
-        given = args.weights or ("shipped" if config.model == "mede-small" else "openai")
+    small = weights == "shipped" and not model
+    if not checkpoint or model or small:
+        config = config.replace(model=model or ("mede-small" if small else _DEFAULT_MODEL))
+    if not checkpoint or weights:
+        given = weights or ("shipped" if config.model == "mede-small" else "openai")
         config = config.replace(weights=given, random_weights=False)
-    config = config.replace(random_weights=args.random_weights or config.random_weights)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    config = config.replace(random_weights=random_weights or config.random_weights)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -315,7 +298,8 @@ def _check_base(trained_on: str, given: str) -> None:
     log.warning(message, trained_on, given)
 
 
-def _text(answer: dict) -> str:
+def as_text(answer: dict) -> str:
+    """An answer for reading."""
     width, height = answer["size"]
     mark = [f"*** {RANDOM} ***"] if answer["random_weights"] else []
     file = f"{answer['frames_in_file']} frames, {answer['fps']:.4g} fps, {width}x{height}, {answer['backend']}"
@@ -335,6 +319,34 @@ def _text(answer: dict) -> str:
         for rank, item in enumerate(answer["predictions"], 1)
     ]
     return "\n".join([*mark, *lines, "", *ranking, *(["", *mark] if mark else [])])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line, until ``mede predict`` takes its place."""
+    parser = argparse.ArgumentParser(prog="python -m mede_core.video.predict")
+    parser.add_argument("--video", required=True, metavar="FILE")
+    for name in ("classes-file", "model", "weights", "checkpoint", "sampling", "explain", "device"):
+        parser.add_argument(f"--{name}", default="")
+    for name, default in (("top-k", 5), ("frames", 0), ("views", 0)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--classes", nargs="+", default=())
+    parser.add_argument("--prompts", nargs="+", default=())
+    parser.add_argument("--random-weights", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    options = vars(parser.parse_args(arguments))
+    as_json = options.pop("json")
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # file names need not be valid text
+    handler = logging.StreamHandler()
+    handler.addFilter(logging.Filter("mede_core"))  # other packages' remarks would drown the one line that counts
+    logging.basicConfig(level=logging.WARNING, format="note: %(message)s", handlers=[handler])
+    try:
+        found = answer(options.pop("video"), **options)
+    except (ValueError, OSError) as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    print(json.dumps(found, indent=1) if as_json else as_text(found))
+    return 0
 
 
 if __name__ == "__main__":

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import hashlib
 import io
 import json
+import logging
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,13 +26,12 @@ from .annotations import (
     read_ssv2,
     read_ucf101,
 )
+from .classes import check_class_names, clean_name, plain
 from .locate import Files, folder_problem
-from .manifest import Manifest, ManifestError, check_class_names, check_manifest, plain
-from .prompts import clean_name
+from .manifest import COLUMNS, Manifest, ManifestError, check_manifest
 from .splits import Halves, listed_halves, rule_halves, zero_shot_halves
 
 CHECKS = ("full", "open", "none")
-COLUMNS = ("path", "label", "split", "frames", "duration")
 _SHOWN = 5  # problems of a kind that the report spells out; the JSON file holds all
 
 
@@ -38,7 +40,7 @@ class Dataset:
     """What is known of a dataset.
 
     Attributes:
-        read: (annotations, files, classes file or None) -> annotations.
+        read: (folder or file of the annotations, files, classes file or None) -> annotations.
         classes: how many there are; None where it depends.
         videos: expected videos of splits, and of ``all``.
         train: the split whose counts decide base and novel.
@@ -73,14 +75,7 @@ DATASETS = {
 
 @dataclass
 class Prepared:
-    """What :func:`prepare` wrote and found.
-
-    Attributes:
-        csv: the manifest.
-        sidecar: content of the JSON file beside it.
-        problems: {kind: lines}.
-        notes: lines that are no problem.
-    """
+    """What :func:`prepare` wrote (the manifest, and the JSON file beside it) and found: {kind: problems}, and notes."""
 
     csv: Path
     sidecar: dict
@@ -127,29 +122,25 @@ def prepare(
     check: str = "full",
     workers: int | None = None,
 ) -> Prepared:
-    """Make a manifest of a dataset on disk; problems are collected, never stopped at.
+    """Make a manifest of a dataset on disk: a CSV, and beside it a JSON file with classes, splits, counts and problems.
 
-    Files that are missing or cannot be decoded are left out of the CSV and listed in the JSON file beside it.
+    Problems are collected, never stopped at: files that are missing or cannot be decoded are left out of the CSV and
+    listed in the JSON file.
 
     Args:
-        dataset: a name of ``DATASETS``.
-        root: folder of the videos, in whatever folders below it.
-        out: the CSV to write; the JSON file gets the same stem.
-        annotations: folder (or file) of the annotation files; default: the root and two folders below it.
-        classes: file of the class names, for ``list`` only.
-        splits: take these splits alone.
-        base: published list of the base classes; without lists the rule of ``splits.rule_halves`` decides.
-        novel: of the novel classes.
-        zero_shot: class lists of the zero-shot splits test1, test2, ... (kinetics600).
-        check: ``full`` decodes every file (0.1 s a clip), ``open`` its beginning (0.01 s), ``none`` only looks
-            whether it is there and writes no frames and durations. Hard links to one file are decoded once.
-        workers: threads of the check.
-
-    Returns:
-        what was written and found.
+        dataset: what it is: kinetics400, kinetics600, ucf101, hmdb51, ssv2, a list (path,label) or a folder of classes
+        root: folder of the videos, in whatever folders below it
+        out: the CSV to write; the JSON file gets the same stem
+        annotations: folder or file of the annotations (default: the root and two folders below it)
+        classes: file of the class names, for the dataset list
+        splits: take these splits alone, for example val
+        base: published list of the base classes (default: the more frequent half)
+        novel: published list of the novel classes
+        zero_shot: class lists of kinetics600's zero-shot splits test1, test2, ...
+        check: full decodes every file (0.1 s a clip), open its beginning (0.01 s), none only looks if it is there
+        workers: threads of the check (default: one for each CPU, at most 8)
 
     Raises:
-        ValueError: an argument that cannot be used, or no annotations.
         ManifestError: not one video can be used; nothing is written.
     """
     root, out = Path(root), Path(out)
@@ -302,3 +293,59 @@ def _count_problems(counts: dict, classes: int, spec: Dataset) -> list[str]:
         if count["expected"] not in (None, count["videos"]):
             problems.append(f"{split}: {count['videos']} usable videos, expected {count['expected']}")
     return problems
+
+
+# ------------------------------------------------------------------------------------ the command line
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m mede_core.video.prepare", description=__doc__.splitlines()[0])
+    command = parser.add_subparsers(dest="command", required=True).add_parser(
+        "prepare",
+        help="make a manifest of a dataset on disk",
+        description="Make a manifest (CSV and JSON) of a dataset on disk; a bad file never stops it.",
+        epilog="exit codes: 0 every video that the annotations name is usable and all counts are as expected; "
+        "1 there are problems (missing, undecodable or contradictory files, bad annotation lines, unexpected counts, "
+        "base/novel lists that do not fit): the manifest of the usable videos is written all the same, unless not "
+        "one video is usable; 2 wrong arguments or no annotations",
+    )
+    command.add_argument("--dataset", required=True, choices=DATASETS)
+    command.add_argument("--root", required=True, metavar="DIR", help="folder of the videos")
+    command.add_argument("--annotations", metavar="DIR", help="annotation files (default: searched below the root)")
+    command.add_argument("--out", required=True, metavar="FILE.csv")
+    command.add_argument("--classes", metavar="FILE", help="index->class file, for --dataset list")
+    command.add_argument("--splits", nargs="+", default=(), metavar="NAME", help="these alone, for example: val")
+    command.add_argument("--base", metavar="FILE", help="published list of the base classes")
+    command.add_argument("--novel", metavar="FILE", help="published list of the novel classes")
+    command.add_argument(
+        "--zero-shot", nargs="+", default=(), metavar="FILE", help="class lists of kinetics600's splits test1, ..."
+    )
+    command.add_argument(
+        "--check", choices=CHECKS, default="full",
+        help="full: decode every file (0.1 s a clip and thread); open: its beginning; none: only look if it is there",
+    )  # fmt: skip
+    command.add_argument("--workers", type=int, metavar="N", help="threads (default: one for each CPU, at most 8)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line, until ``mede prepare`` takes its place."""
+    args = vars(_parser().parse_args(arguments))
+    args.pop("command")
+    decoder = logging.getLogger("mede_core.video.decode")
+    level = decoder.level
+    decoder.setLevel(logging.ERROR)  # its remarks are in the report
+    try:
+        prepared = prepare(args.pop("dataset"), args.pop("root"), args.pop("out"), **args)
+    except ManifestError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    finally:
+        decoder.setLevel(level)
+    print(prepared.report())
+    return 1 if prepared.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The texts that stand for a class: prompt sets with a short name each, and class names made readable.
+"""The texts that stand for a class: prompt sets with a short name each.
 
 The prompt set changes zero-shot numbers by points (CLIP per frame is best with the bare class name, by the ViFi-CLIP
 authors' word), so its ``id`` is written beside every number.
@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .manifest import plain, unknown_label
+from .classes import plain, unknown_label
 
 _KINDS = ("a photo of", "a video of", "a example of", "a demonstration of")
 _ACTORS = ("", "a person ", "a person using ", "a person doing ", "a person during ", "a person performing ",
@@ -24,12 +23,9 @@ TEMPLATES = tuple(f"{kind} {actor}{{}}." for kind in _KINDS for actor in _ACTORS
 
 @dataclass(frozen=True)
 class Prompts:
-    """A prompt set.
+    """A prompt set: its short id, and class names -> the texts of each class, the same number for each.
 
-    Attributes:
-        id: short, to be written beside every number.
-        texts: class names -> the texts of each class, the same number for each; a class is the mean of its texts'
-            normalized embeddings, normalized again.
+    A class is the mean of its texts' normalized embeddings, normalized again.
     """
 
     id: str
@@ -39,18 +35,10 @@ class Prompts:
 def load_prompts(spec: str | os.PathLike) -> Prompts:
     """A prompt set by its name, or with rephrased class names from a file.
 
-    Args:
-        spec: ``name`` (the bare class name); ``templates`` (the 28 of Open-VCLIP and FROSTER); or a JSON file of
-            rephrased names, {class name: sentence}, where a sentence may repeat "name: " at its start (also read:
-            a list of "name: sentence", or {index: "name: sentence"}, as FROSTER's label files are). With a file a
-            class has 29 texts: each template followed by "name: sentence", and "name: sentence" alone.
-
-    Returns:
-        the prompt set.
-
-    Raises:
-        ValueError: neither a known name nor a readable file of that form. Calling ``texts`` raises ValueError for
-            class names that the file lacks; it names them.
+    ``name`` is the bare class name, ``templates`` are the 28 of Open-VCLIP and FROSTER. A JSON file holds rephrased
+    names, {class name: sentence}, where a sentence may repeat "name: " at its start (also read: a list of "name:
+    sentence", or {index: "name: sentence"}, as FROSTER's label files are). With it a class has 29 texts: each
+    template followed by "name: sentence", and "name: sentence" alone; class names that the file lacks are refused.
 
     Source: protocols of Open-VCLIP (28 templates) and of FROSTER at test (29 texts). In training FROSTER draws one
         template a step; our text encoder is frozen, so all 29 serve there, too.
@@ -64,17 +52,16 @@ def load_prompts(spec: str | os.PathLike) -> Prompts:
         raise ValueError(f"prompts {os.fspath(spec)!r}: no such file; allowed: name, templates, or a JSON file")
     data = path.read_bytes()
     try:
-        rephrased = _rephrased(json.loads(data))
+        known, sentences = _rephrased(json.loads(data))
     except ValueError as error:  # also what json and utf-8 raise
         raise ValueError(f"prompts {os.fspath(path)!r}: {error}") from error
 
     def texts(names: Sequence[str]) -> list[list[str]]:
-        lacking = [unknown_label(name, [*rephrased.names]) for name in names if plain(name) not in rephrased.sentences]
+        lacking = [unknown_label(name, known) for name in names if plain(name) not in sentences]
         if lacking:
-            raise ValueError(
-                f"prompts {os.fspath(path)!r}: no sentence for {len(lacking)} classes: {'; '.join(lacking)}"
-            )
-        described = [f"{name}: {rephrased.sentences[plain(name)]}" for name in names]
+            said = f"no sentence for {len(lacking)} classes: {'; '.join(lacking)}"
+            raise ValueError(f"prompts {os.fspath(path)!r}: {said}")
+        described = [f"{name}: {sentences[plain(name)]}" for name in names]
         return [[*(f"{text} {long}" for text in _filled(name)), long] for name, long in zip(names, described)]
 
     return Prompts(f"{len(TEMPLATES)} templates + rephrased:{hashlib.sha256(data).hexdigest()[:8]}", texts)
@@ -84,14 +71,8 @@ def _filled(name: str) -> list[str]:
     return [template.replace("{}", name) for template in TEMPLATES]
 
 
-@dataclass(frozen=True)
-class _Rephrased:
-    names: list[str]
-    sentences: dict[str, str]  # by plain(name)
-
-
-def _rephrased(content) -> _Rephrased:
-    """Class names and their sentences, without the name in front."""
+def _rephrased(content) -> tuple[list[str], dict[str, str]]:
+    """Class names, and {plain(name): its sentence} without the name in front."""
     if isinstance(content, dict):
         pairs = list(content.items())
     elif isinstance(content, list):
@@ -113,26 +94,4 @@ def _rephrased(content) -> _Rephrased:
         sentences[plain(name)] = (tail if repeats else sentence).strip()
     if not names:
         raise ValueError("it holds no sentence")
-    return _Rephrased(names, sentences)
-
-
-def clean_name(dataset: str, name: str) -> str:
-    """A class name as a prompt says it.
-
-    Args:
-        dataset: a name of ``datasets.DATASETS``.
-        name: as the dataset's files spell it.
-
-    Returns:
-        Kinetics: lower case. UCF101: camel case split, "YoYo" becomes "Yoyo". HMDB51 and folders: blanks for
-        underscores. SSv2: without brackets. Lists: as it is. Surrounding and double blanks are removed.
-    """
-    if dataset in ("kinetics400", "kinetics600"):
-        name = name.lower()
-    elif dataset == "ucf101":
-        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name.replace("YoYo", "Yoyo"))
-    elif dataset in ("hmdb51", "folder"):
-        name = name.replace("_", " ")
-    elif dataset == "ssv2":
-        name = re.sub(r"[\[\]]", "", name)
-    return " ".join(name.split())
+    return names, sentences

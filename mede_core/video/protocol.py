@@ -1,14 +1,23 @@
-"""What keeps a number on real videos from being comparable with the paper's. Torch-free."""
+"""Real videos for the core: training clips, test clips in and out of context, and what departs from the paper's tests.
+
+Torch-free at import.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..config import METHODS, Config, diff, load_config
-from .datasets import read_sidecar
+from ..config import METHODS, Config, EvalSet, diff, load_config
+from .manifest import read_sidecar, select
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
 
 IN_CONTEXT_CLIPS = "in_context"  # an entry of scuba in data.yaml: the same clips before their own background
+BUILT = "out-of-context clips were built here and are not the published ones"
 _LIKE_THE_PAPER = (  # fields whose change does not make a number another number
     "data", "data_split", "half", "shots", "seed", "weights", "random_weights", "world_seed", "rho", "train_clips",
     "test_clips", "micro_batch", "inner_sync",
@@ -16,15 +25,73 @@ _LIKE_THE_PAPER = (  # fields whose change does not make a number another number
 _OF_TESTING = ("model", "num_frames", "sampling", "views", "compat", "prompts")  # what matters where nothing is trained
 
 
+def training_clips(config: Config, image_size: int) -> Dataset:
+    """The videos that a configuration trains on."""
+    from .clips import VideoDataset
+
+    manifest = select(config.data, split=config.data_split, half=config.half, shots=config.shots, seed=config.seed)
+    how = {"sampling": config.sampling, "flip_directions": config.flip_directions}
+    return VideoDataset(manifest, config.num_frames, image_size, train=True, seed=config.seed, **how)
+
+
+def test_clips(config: Config, eval_set: EvalSet, image_size: int, *, skip_bad: bool = False) -> Dataset:  # noqa: PT028
+    """The clips of one test: videos of a list, or with ``classes_of`` the frame folders of out-of-context clips.
+
+    Frame folders are sampled uniformly: paper does not say how they are read, the authors' leftovers do so. The order
+    ``single`` repeats one frame (SCUFO). ``skip_bad`` leaves out what cannot be read, instead of refusing it.
+    """
+    size = {"num_frames": config.num_frames, "image_size": image_size, "views": eval_set.views, "skip_bad": skip_bad}
+    if not eval_set.classes_of:
+        from .clips import VideoDataset
+
+        manifest = select(eval_set.data, split=str(eval_set.part), half=eval_set.half)
+        return VideoDataset(manifest, sampling=config.sampling, compat=config.compat or None, **size)
+    from .scuba.frames import FrameFolderDataset, read_frame_list
+
+    template, classes = _template(eval_set.data), full_class_names(eval_set.classes_of)
+    frames = read_frame_list(eval_set.data, eval_set.root or None, classes, template, skip_bad=skip_bad)
+    return FrameFolderDataset(frames, scufo=eval_set.order == "single", **size)
+
+
+def facts(config: Config, eval_set: EvalSet, clips: Dataset) -> dict:
+    """What a record of a test says beside its number: clips left out, prompts, views, and what ``departs``."""
+    from .prompts import load_prompts
+
+    said = [departures(config.replace(views=eval_set.views, prompts=eval_set.prompts), _names_of(eval_set))]
+    if eval_set.classes_of and _built(eval_set.data).is_file() and eval_set.context != IN_CONTEXT_CLIPS:
+        said.append(BUILT)
+    about = {"prompts": load_prompts(eval_set.prompts).id, "views": eval_set.views, "skipped": len(clips.bad)}
+    return {**about, "departs": "; ".join(filter(None, said))}
+
+
+def _names_of(eval_set: EvalSet) -> str:
+    """The list of videos that says what the classes are."""
+    return eval_set.classes_of or eval_set.data
+
+
+def full_class_names(data: str | os.PathLike) -> list[str]:
+    """All classes of a data set in label order: SCUBA's labels count the full label space, also where few occur."""
+    sidecar = read_sidecar(data)
+    return list(sidecar["classes"]) if sidecar else select(data).class_names
+
+
+def _built(list_path: str | os.PathLike) -> Path:
+    """Where a build of ours describes itself: beside its list."""
+    return Path(list_path).with_name("scuba.json")
+
+
+def _template(list_path: str | os.PathLike) -> str:
+    """How the frames are named: what a build of ours says, else as the published ones."""
+    from .scuba.frames import TEMPLATE
+
+    built = _built(list_path)
+    return json.loads(built.read_text(encoding="utf-8"))["template"] if built.is_file() else TEMPLATE
+
+
 def departures(config: Config, test_data: str | os.PathLike = "") -> str:
     """What keeps a number on real videos from being comparable with the paper's, as text; empty where nothing does.
 
-    Args:
-        config: what was trained and how it is tested.
-        test_data: the CSV of test videos; its sidecar says whether its classes are the published ones.
-
-    Returns:
-        reasons, joined by "; ".
+    ``test_data`` is the CSV of test videos; its sidecar says whether its classes are the published ones.
     """
     reference = load_config("paper", method=config.method, shots=config.shots)
     changed = {name: new for name, (_, new) in diff(config, reference).items() if name not in _LIKE_THE_PAPER}

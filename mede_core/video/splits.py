@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .annotations import read_class_map
-from .manifest import plain, unknown_label
+from .classes import plain, read_class_map, unknown_label
 
 
 @dataclass
@@ -18,8 +17,6 @@ class Halves:
     """The base and the novel classes of a dataset, each in label order.
 
     Attributes:
-        base: trained on.
-        novel: seen only in tests.
         source: the published lists' files, or the rule.
         comparable: whether the rule decides alone: it does not where the cut falls between classes that are equally
             frequent, as in HMDB51, where all are. Lists are comparable as far as they have no problem.
@@ -36,13 +33,8 @@ class Halves:
 def rule_halves(classes: Sequence[str], counts: Mapping[str, int]) -> Halves:
     """Base = the more frequent half of the classes by training videos, ties by name; an odd class goes to base.
 
-    Args:
-        classes: all classes in label order.
-        counts: training videos of each.
-
-    Returns:
-        the halves, deterministic. With equal counts at the cut they are marked not comparable: the published lists
-        break such ties in a way nobody documents.
+    With equal counts at the cut the halves are not comparable: the published lists break such ties in a way nobody
+    documents.
 
     Source: the base-to-novel protocol of ViFi-CLIP, which Open-VCLIP and FROSTER share.
     """
@@ -57,25 +49,9 @@ def rule_halves(classes: Sequence[str], counts: Mapping[str, int]) -> Halves:
 
 
 def listed_halves(
-    base: str | os.PathLike,
-    novel: str | os.PathLike,
-    classes: Sequence[str],
-    counts: Mapping[str, int],
+    base: str | os.PathLike, novel: str | os.PathLike, classes: Sequence[str], counts: Mapping[str, int]
 ) -> Halves:
-    """The halves of published lists, with a guard against swapped, mixed and foreign lists.
-
-    Args:
-        base: file of the base classes, in a form that ``read_class_map`` reads.
-        novel: of the novel classes.
-        classes: all classes of the dataset in label order.
-        counts: training videos of each; may be empty.
-
-    Returns:
-        the halves as listed, as far as they can be used, and every problem with the list's name in it.
-
-    Raises:
-        ValueError: a list cannot be read.
-    """
+    """The halves of published lists, as far as they can be used: swapped, mixed and foreign lists become problems."""
     problems: list[str] = []
     files = [os.fspath(base), os.fspath(novel)]
     halves = [listed_classes(file, classes, problems) for file in files]
@@ -99,19 +75,7 @@ def listed_halves(
 
 
 def listed_classes(path: str | os.PathLike, classes: Sequence[str], problems: list[str]) -> list[str]:
-    """The dataset's classes that a file lists, in label order; names the dataset lacks become problems.
-
-    Args:
-        path: a file that ``read_class_map`` reads; names are compared without case, blanks and signs.
-        classes: of the dataset.
-        problems: grows by one line for each unknown name.
-
-    Returns:
-        the listed classes as the dataset spells them.
-
-    Raises:
-        ValueError: the file cannot be read.
-    """
+    """The dataset's classes that a file lists, in label order; names the dataset lacks become problems."""
     known = {plain(name): name for name in classes}
     chosen = set()
     for name in read_class_map(path):
@@ -123,17 +87,7 @@ def listed_classes(path: str | os.PathLike, classes: Sequence[str], problems: li
 
 
 def zero_shot_halves(paths: Sequence[str | os.PathLike], classes: Sequence[str]) -> tuple[dict, list[str]]:
-    """The class sets of a zero-shot test from their lists: ``test1``, ``test2``, ... (Kinetics-600: 3 x 160).
-
-    Args:
-        paths: one list each.
-        classes: of the dataset, in label order.
-
-    Returns:
-        {name: its classes in label order}, and problems: unknown names, and lists that do not hold 160.
-
-    Raises:
-        ValueError: a list cannot be read.
+    """({"test1": its classes in label order, ...} of one list each, problems): of Kinetics-600, three lists of 160.
 
     Source: Open-VCLIP's three splits of 160 classes, videos of the validation set only. ViFi-CLIP tests the same
         classes on training, validation and test videos together: not the same numbers.
@@ -147,23 +101,11 @@ def zero_shot_halves(paths: Sequence[str | os.PathLike], classes: Sequence[str])
 
 
 def few_shot(names: Sequence[str], labels: Sequence[str], shots: int, seed: int) -> list[int]:
-    """k videos of each class, drawn without replacement.
+    """Positions of k videos of each class, drawn without replacement; a class with fewer gives all it has.
 
-    Args:
-        names: of the videos.
-        labels: class names of the videos.
-        shots: k; a class with fewer videos gives all it has.
-        seed: of the draw. A class's draw depends on the seed, its name and its videos' names alone, not on the
-            order of the list or on the other classes.
-
-    Returns:
-        positions, ascending.
-
-    Raises:
-        ValueError: k below 1.
+    A class's draw depends on the seed, its name and its videos' names alone, not on the order of the list or on the
+    other classes.
     """
-    if shots < 1:
-        raise ValueError(f"shots is {shots}; it must be at least 1")
     classes: dict[str, list[int]] = {}
     for position, label in enumerate(labels):
         classes.setdefault(label, []).append(position)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..config import Config
-from ..experiment import evaluate_videos, trained_learner
+from ..experiment import evaluate_videos, record, trained_learner
 from ..learner import VideoLearner
 from ..report.metrics import contrasted_accuracy
-from ..scoring import evaluate, record
-from .datasets import read_sidecar, select
+from ..scoring import evaluate
 from .prompts import load_prompts
-from .protocol import IN_CONTEXT_CLIPS, departures
-from .scuba.frames import TEMPLATE, FrameFolderDataset, read_frame_list
-
-BUILT = "out-of-context clips were built here and are not the published ones"
+from .protocol import BUILT, IN_CONTEXT_CLIPS, _built, _template, departures, full_class_names
+from .scuba.frames import FrameFolderDataset, read_frame_list
 
 
 def evaluate_real(
@@ -68,16 +64,6 @@ def evaluate_real(
     ]
 
 
-def full_class_names(data: str | os.PathLike) -> list[str]:
-    """All classes of a data set in label order: SCUBA's labels count the full label space, also where few occur.
-
-    Args:
-        data: the CSV of the data set's videos.
-    """
-    sidecar = read_sidecar(data)
-    return list(sidecar["classes"]) if sidecar else select(data).class_names
-
-
 def evaluate_scuba(
     learner: VideoLearner,
     config: Config,
@@ -120,8 +106,9 @@ def evaluate_scuba(
                 frames, config.num_frames, learner.image_size, config.views, scufo=still, skip_bad=skip_bad
             )
             size = min(config.batch_size, 8)
-            results.append(evaluate(learner, clips, batch_size=size, num_workers=num_workers, prompts=prompts))
-            skipped = len(clips.bad) + len(frames.problems)
+            texts = prompts.texts(clips.class_names)
+            results.append(evaluate(learner, clips, batch_size=size, num_workers=num_workers, texts=texts))
+            skipped = len(clips.bad)
         here = {**about, "context": background, "skipped": skipped, **facts}
         if _built(entry["list"]).is_file() and background != IN_CONTEXT_CLIPS:
             here["departs"] = "; ".join(filter(None, [here.get("departs", ""), BUILT]))
@@ -130,14 +117,3 @@ def evaluate_scuba(
             value = contrasted_accuracy(results[0].correct, results[1].correct)
             records.append({**here, "metric": "contrasted", "value": value, "n": len(results[0].labels)})
     return records
-
-
-def _built(list_path: str | os.PathLike) -> Path:
-    """Where a build of ours describes itself: beside its list."""
-    return Path(list_path).with_name("scuba.json")
-
-
-def _template(list_path: str | os.PathLike) -> str:
-    """How the frames are named: what a build of ours says, else as the published ones."""
-    built = _built(list_path)
-    return json.loads(built.read_text(encoding="utf-8"))["template"] if built.is_file() else TEMPLATE

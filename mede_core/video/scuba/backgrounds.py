@@ -24,13 +24,7 @@ _TRIES = 50  # unreadable pictures in a row before a folder is given up
 
 @dataclass(frozen=True)
 class Background:
-    """A drawn background.
-
-    Attributes:
-        pixels: uint8 [H, W, 3].
-        name: the picture's path in its folder, or what was drawn.
-        skipped: {picture: why it could not be read} of those drawn before it.
-    """
+    """A drawn background, uint8 [H, W, 3]; the picture's path in its folder, or what was drawn; unreadable pictures."""
 
     pixels: np.ndarray
     name: str
@@ -43,16 +37,9 @@ class Background:
 
 
 class Backgrounds:
-    """A source of backgrounds.
+    """A source of backgrounds: ``noise``, ``stripes``, or a folder of pictures, searched with its subfolders.
 
-    Args:
-        source: ``noise``, ``stripes``, or a folder of pictures, searched with its subfolders.
-
-    Attributes:
-        id: what decides the draws: the kind, and for a folder the hash of its sorted picture names.
-
-    Raises:
-        ValueError: no such folder, or no picture in it.
+    ``id`` decides the draws: the kind, and for a folder the hash of its sorted picture names.
     """
 
     def __init__(self, source: str | os.PathLike):
@@ -71,19 +58,7 @@ class Backgrounds:
         self.id = f"pictures:{len(self.pictures)}:{hashlib.sha256(names).hexdigest()[:12]}"
 
     def draw(self, generator: np.random.Generator, height: int, width: int) -> Background:
-        """Draw one background.
-
-        Args:
-            generator: decides everything that is random.
-            height: pixels, H.
-            width: pixels, W.
-
-        Returns:
-            the background; a picture is stretched to the size. Paper does not say the filter: we chose bicubic.
-
-        Raises:
-            ValueError: 50 pictures in a row cannot be read; they are named.
-        """
+        """Draw one background; a picture is stretched to the size. Paper does not say the filter: we chose bicubic."""
         if self.id in KINDS:
             return Background({"noise": noise, "stripes": stripes}[self.id](generator, height, width), self.id)
         skipped: dict[str, str] = {}
@@ -101,17 +76,9 @@ class Backgrounds:
 
 
 def noise(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A texture of colored noise: random colors on a coarse and on a fine grid, mixed and interpolated.
+    """A texture of colored noise, uint8 [H, W, 3]: random colors on a coarse and a fine grid, interpolated and mixed.
 
     Our own texture; grain sizes are drawn between 1/4 and 1/64 of the shorter side.
-
-    Args:
-        generator: decides grain, mixture and colors.
-        height: pixels, H.
-        width: pixels, W.
-
-    Returns:
-        uint8 [H, W, 3].
     """
     layers = []
     for low, high in ((1 / 16, 1 / 4), (1 / 64, 1 / 16)):
@@ -124,18 +91,10 @@ def noise(generator: np.random.Generator, height: int, width: int) -> np.ndarray
 
 
 def stripes(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Wavy stripes in a random color and its complement.
+    """Wavy stripes in a random color and its complement, uint8 [H, W, 3].
 
     Source: SCUBA's procedural backgrounds: line width 5-20 and amplitude 10-110 pixels, any rotation. The length of a
     wave is not in our source: we draw 1/4 to 1 of the longer side.
-
-    Args:
-        generator: decides color, line width, amplitude, wave length, phase and rotation.
-        height: pixels, H.
-        width: pixels, W.
-
-    Returns:
-        uint8 [H, W, 3], two colors.
     """
     color = generator.integers(0, 256, 3, dtype=np.uint8)
     line, amplitude = generator.uniform(5, 20), generator.uniform(10, 110)

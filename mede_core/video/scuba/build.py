@@ -1,15 +1,10 @@
 """SCUBA: out-of-context clips, a foreground before a background that has nothing to do with it.
 
-``read_frame_list`` and ``FrameFolderDataset`` (frames.py) read the published sets. The published ones were drawn with
-the clock as seed and cannot be drawn again; this command builds such a set from the user's own videos and masks, the
-same bytes from the same seed, beside the very same clips in their own context::
-
-    python -m mede_core.video.scuba.build build --manifest videos.csv --masks DIR --mask-format png --backgrounds \
-        stripes --out DIR --seed 0
-
-Each frame is fg * mask + bg * (1 - mask) with one still background a clip. DIR then holds ``scuba/`` and
-``in_context/`` (a folder of frames for each clip), ``scuba.txt`` and ``in_context.txt`` (line k of one is the twin of
-line k of the other), ``classes.txt`` and ``scuba.json`` (seed, hashes of the sources, counts, what was left out and
+The published sets (frames.py reads them) were drawn with the clock as seed and cannot be drawn again; this builds such
+a set from the user's own videos and masks, the same bytes from the same seed, beside the very same clips in their own
+context. Each frame is fg * mask + bg * (1 - mask) with one still background a clip. The folder then holds ``scuba/``
+and ``in_context/`` (a folder of frames for each clip), ``scuba.txt`` and ``in_context.txt`` (line k of one is the twin
+of line k of the other), ``classes.txt`` and ``scuba.json`` (seed, hashes of the sources, counts, what was left out and
 why). SCUFO (no motion) needs no files: ``FrameFolderDataset(..., scufo=True)``.
 """
 
@@ -29,20 +24,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ...files import LockedError, atomic_write, progress, run_lock, sha256_file
-from ...provenance import versions
+from ...files import LockedError, atomic_write, progress, run_lock, sha256_file, versions
+from ..classes import read_class_names
 from ..decode import VideoError, probe
-from ..manifest import Manifest, ManifestError, read_class_names, read_manifest
+from ..manifest import Manifest, ManifestError, read_manifest, select
 from .backgrounds import Background, Backgrounds
-from .composites import SAVE, claim, composite, finished_clip, smoothed, write_clips
-from .masks import FORMATS, ClipMasks, MaskError, Masks, NoMaskError
-
-_READING = ("FrameFolderDataset", "FrameList", "read_frame_list")
-__all__ = ["BuildReport", "build", "clip_names", "composite", *_READING]
+from .composites import SAVE, claim, finished_clip, smoothed, write_clips
+from .masks import ClipMasks, MaskError, Masks, NoMaskError
 
 log = logging.getLogger("mede_core.video.scuba.build")  # also where this module is __main__
 
-_SHOWN = 20  # lines of each kind that the command prints
+_SHOWN = 20  # lines of each kind that a report prints
 MIN_AREA, MIN_SHARE = 0.10, 0.90  # the published rule for K400's segmentation masks
 _NOTE = (
     "built from the user's own masks and backgrounds: not the published SCUBA files, and accuracy on it is not "
@@ -50,31 +42,25 @@ _NOTE = (
 )
 
 
-def __getattr__(name: str):  # the reading half needs torch, the building half does not
-    if name in _READING:
-        from . import frames
-
-        return getattr(frames, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
 @dataclass(frozen=True)
 class BuildReport:
-    """What :func:`build` made.
-
-    Attributes:
-        clips: out-of-context clips.
-        videos: videos that they were made of.
-        problems: {video or background: why it could not be used}.
-        left_out: {video: that it has no mask, or how the area rule left it out}.
-        notes: {video: what was done beside the rules}.
-    """
+    """What a build made: counts; why videos or backgrounds could not be used; what has no mask or too small ones."""
 
     clips: int
     videos: int
     problems: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+
+    def report(self, out: str | os.PathLike) -> str:
+        """A short text: what was left out and why, and what was made."""
+        lines = []
+        for title, found in (("problem", self.problems), ("left out", self.left_out), ("note", self.notes)):
+            lines += [f"{title}: {name}: {why}" for name, why in [*found.items()][:_SHOWN]]
+            if len(found) > _SHOWN:
+                lines.append(f"{title}: and {len(found) - _SHOWN} more, in scuba.json")
+        made = f"{self.clips} clips of {self.videos} videos in {os.fspath(out)}"
+        return "\n".join([*lines, f"{made} (scuba.txt, in_context.txt, scuba.json)"])
 
 
 def build(
@@ -95,24 +81,11 @@ def build(
     A clip's background depends on the seed, the clip's name and the backgrounds alone, so that a bad file changes no
     other clip. Bad files are reported and never stop the rest.
 
-    Args:
-        manifest: the videos; its ``class_names`` are all classes, and labels in the lists are indices into them.
-        masks: the foregrounds.
-        backgrounds: what is put behind them.
-        out: the folder; another build's is refused.
-        seed: of the backgrounds, >= 0.
-        per_video: clips of each video, each with a background of its own (published: UCF101 5, K400 1).
-        image_format: ``png`` keeps every pixel; ``jpg`` (quality 95) is what published lists name.
-        area_rule: keep a video only if at least 90 % of its frames have a mask of at least 10 % of the area.
-        smooth: average masks over so many frames to each side (K400 published: 1; how is not said: we take the mean).
-        short_side: reduce frames to this many pixels; 0 keeps their size.
-
-    Returns:
-        counts and problems.
+    ``class_names`` of the manifest are all classes, and labels in the lists are indices into them; see
+    :func:`build_scuba` for the other arguments. Another build's folder is refused.
 
     Raises:
         ManifestError: no clip at all; every reason is listed.
-        ValueError: a value out of range, or the folder holds a build with other settings.
         LockedError: another build is at work there.
     """
     for name, value, least in (("seed", seed, 0), ("per_video", per_video, 1), ("smooth", smooth, 0),
@@ -127,7 +100,7 @@ def build(
     }  # fmt: skip
     names = clip_names(manifest)
     out = Path(out)
-    with run_lock(out):
+    with run_lock(out, wait=False):
         claim(out / "scuba.json", settings)
         for stale in out.glob(".tmp-*"):  # of a killed build: nobody else writes here while the lock is held
             shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
@@ -138,17 +111,7 @@ def build(
 
 
 def clip_names(manifest: Manifest) -> list[str]:
-    """A name for each video that no other has: its file name without ending, with its folder's where that is needed.
-
-    Args:
-        manifest: the videos.
-
-    Returns:
-        a name for each.
-
-    Raises:
-        ManifestError: videos that cannot be told apart, or a name that a list cannot hold.
-    """
+    """A name for each video that no other has: its file name without ending, with its folder's where that is needed."""
     stems = Counter(path.stem for path in manifest.paths)
     names = [path.stem if stems[path.stem] == 1 else f"{path.parent.name}/{path.stem}" for path in manifest.paths]
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
@@ -259,89 +222,77 @@ def _hash(settings: dict) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
-# ------------------------------------------------------------------------------------ the command line
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):  # one line, without the usage that would push it off the screen
-        self.exit(2, f"error: {message}\n")
+# ------------------------------------------------------------------------------------ the command
+def build_scuba(
+    manifest: str,
+    masks: str,
+    mask_format: str,
+    backgrounds: str,
+    out: str,
+    *,
+    seed: int,
+    split: str = "all",
+    root: str = "",
+    classes: str = "",
+    first_mask: int = 1,
+    per_video: int = 1,
+    image_format: str = "jpg",
+    area_rule: bool | None = None,
+    smooth: int = 0,
+    short_side: int = 0,
+) -> BuildReport:
+    """Make out-of-context clips (SCUBA) of own videos, masks and backgrounds.
 
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m mede_core.video.scuba.build", description="Out-of-context clips (SCUBA).")
-    command = parser.add_subparsers(dest="command", required=True, parser_class=_Parser).add_parser(
-        "build",
-        help="make out-of-context clips of own videos, masks and backgrounds",
-        epilog="exit codes: 0 done, 1 done without some bad files (listed), 2 bad input (stderr says what)",
-    )
-    command.add_argument("--manifest", required=True, metavar="CSV", help="path,label; or one that prepare wrote")
-    command.add_argument("--split", default="all", help="rows of a prepared manifest, e.g. test1 (default: all)")
-    command.add_argument("--root", metavar="DIR", help="where a plain manifest's paths start")
-    command.add_argument(
-        "--classes", metavar="FILE", help="all classes of the data set, one a line (default: the manifest's)"
-    )
-    command.add_argument("--masks", required=True, metavar="DIR|FILE", help="a file for boxes, otherwise a folder")
-    command.add_argument("--mask-format", required=True, choices=FORMATS)
-    command.add_argument("--first-mask", type=int, choices=(0, 1), default=1, help="number of the first png mask")
-    command.add_argument("--backgrounds", required=True, metavar="DIR|noise|stripes")
-    command.add_argument("--out", required=True, metavar="DIR")
-    command.add_argument("--seed", required=True, type=int)
-    command.add_argument("--per-video", type=int, default=1, metavar="N", help="published: UCF101 5, K400 1")
-    command.add_argument("--image-format", choices=SAVE, default="jpg", help="png keeps every pixel (default: jpg)")
-    command.add_argument(
-        "--area-rule",
-        action=argparse.BooleanOptionalAction,
-        help="keep videos with masks of 10 %% of the area in 90 %% of the frames (default: for png and npz)",
-    )
-    command.add_argument("--smooth", type=int, default=0, metavar="N", help="average masks over N frames to each side")
-    command.add_argument("--short-side", type=int, default=0, metavar="PIXELS", help="reduce frames (default: as is)")
-    return parser
-
-
-def _manifest(args: argparse.Namespace) -> Manifest:
-    if args.root is None and args.classes is None:
-        from ..datasets import select
-
-        return select(args.manifest, split=args.split)
-    if args.split != "all":
+    Args:
+        manifest: list of videos, path,label; or one that prepare wrote
+        masks: a file for boxes, otherwise a folder
+        mask_format: png, npz, boxes or puppet
+        backgrounds: folder of pictures, noise or stripes
+        out: the folder to write
+        seed: of the backgrounds
+        split: rows of a prepared manifest, e.g. test1
+        root: where a plain manifest's paths start
+        classes: file of all classes of the data set (default: the manifest's)
+        first_mask: number of the first png mask, 0 or 1
+        per_video: clips of each video, each with a background of its own (published: UCF101 5, K400 1)
+        image_format: png keeps every pixel; jpg (quality 95) is what published lists name
+        area_rule: keep videos with masks of 10 % of the area in 90 % of the frames (default: for png and npz)
+        smooth: average masks over so many frames to each side (K400 published: 1; how is not said: we take the mean)
+        short_side: reduce frames to this many pixels; 0 keeps their size
+    """
+    if split != "all" and (root or classes):
         raise ValueError("--split goes with a prepared manifest, which has its own root and classes")
-    return read_manifest(args.manifest, args.root, read_class_names(args.classes) if args.classes else None)
+    if root or classes:
+        videos = read_manifest(manifest, root or None, read_class_names(classes) if classes else None)
+    else:
+        videos = select(manifest, split=split)
+    rule = mask_format in ("png", "npz") if area_rule is None else area_rule
+    how = {"per_video": per_video, "image_format": image_format, "smooth": smooth, "short_side": short_side}
+    found = Masks(masks, mask_format, first_number=first_mask)
+    return build(videos, found, Backgrounds(backgrounds), out, seed=seed, area_rule=rule, **how)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line.
-
-    Args:
-        arguments: default: those of the process.
-
-    Returns:
-        the exit code: 0, 1 where files were bad and the rest was built, 2 for bad input.
-    """
-    args = _parser().parse_args(arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # file names need not be valid text
+    """The command line, until ``mede scuba`` takes its place."""
+    parser = argparse.ArgumentParser(prog="python -m mede_core.video.scuba.build")
+    command = parser.add_subparsers(dest="command", required=True).add_parser("build")
+    for name in ("manifest", "masks", "mask-format", "backgrounds", "out"):
+        command.add_argument(f"--{name}", required=True)
+    command.add_argument("--seed", required=True, type=int)
+    for name, default in (("split", "all"), ("root", ""), ("classes", ""), ("image-format", "jpg")):
+        command.add_argument(f"--{name}", default=default)
+    for name, default in (("first-mask", 1), ("per-video", 1), ("smooth", 0), ("short-side", 0)):
+        command.add_argument(f"--{name}", type=int, default=default)
+    command.add_argument("--area-rule", action=argparse.BooleanOptionalAction)
+    options = vars(parser.parse_args(arguments))
+    del options["command"]
     logging.basicConfig(level=logging.WARNING, format="note: %(message)s")
     try:
-        report = build(
-            _manifest(args),
-            Masks(args.masks, args.mask_format, first_number=args.first_mask),
-            Backgrounds(args.backgrounds),
-            args.out,
-            seed=args.seed,
-            per_video=args.per_video,
-            image_format=args.image_format,
-            area_rule=args.mask_format in ("png", "npz") if args.area_rule is None else args.area_rule,
-            smooth=args.smooth,
-            short_side=args.short_side,
-        )
+        report = build_scuba(**options)
     except (ValueError, OSError, LockedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for title, lines in (("problem", report.problems), ("left out", report.left_out), ("note", report.notes)):
-        for name, why in list(lines.items())[:_SHOWN]:
-            print(f"{title}: {name}: {why}")
-        if len(lines) > _SHOWN:
-            print(f"{title}: and {len(lines) - _SHOWN} more, in scuba.json")
-    print(f"{report.clips} clips of {report.videos} videos in {args.out} (scuba.txt, in_context.txt, scuba.json)")
+    print(report.report(options["out"]))
     return 1 if report.problems else 0
 
 

@@ -22,15 +22,7 @@ _RECORD = "clip.json"
 
 
 def claim(path: Path, settings: dict) -> None:
-    """Write a build's settings, or refuse a folder that other settings have filled.
-
-    Args:
-        path: the build's JSON file.
-        settings: what decides the clips' pixels.
-
-    Raises:
-        ValueError: other settings, each one named, or a file of something else.
-    """
+    """Write a build's settings, or refuse a folder that other settings have filled; each change is named."""
     if not path.is_file():
         atomic_write(path, json.dumps({"finished": False, "settings": settings}, indent=1) + "\n")
         return
@@ -46,16 +38,7 @@ def claim(path: Path, settings: dict) -> None:
 
 
 def composite(foreground: np.ndarray, alpha: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """fg * mask + bg * (1 - mask), exact where the mask is 0 or 255.
-
-    Args:
-        foreground: uint8 [T, H, W, 3].
-        alpha: uint8 [T, H, W], 255 = foreground.
-        background: uint8 [H, W, 3].
-
-    Returns:
-        uint8 [T, H, W, 3].
-    """
+    """fg * mask + bg * (1 - mask), exact where the mask is 0 or 255; uint8 [T, H, W, 3], [T, H, W] and [H, W, 3]."""
     weight = alpha[..., None].astype(np.uint16)
     return ((foreground * weight + background * (255 - weight) + 127) // 255).astype(np.uint8)
 
@@ -68,15 +51,7 @@ def smoothed(alpha: np.ndarray, reach: int) -> np.ndarray:
 
 
 def finished_clip(folder: Path, facts: dict) -> dict | None:
-    """What is recorded of a clip that is whole and made of the same sources.
-
-    Args:
-        folder: the clip's.
-        facts: hashes and counts that must agree.
-
-    Returns:
-        the record, or None where the clip has to be made.
-    """
+    """What is recorded of a clip that is whole and made of the same sources; None where it has to be made."""
     try:
         record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # not there, or damaged: it is made again
@@ -97,23 +72,10 @@ def write_clips(
     image_format: str,
     short_side: int,
 ) -> dict[str, dict]:
-    """Decode a video once and write clips of it; a folder gets its name only when it is whole.
+    """Decode a video once and write clips of it below ``out``; a folder gets its name only when it is whole.
 
-    Args:
-        out: the build's folder.
-        folders: of the clips, below ``out``.
-        video: the source.
-        masks: the frames to keep, and their foreground.
-        facts: recorded with each clip; ``frames`` is their number.
-        draw: draw(folder, height, width) gives the clip's background, None for its own.
-        image_format: a key of ``SAVE``.
-        short_side: frames are reduced to this many pixels; 0 keeps their size.
-
-    Returns:
-        {folder: its record}.
-
-    Raises:
-        VideoError: the frames cannot be read; nothing is left behind.
+    ``facts`` are recorded with each clip (``frames`` is their number); draw(folder, height, width) gives a clip's
+    background, None for its own. Gives {folder: its record}; where frames cannot be read, nothing is left behind.
     """
     temporary = {folder: out / f".tmp-{os.getpid()}-{number}" for number, folder in enumerate(folders)}
     backgrounds: dict[str, Background | None] = {}

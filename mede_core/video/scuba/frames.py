@@ -21,11 +21,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...files import available_cpus, progress
-from ..clips import center_views, view_indices
-from ..decode import VideoInfo
-from ..manifest import ManifestError, check_class_names
+from ..classes import check_class_names, read_text
+from ..clips import center_views
+from ..manifest import ManifestError
 from ..packets import VideoError
-from ..sampling import SAMPLINGS
+from ..sampling import uniform_indices
 from .backgrounds import IMAGE_ERRORS
 
 log = logging.getLogger(__name__)
@@ -35,16 +35,10 @@ TEMPLATE = "img_{:05d}.jpg"
 
 @dataclass(frozen=True)
 class FrameList:
-    """A list of frame folders.
+    """A list of frame folders with the frames and the label of each; the template names frame n, counted from 1.
 
-    Attributes:
-        paths: the folders.
-        frames: how many frames each one has.
-        labels: of each folder, an index into ``class_names``.
-        class_names: all classes of the data set, also those without a clip.
-        template: name of frame number n, counted from 1.
-        source: the list it came from.
-        problems: {folder or line: why it was left out}; empty unless bad ones were allowed.
+    ``class_names`` are all classes of the data set, also those without a clip; ``problems`` is {folder or line: why it
+    was left out}, empty unless bad ones were allowed.
     """
 
     paths: list[Path]
@@ -67,24 +61,14 @@ def read_frame_list(
     *,
     skip_bad: bool = False,
 ) -> FrameList:
-    """Read a list of frame folders, one ``path frames label`` a line, separated by blanks.
+    """Read a list of frame folders, one ``path frames label`` a line, separated by blanks; a path may hold blanks.
 
-    A path may hold blanks: the line is split from the right. Frames are numbered from 1.
-
-    Args:
-        path: the list, UTF-8.
-        root: folder that relative paths start from; None: the list's folder.
-        class_names: all K classes of the data set, in the order of its label numbers.
-        template: how frames are named.
-        skip_bad: leave bad lines and folders out (they are logged and kept in ``problems``) instead of refusing.
-
-    Returns:
-        the list.
+    Relative paths start from the root, or else from the list's folder; labels count the class names. With ``skip_bad``
+    bad lines and folders are left out (logged, and kept in ``problems``) instead of refused.
 
     Raises:
         ManifestError: malformed lines, labels outside 0 .. K-1, missing folders, missing frames, one folder with two
             labels, or no clip at all; all problems are listed by name.
-        ValueError: no such list or root, duplicate class names, or a template without a number.
     """
     path = Path(path)
     root = path.parent if root is None else Path(root)
@@ -93,21 +77,10 @@ def read_frame_list(
         raise ValueError(f"frame list {os.fspath(path)!r}: no such file")
     if not root.is_dir():
         raise ValueError(f"root {os.fspath(root)!r}: no such folder")
-    try:
-        distinct = template.format(1) != template.format(2)
-    except (KeyError, IndexError, ValueError):
-        distinct = False
-    if not distinct:
-        raise ValueError(f"template is {template!r}; it needs one number, as in {TEMPLATE}")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"frame list {os.fspath(path)!r} is not UTF-8: {error}") from error
-
     rows: list[tuple[Path, int, int]] = []
     problems: dict[str, str] = {}
     first_seen: dict[Path, tuple[int, int]] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path, "frame list").splitlines(), 1):
         if not line.strip():
             continue
         parts = line.strip().rsplit(maxsplit=2)
@@ -117,9 +90,8 @@ def read_frame_list(
         folder, count, label = root / parts[0], int(parts[1]), int(parts[2])
         seen, label_seen = first_seen.setdefault(folder, (number, label))
         if label >= len(names):
-            problems[f"line {number}"] = (
-                f"{parts[0]}: label {label} is out of range 0 to {len(names) - 1} (labels count all classes)"
-            )
+            out = f"label {label} is out of range 0 to {len(names) - 1} (labels count all classes)"
+            problems[f"line {number}"] = f"{parts[0]}: {out}"
         elif label != label_seen:
             problems[f"line {number}"] = f"{parts[0]}: label {label}, but {label_seen} on line {seen}"
         elif reason := _missing(folder, count, template):
@@ -132,8 +104,8 @@ def read_frame_list(
         advice = f"is {os.fspath(root)!r} the right root?" if lost and not rows else ""
         raise ManifestError(path, shown or ["it lists no clip"], advice)
     if problems:
-        log.warning("%s: going on without %d of %d lines:\n  %s",
-                    path, len(problems), len(problems) + len(rows), "\n  ".join(shown))  # fmt: skip
+        left, listed = f"{len(problems)} of {len(problems) + len(rows)} lines", "\n  ".join(shown)
+        log.warning("%s: going on without %s:\n  %s", path, left, listed)
     folders, counts, labels = (list(column) for column in zip(*rows))
     return FrameList(folders, counts, labels, names, template, path, problems)
 
@@ -154,29 +126,11 @@ def _missing(folder: Path, count: int, template: str) -> str:
 class FrameFolderDataset(Dataset):
     """Frame folders as clips for an evaluation, in the form that ``VideoDataset`` gives videos.
 
-    Args:
-        clips: from :func:`read_frame_list`.
-        num_frames: frames of a view, T.
-        image_size: pixels, S.
-        views: V; several give items [V, T, 3, S, S].
-        sampling: ``uniform``: the whole clip in equal segments. Paper does not say how SCUBA's frames are read; the
-            authors' leftovers do so. ``dense``: windows of 8 x 16 frames at 30 fps, with ``fps``.
-        fps: frames per second of the clips, which folders do not tell; needed by ``dense``.
-        scufo: SCUFO: one frame of each view repeated T times, so that nothing moves. Paper does not say which frame:
-            we take the middle one of those chosen, number T // 2 counted from 0.
-        check: ``full`` reads every chosen frame once before anything is evaluated, ``open`` does not.
-        skip_bad: leave clips with unreadable frames out instead of refusing.
-        workers: threads of the check; default: one for each CPU, at most 8.
-
-    Attributes:
-        class_names: all classes of the list.
-        paths: the folder of each item.
-        labels: the label of each item.
-        bad: {folder: reason} of the clips left out.
-
-    Raises:
-        ManifestError: unreadable frames; all are listed.
-        ValueError: a value out of range.
+    The whole clip is sampled in equal segments: paper does not say how SCUBA's frames are read, the authors' leftovers
+    do so. With ``scufo`` one frame of each view is repeated T times, so that nothing moves: paper does not say which;
+    we take the middle one of those chosen, number T // 2 counted from 0. Every chosen frame is read once before
+    anything is evaluated: clips that cannot be read are refused with a ManifestError that lists all, or left out with
+    ``skip_bad``; they are in ``bad``, {folder: reason}, beside what the list left out.
     """
 
     def __init__(
@@ -186,44 +140,24 @@ class FrameFolderDataset(Dataset):
         image_size: int,
         views: int = 1,
         *,
-        sampling: str = "uniform",
-        fps: float | None = None,
         scufo: bool = False,
-        check: str = "full",
         skip_bad: bool = False,
-        workers: int | None = None,
     ):
-        for name, value in (("num_frames", num_frames), ("image_size", image_size), ("views", views)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
-        if sampling not in SAMPLINGS:
-            raise ValueError(f"sampling is {sampling!r}; allowed: {', '.join(SAMPLINGS)}")
-        if sampling == "dense" and not (fps and fps > 0):
-            raise ValueError(f"fps is {fps!r}; dense sampling of frame folders needs it, above 0")
-        if check not in ("full", "open"):
-            raise ValueError(f"check is {check!r}; allowed: full, open")
         self.num_frames, self.image_size, self.views, self.scufo = num_frames, image_size, views, scufo
-        self.sampling, self.fps, self.template = sampling, float(fps or 0), clips.template
-        self.class_names = list(clips.class_names)
+        self.template, self.class_names = clips.template, list(clips.class_names)
         self.paths, self.frames, self.labels = list(clips.paths), list(clips.frames), list(clips.labels)
-        self.bad: dict[Path, str] = {}
-        if check == "full":
-            self._check(clips.source, skip_bad, workers or min(8, available_cpus()))
-
-    def _check(self, source: Path, skip_bad: bool, workers: int) -> None:
-        with ThreadPoolExecutor(workers) as pool:
-            results = progress(pool.map(self._reason, range(len(self))), "checking frame folders", len(self))
-            self.bad = {self.paths[i]: reason for i, reason in enumerate(results) if reason}
-        if not self.bad:
-            return
-        lines = [f"{path}: {reason}" for path, reason in self.bad.items()]
-        kept = [i for i, path in enumerate(self.paths) if path not in self.bad]
-        if not skip_bad or not kept:
-            raise ManifestError(source, lines, "bad frames; skip_bad=True evaluates the other clips")
-        log.warning("%s: going on without %d clips:\n  %s", source, len(lines), "\n  ".join(lines))
-        self.paths, self.frames, self.labels = (
-            [column[i] for i in kept] for column in (self.paths, self.frames, self.labels)
-        )
+        with ThreadPoolExecutor(min(8, available_cpus())) as pool:
+            reasons = [*progress(pool.map(self._reason, range(len(self))), "checking frame folders", len(self))]
+        bad = {path: reason for path, reason in zip(self.paths, reasons) if reason}
+        lines = [f"{path}: {reason}" for path, reason in bad.items()]
+        kept = [i for i, reason in enumerate(reasons) if not reason]
+        if bad and (not skip_bad or not kept):
+            raise ManifestError(clips.source, lines, "bad frames; skip_bad=True evaluates the other clips")
+        if bad:
+            log.warning("%s: going on without %d clips:\n  %s", clips.source, len(lines), "\n  ".join(lines))
+        columns = (self.paths, self.frames, self.labels)
+        self.paths, self.frames, self.labels = ([column[i] for i in kept] for column in columns)
+        self.bad = {**clips.problems, **bad}
 
     def _reason(self, index: int) -> str:
         try:
@@ -234,9 +168,9 @@ class FrameFolderDataset(Dataset):
 
     def indices(self, index: int) -> list[np.ndarray]:
         """The 0-based frames of each view of a clip: V arrays of T numbers."""
-        info = VideoInfo(self.frames[index], self.fps, 0, 0, 0, "folder")
-        views = view_indices(info, self.num_frames, self.sampling, self.views)
-        return [np.repeat(view[len(view) // 2], len(view)) for view in views] if self.scufo else views
+        total, views = self.frames[index], range(self.views)
+        chosen = [uniform_indices(total, self.num_frames, view=k, views=self.views) for k in views]
+        return [np.repeat(view[len(view) // 2], len(view)) for view in chosen] if self.scufo else chosen
 
     def _read(self, index: int) -> np.ndarray:
         """The chosen frames, uint8 [V * T, H, W, 3]."""

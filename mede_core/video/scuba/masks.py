@@ -60,18 +60,10 @@ class ClipMasks:
 
 
 class Masks:
-    """A source of masks.
-
-    Args:
-        source: folder of ``png`` (a folder of numbered pictures for each video, or one picture for all frames),
-            ``npz`` (or npy: [T, H, W] or [H, W]) or ``puppet`` (JHMDB's puppet_mask.mat); for ``boxes`` a file:
-            csv with the columns video,frame,x,y,w,h (pixels, frames from 1); json {video: [[frame, x, y, w, h], ...]};
-            or UCF101-24's annotation as a pickle, or the same as json.
-        kind: one of ``FORMATS``.
-        first_number: number of the first frame in the names of png masks, 0 or 1.
-
-    Raises:
-        ValueError: unknown form, no such folder or file, or a file that cannot be read at all.
+    """A source of masks: a folder of ``png`` (a folder of numbered pictures for each video, or one picture for all
+    frames), ``npz`` (or npy: [T, H, W] or [H, W]) or ``puppet`` (JHMDB's puppet_mask.mat); or a file of ``boxes``: csv
+    with the columns video,frame,x,y,w,h (pixels, frames from 1); json {video: [[frame, x, y, w, h], ...]}; or
+    UCF101-24's annotation as a pickle, or the same as json. ``first_number`` is that of the first png mask, 0 or 1.
     """
 
     def __init__(self, source: str | os.PathLike, kind: str, *, first_number: int = 1):
@@ -89,20 +81,10 @@ class Masks:
             raise ValueError(f"masks {os.fspath(source)!r}: no such folder")
 
     def load(self, keys: Sequence[str], frames: int, height: int, width: int) -> ClipMasks:
-        """The masks of one video.
+        """The masks of one video at its size; those of another size but the same proportions are scaled.
 
-        Args:
-            keys: names under which the video may be listed, best first, such as "class/name" and "name".
-            frames: frames of the video.
-            height: pixels of the video, H.
-            width: pixels of the video, W.
-
-        Returns:
-            the masks at the video's size; masks of another size but the same proportions are enlarged or reduced.
-
-        Raises:
-            NoMaskError: there is none.
-            MaskError: an unreadable one, one that does not fit the video, or no foreground at all.
+        ``keys`` are names under which the video may be listed, best first, such as "class/name" and "name". A mask
+        that is unreadable, does not fit the video or has no foreground at all is a MaskError.
         """
         readers: dict[str, Callable] = {"png": self._png, "npz": self._array, "puppet": self._puppet}
         if self.kind == "boxes":
@@ -247,17 +229,10 @@ def nearest(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 
 # ------------------------------------------------------------------------------------ boxes
 def read_boxes(path: str | os.PathLike) -> dict[str, np.ndarray | str]:
-    """Read boxes of many videos; the forms are those of :class:`Masks`.
+    """{video: float [n, 5] rows (frame from 0, x, y, w, h in pixels), or what is wrong with this video's boxes}.
 
-    Args:
-        path: csv, json, or pickle (pkl).
-
-    Returns:
-        {video: float [n, 5] rows (frame from 0, x, y, w, h in pixels), or what is wrong with this video's boxes}.
-
-    Raises:
-        ValueError: the file as a whole cannot be read; a pickle that holds anything but plain values and numpy
-            arrays is refused, because unpickling runs whatever code a file names.
+    The forms are those of :class:`Masks`. A pickle that holds anything but plain values and numpy arrays is refused,
+    because unpickling runs whatever code a file names.
     """
     path = Path(path)
     broken = (OSError, ValueError, csv.Error)

@@ -1,0 +1,124 @@
+"""Lists of frame folders, SCUBA's form: read or refused by name, and clips of them as evaluations take videos."""
+
+import pytest
+import torch
+from PIL import Image
+
+from mede_core.scoring import evaluate
+from mede_core.video.manifest import ManifestError
+from mede_core.video.scuba.frames import FrameFolderDataset, read_frame_list
+
+CLASSES = ["archery", "brush hair", "cut in kitchen", "diving"]
+
+
+def frame_folder(folder, frames=10, size=(20, 16), kind="png"):
+    """A folder of frames; each one has its own gray value, 10 times its number."""
+    folder.mkdir(parents=True)
+    for number in range(1, frames + 1):
+        Image.new("RGB", size, (10 * number,) * 3).save(folder / f"img_{number:05d}.{kind}")
+
+
+@pytest.fixture
+def listed(tmp_path):
+    for name in ("v_Diving_g01__0", "two words__1"):
+        frame_folder(tmp_path / "frames" / name)
+    (tmp_path / "scuba.txt").write_text("v_Diving_g01__0 10 3\n\ntwo words__1 9 0\n")
+    return tmp_path / "scuba.txt"
+
+
+def read(path, **options):
+    return read_frame_list(path, path.parent / "frames", CLASSES, "img_{:05d}.png", **options)
+
+
+def test_a_list_is_split_from_the_right_and_keeps_the_full_label_space(listed):
+    clips = read(listed)
+    assert [path.name for path in clips.paths] == ["v_Diving_g01__0", "two words__1"]
+    assert (clips.frames, clips.labels, clips.class_names) == ([10, 9], [3, 0], CLASSES)
+
+
+def test_what_is_wrong_with_a_list_is_named_all_at_once(listed):
+    root = listed.parent / "frames"
+    frame_folder(root / "hole")
+    (root / "hole" / "img_00004.png").unlink()
+    frame_folder(root / "empty")
+    (root / "empty" / "img_00002.png").write_bytes(b"")
+    bad = ["gone__0 10 1", "hole 10 1", "empty 10 1", "v_Diving_g01__0 11 3", "two words__1 9 4", "x 10", "y z 1",
+           "two words__1 9 1", "v_Diving_g01__0 0 3"]  # fmt: skip
+    listed.write_text(listed.read_text() + "\n".join(bad))
+    with pytest.raises(ManifestError) as caught:
+        read(listed)
+    expected = {
+        4: "gone__0: no such folder", 5: "hole: 9 of 10 frames; img_00004.png is missing",
+        6: "empty: 9 of 10 frames; img_00002.png", 7: "10 of 11 frames; img_00011.png",
+        8: "two words__1: label 4 is out of range 0 to 3", 9: "'x 10' is not", 10: "'y z 1' is not",
+        11: "two words__1: label 1, but 0 on line 3", 12: "0 frames",
+    }  # fmt: skip
+    assert len(caught.value.problems) == len(expected)
+    for (number, words), line in zip(expected.items(), caught.value.problems):
+        assert line.startswith(f"line {number}: ") and words in line
+    clips = read(listed, skip_bad=True)
+    assert (len(clips), len(clips.problems)) == (2, len(expected))
+
+
+def test_a_wrong_root_and_a_wrong_template_are_said(listed):
+    with pytest.raises(ManifestError, match="right root"):
+        read_frame_list(listed, listed.parent, CLASSES)
+    with pytest.raises(ManifestError, match="img_00001.jpg is missing"):
+        read_frame_list(listed, listed.parent / "frames", CLASSES)
+    with pytest.raises(ValueError, match="duplicates"):
+        read_frame_list(listed, listed.parent / "frames", ["a", "a"])
+
+
+def values(clip):
+    """The gray value of each frame, as numbers of the frames."""
+    assert (clip == clip.flatten(-3)[..., 0][..., None, None, None]).all()
+    return (clip[..., 0, 0, 0] // 10).tolist()
+
+
+def test_frames_are_sampled_uniformly_and_in_views(listed):
+    clip, label = FrameFolderDataset(read(listed), 5, 16)[0]
+    assert (clip.shape, clip.dtype, label) == ((5, 3, 16, 16), torch.uint8, 3)
+    assert values(clip) == [1, 3, 5, 8, 10]  # centers 0.5, 2.5 .. counted from 0, halves toward the nearer end
+    views, _ = FrameFolderDataset(read(listed), 2, 16, views=2)[0]
+    assert views.shape == (2, 2, 3, 16, 16)
+    assert sorted(values(views)[0] + values(views)[1]) == values(FrameFolderDataset(read(listed), 4, 16)[0][0])
+
+
+def test_scufo_repeats_the_middle_frame_of_each_view(listed):
+    moving = FrameFolderDataset(read(listed), 4, 16, views=2)[0][0]
+    still = FrameFolderDataset(read(listed), 4, 16, views=2, scufo=True)[0][0]
+    assert still.shape == moving.shape
+    assert (still == still[:, :1]).all()
+    assert torch.equal(still[:, 0], moving[:, 2])
+    assert len(set(values(moving)[0])) == 4
+
+
+def test_unreadable_frames_are_listed_before_anything_is_evaluated(listed):
+    root = listed.parent / "frames"
+    (root / "two words__1" / "img_00005.png").write_bytes(b"no picture")
+    with pytest.raises(ManifestError, match=r"two words__1: img_00005.png cannot be read"):
+        FrameFolderDataset(read(listed), 9, 16)
+    left = FrameFolderDataset(read(listed), 9, 16, skip_bad=True)
+    assert (len(left), left.labels, [path.name for path in left.bad]) == (1, [3], ["two words__1"])
+    Image.new("RGB", (9, 9)).save(root / "v_Diving_g01__0" / "img_00001.png")
+    with pytest.raises(ManifestError, match="different sizes"):
+        FrameFolderDataset(read(listed), 10, 16)
+
+
+def test_an_evaluation_takes_frame_folders_as_it_takes_videos(listed):
+    class Counting(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.logit_scale = torch.ones(())
+
+        def set_classes(self, names, **_texts):
+            self.names = names
+
+        def forward(self, video):
+            return torch.nn.functional.one_hot(video.flatten(1)[:, 0].long() % 4, len(self.names)).float()
+
+    clips = FrameFolderDataset(read(listed), 4, 16, views=3)
+    result = evaluate(Counting(), clips, batch_size=2)
+    assert result.class_names == CLASSES
+    assert result.logits.shape == (2, 4)
+    assert result.labels.tolist() == [3, 0]
