@@ -26,6 +26,8 @@ _HOME = {  # public name -> the module that defines it
     "ResultStore": "report.records",
     "compare_with_paper": "report.paper",
     "load_config": "config",
+    "EvalSet": "config",
+    "Workspace": "workspace",
     "select_gwa": "averages",
 }
 

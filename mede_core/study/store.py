@@ -106,10 +106,11 @@ def is_missing(unit: Unit, folder: str | os.PathLike = FOLDER, *, retrain: bool 
 
 
 def records_of(lines: Iterable[Mapping], *, by: str = "method") -> list[dict]:
-    """Lines as flat result records; ``by`` says what becomes the record's method: ``method`` or ``variant``."""
-    records = []
+    """Lines as flat result records, their settings whole; ``by`` is what counts as method: ``method`` or ``variant``."""
+    records, usual = [], Config().model_dump()
     for line in lines:
-        facts = {name: line[name] for name in FACTS} | {"settings": line["settings"], "method": line[by]}
+        settings = {**usual, **line["settings"], **{name: line[name] for name in NAMED}}
+        facts = {name: line[name] for name in FACTS} | {"settings": settings, "method": line[by]}
         for key, (value, n, *bits) in line["numbers"].items():
             where = dict(zip(FIELDS, key.split("/"), strict=True))
             where["part"] = int(where["part"]) if where["part"].isdigit() else where["part"]

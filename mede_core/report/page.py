@@ -1,0 +1,114 @@
+"""What a notebook writes: figures, tables, the settings it runs with, and the marks that numbers carry. Torch-free."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from ..config import Config
+from ..files import repo_root, say
+from .figures.style import save_figure
+from .write import MISSING, render_table
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
+    from matplotlib.figure import Figure
+    from pandas.io.formats.style import Styler
+
+RANDOM = "random"  # the `weights` of records of a learner without pretrained weights
+
+
+class Page:
+    """The folder of a notebook's figures and tables; one call saves one and returns what the notebook shows.
+
+    ``out_dir`` is where they go; default: ``reports/lab`` of the repository, else of the working directory (said).
+    """
+
+    def __init__(self, out_dir: str | os.PathLike = ""):
+        self.folder = Path(str(out_dir)) if out_dir else _default_folder()
+
+    def figure(self, name: str, draw: Callable[[], Figure], data=None, *, run: str | None = None) -> Figure:
+        """Save the figure that ``draw`` makes, for light and dark pages, and return it; see ``style.save_figure``.
+
+        ``data`` is what is plotted and ``run`` the run it comes from: they go into a JSON beside the picture.
+        """
+        save_figure(draw, self.folder / "figures" / name, data, run=run)
+        return draw()
+
+    def table(self, name: str, table, *, caption: str, notes: Sequence[str] = ()) -> HTML:
+        """Save a table (frame or comparison) as HTML, Markdown, LaTeX and CSV, and return its HTML."""
+        from IPython.display import HTML
+
+        files = render_table(table, self.folder / "tables" / name, caption=caption, notes=notes)
+        return HTML(filename=files["html"])
+
+    def settings(self, of: Config | Iterable[Mapping], *names: str) -> Styler:
+        """The effective settings of a configuration, or of result records, to be shown: see :func:`settings_table`."""
+        return settings_table(of, *names).style.hide()
+
+
+def _default_folder() -> Path:
+    root = repo_root()
+    folder = (root or Path.cwd()) / "reports" / "lab"
+    if root is None:
+        say(f"figures and tables are written to {folder}")
+    return folder
+
+
+def settings_table(of: Config | Iterable[Mapping], *names: str) -> pd.DataFrame:
+    """Settings as text, those that are asked for first, then all that differ from the defaults.
+
+    Of records their own settings count, whatever the profile says today; where they differ each value is listed.
+
+    Returns:
+        Columns Setting, Value, Default, Changed ("yes" or "").
+
+    Raises:
+        ValueError: an unknown setting.
+    """
+    default = Config().model_dump()
+    if isinstance(of, Config):
+        found = [of.model_dump()]
+    else:
+        found = [record["settings"] for record in of]
+        default["data"] = "world" if any(one["data"] == "world" for one in found) else default["data"]
+    if unknown := [name for name in names if name not in default]:
+        raise ValueError(f"unknown settings {unknown}; known: {', '.join(default)}")
+    changed = [name for name, usual in default.items() if any(one.get(name, usual) != usual for one in found)]
+    rows = [
+        {
+            "Setting": name,
+            "Value": ", ".join(dict.fromkeys(_text(one[name]) for one in found if name in one)) or MISSING,
+            "Default": _text(default[name]),
+            "Changed": "yes" if name in changed else "",
+        }
+        for name in dict.fromkeys((*names, *changed))
+    ]
+    return pd.DataFrame(rows, columns=["Setting", "Value", "Default", "Changed"])
+
+
+def _text(value) -> str:
+    """A setting as text that says nothing about this machine's folders."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return Path(value).name if isinstance(value, str) and os.sep in value else str(value)
+
+
+def marks(records: Iterable[Mapping]) -> str:
+    """What must stand wherever these records are shown: random weights, shipped, older code; mostly nothing."""
+    found = list(records)
+    said = ["RANDOM WEIGHTS: these numbers mean nothing"] if any(one["weights"] == RANDOM for one in found) else []
+    for fact, words in (("shipped", "shipped with the package"), ("older", "made by older code")):
+        count = sum(bool(one.get(fact)) for one in found)
+        said += [words if count == len(found) else f"partly {words}"] if count else []
+    return "; ".join(said)
+
+
+def marked(title: str, records: Iterable[Mapping]) -> str:
+    """A title with the marks of its records."""
+    mark = marks(records)
+    return f"{title} ({mark})" if mark else title
