@@ -2,8 +2,7 @@
 
 A notebook passes its list to the workspace; `make reproduce` makes one job of each training and each scoring from it::
 
-    asked = asks.evaluate(profile, settings)
-    records = [record for ask in asked for record in workspace.scores(ask.config, ask.sets, ask.average)]
+    records = asks.answers(asks.evaluate(profile, settings), workspace)
 
 `settings` are fields of `Config`, of every learner in the notebook; the other arguments are the notebook's parameters.
 """
@@ -11,12 +10,15 @@ A notebook passes its list to the workspace; `make reproduce` makes one job of e
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..averages import grid, rules
 from ..config import METHODS, Average, Config, EvalSet, load_config
+from ..files import repo_root
 from ..study import units
+from ..workspace import Workspace
 from .data_yaml import DataYaml, read_data_yaml
 
 CHANCE_RHO = 0.25  # of the world's four scenes
@@ -31,6 +33,11 @@ class Ask:
     config: Config
     sets: tuple[EvalSet, ...] = ()
     average: Average | None = None  # None: the method's own
+
+
+def answers(asked: Iterable[Ask], workspace: Workspace) -> list[dict]:
+    """The records of some questions, in their order."""
+    return [record for ask in asked for record in workspace.scores(ask.config, ask.sets, ask.average)]
 
 
 def world_sets(
@@ -54,7 +61,7 @@ def cross_batch_meta_optimization(profile: str, settings: Mapping) -> list[Ask]:
     return [Ask(load_config(profile, **{**settings, "method": "open_mede"}))]
 
 
-def gaussian_weight_averaging(profile: str, settings: Mapping, clips: int = 240) -> list[Ask]:
+def gaussian_weight_averaging(profile: str, settings: Mapping, clips: int = 480) -> list[Ask]:
     config = load_config(profile, **{"method": "open_mede", **settings})
     epochs = [Average("epoch", epoch=epoch, name=f"epoch {epoch}") for epoch in range(config.epochs + 1)]
     averages = [one for one in rules(config) if one.name in ("gwa", "swa", "ema")]
@@ -62,23 +69,25 @@ def gaussian_weight_averaging(profile: str, settings: Mapping, clips: int = 240)
 
 
 # ------------------------------------------------------------------------------------ train, evaluate, look
-def train(profile: str, settings: Mapping) -> list[Ask]:
-    return [Ask(load_config(profile, **settings))]
+def train(profile: str, settings: Mapping, method: str = "open_mede") -> list[Ask]:
+    return [Ask(load_config(profile, **{"method": method, **settings}))]
 
 
 def evaluate(
     profile: str,
     settings: Mapping,
     methods: str = " ".join(METHODS),
-    clips: int = 0,
     other_clips: int = 400,
     tests: list[dict] | None = None,
 ) -> list[Ask]:
-    """All sets of the synthetic world; or `tests` on real videos, each as the fields of an EvalSet."""
+    """All sets of the synthetic world; or `tests` on real videos, each as the fields of an EvalSet.
+
+    The source set has the configuration's `test_clips`, the other sets have `other_clips`.
+    """
     found = []
-    for method in methods.split():
+    for method in str(methods).split():
         config = load_config(profile, **{**settings, "method": method})
-        sets = world_tests(clips or config.test_clips, other_clips)
+        sets = world_tests(config.test_clips, other_clips)
         if tests:
             sets = tuple(EvalSet(**{"views": config.views, "prompts": config.prompts, **test}) for test in tests)
         found.append(Ask(config, sets))
@@ -111,25 +120,24 @@ def table_base_to_novel(
     profile: str,
     settings: Mapping,
     datasets: str = "K400 HMDB UCF SSv2",
-    clips: int = 0,
     other_clips: int = 400,
-    data: str = "../data.yaml",
+    data: str = "",
 ) -> list[Ask]:
     """Of real videos: those that data.yaml has."""
     if profile == "paper":
-        return _real(read_data_yaml(data), [REAL[name] for name in datasets.split()], few_shot, halves, settings)
-    sets = [TWINS[name] for name in datasets.split()]
-    return _kept(evaluate(profile, settings, clips=clips, other_clips=other_clips),
+        return _real(_data_yaml(data), [REAL[name] for name in str(datasets).split()], few_shot, halves, settings)
+    sets = [TWINS[name] for name in str(datasets).split()]
+    return _kept(evaluate(profile, settings, other_clips=other_clips),
                  lambda one: one.set in sets and one.context == "in" and one.half in units.SPLITS)  # fmt: skip
 
 
 def table_cross_dataset(
-    profile: str, settings: Mapping, datasets: str = "UCF HMDB K600", other_clips: int = 400, data: str = "../data.yaml"
+    profile: str, settings: Mapping, datasets: str = "UCF HMDB K600", other_clips: int = 400, data: str = ""
 ) -> list[Ask]:
     """Of real videos: those that data.yaml has."""
     if profile == "paper":
-        return _real(read_data_yaml(data), [REAL[name] for name in datasets.split()], elsewhere, splits, settings)
-    sets = [TWINS[name] for name in datasets.split()]
+        return _real(_data_yaml(data), [REAL[name] for name in str(datasets).split()], elsewhere, splits, settings)
+    sets = [TWINS[name] for name in str(datasets).split()]
     return _kept(evaluate(profile, settings, other_clips=other_clips),
                  lambda one: one.set in sets and one.half == "all")  # fmt: skip
 
@@ -139,11 +147,11 @@ def table_out_of_context(
     settings: Mapping,
     test_set: str = "transfer_a",
     other_clips: int = 400,
-    data: str = "../data.yaml",
+    data: str = "",
 ) -> list[Ask]:
     """Of real videos: UCF101 and the out-of-context clips of it that data.yaml has."""
     if profile == "paper":
-        found = read_data_yaml(data)
+        found = _data_yaml(data)
         return [ask for tests in (splits, scuba) for ask in _real(found, ["ucf101"], elsewhere, tests, settings)]
     return _kept(evaluate(profile, settings, other_clips=other_clips),
                  lambda one: one.set == test_set and one.half in units.SPLITS)  # fmt: skip
@@ -163,17 +171,17 @@ def table_gwa(
     sets = world_sets(clips, (test_set,), halves=("all",))
     if tests:
         sets = tuple(EvalSet(**{"views": config.views, "prompts": config.prompts, **test}) for test in tests)
-    ratios = ([float(text) for text in numbers.split()] for numbers in (mu_ratios, sigma_ratios))
+    ratios = ([float(text) for text in str(numbers).split()] for numbers in (mu_ratios, sigma_ratios))
     return [Ask(config, sets, average) for average in (*rules(config), *grid(config, *ratios))]
 
 
-def figures(profile: str, settings: Mapping, clips: int = 0, learner_clips: int = 720) -> list[Ask]:
-    return [*source(profile, settings, clips), *static_bias(profile, settings, learner_clips)]
+def figures(profile: str, settings: Mapping, clips: int = 720) -> list[Ask]:
+    return [*source(profile, settings), *static_bias(profile, settings, clips)]
 
 
-def source(profile: str, settings: Mapping, clips: int = 0) -> list[Ask]:
+def source(profile: str, settings: Mapping) -> list[Ask]:
     """Every method on the source set."""
-    return _kept(evaluate(profile, settings, clips=clips), lambda one: one.set == "source")
+    return _kept(evaluate(profile, settings), lambda one: one.set == "source")
 
 
 def _kept(asked: list[Ask], wanted) -> list[Ask]:
@@ -190,19 +198,19 @@ SECTIONS = {  # of the study, that its notebooks read
 }
 
 
-def study_claims(profile: str, settings: Mapping, clips: int = 0) -> list[Ask]:
-    return [] if profile == "full" else source(profile, settings, clips)
+def study_claims(profile: str, settings: Mapping) -> list[Ask]:
+    return [] if profile == "full" else source(profile, settings)
 
 
-def study_dial(profile: str, settings: Mapping, rhos: str = DIAL, clips: int = 1000, source_clips: int = 0) -> list[Ask]:
+def study_dial(profile: str, settings: Mapping, rhos: str = DIAL, clips: int = 1000) -> list[Ask]:
     """Fresh points of the dial, then the profile's own."""
     if profile == "full":
         return []
     found = []
-    for rho, method in itertools.product(map(float, rhos.split()), units.TRAINED):
+    for rho, method in itertools.product(map(float, str(rhos).split()), units.TRAINED):
         config = load_config(profile, **{**settings, "method": method, "rho": rho})
-        found.append(Ask(config, world_sets(clips or config.test_clips)))
-    return [*found, *source(profile, settings, source_clips)]
+        found.append(Ask(config, world_sets(clips)))
+    return [*found, *source(profile, settings)]
 
 
 def study_meta_step(profile: str, settings: Mapping) -> list[Ask]:
@@ -211,19 +219,28 @@ def study_meta_step(profile: str, settings: Mapping) -> list[Ask]:
     return [Ask(load_config(profile, **{**settings, "method": "open_mede_no_gwa"}))]
 
 
-def study_averages(profile: str, settings: Mapping, clips: int = 200) -> list[Ask]:
-    """The tests of the study's section gwa, with fewer clips."""
-    found = []
-    for held_out, tests in ((0, ("averages", "grid", "grid_order")), (1, ("grid_pseudo_novel",))):
-        own = {"test_clips": clips} if clips else {}
-        config = load_config(profile, **{"method": "open_mede", **settings, "held_out": held_out, **own})
-        for test in tests:
-            found += [Ask(config, tuple(sets), average) for average, sets in units.averages(test, config)]
+def averages_units(profile: str, settings: Mapping, clips: int = 200) -> list[units.Unit]:
+    """The study's section gwa for a run of one's own, with fewer clips."""
+    own = {"method": "open_mede", **settings, "test_clips": clips}
+    full, held = (load_config(profile, **{**own, "held_out": fold}) for fold in (0, 1))
+    found = [
+        units.Unit("gwa", "averages", full, ("averages", "grid", "grid_order")),
+        units.Unit("gwa", "leave classes out", held, ("grid_pseudo_novel",)),
+    ]
     return [] if profile == "full" else found
 
 
-def study_where_it_looks(profile: str, settings: Mapping, source_clips: int = 0) -> list[Ask]:
-    return [] if profile == "full" else source(profile, settings, source_clips)
+def study_averages(profile: str, settings: Mapping, clips: int = 200) -> list[Ask]:
+    return [
+        Ask(unit.config, tuple(sets), average)
+        for unit in averages_units(profile, settings, clips)
+        for test in unit.tests
+        for average, sets in units.averages(test, unit.config)
+    ]
+
+
+def study_where_it_looks(profile: str, settings: Mapping) -> list[Ask]:
+    return [] if profile == "full" else source(profile, settings)
 
 
 # ------------------------------------------------------------------------------------ real videos
@@ -269,6 +286,11 @@ def scuba(found: DataYaml, name: str, orders=("forward", "single")) -> list[dict
         for background, one in found.scuba.get(name, {}).items()
         for order in orders
     ]  # fmt: skip
+
+
+def _data_yaml(path: str) -> DataYaml:
+    """What it says; default: the repository's."""
+    return read_data_yaml(path or (repo_root() or Path()) / "data.yaml")
 
 
 def _real(found: DataYaml, names: list[str], learner, tests, settings: Mapping) -> list[Ask]:
