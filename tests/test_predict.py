@@ -8,6 +8,7 @@ import pytest
 import torch
 from clips import make_clip, real_clips
 
+from mede_core.__main__ import main
 from mede_core.attention import attention_maps
 from mede_core.checkpoints import checkpoint_path, save_checkpoint
 from mede_core.gwa import gaussian_weights
@@ -272,37 +273,37 @@ def test_what_is_wrong_is_said_before_torch_or_a_plot_library_is_loaded():
 
 
 def bad_input(folder):
-    """{name: (arguments, words that the error must hold)}."""
+    """{name: (arguments that replace good ones, words that the error must hold)}."""
     (folder / "empty.mp4").touch()
     (folder / "text.mp4").write_text("no video\n" * 100)
     (folder / "twice.txt").write_text("a\nb\na\n")
     for name in ("junk.safetensors", "junk.pt"):
         (folder / name).write_bytes(b"junk" * 100)
     make_clip(folder / "sound.mp4", sizes=(), audio=True)
-    tiny = {"model": "ViT-S-32-alt", "weights": ""}
+    tiny = {"model": "ViT-S-32-alt", "weights": None}
     return {
         "missing video": ({"video": folder / "gone.mp4"}, ["gone.mp4", "no such file"]),
         "empty video": ({"video": folder / "empty.mp4"}, ["empty.mp4", "empty"]),
         "no video inside": ({"video": folder / "text.mp4"}, ["text.mp4"]),
         "sound only": ({"video": folder / "sound.mp4"}, ["sound.mp4", "no video stream"]),
         "folder": ({"video": folder}, ["folder"]),
-        "no classes": ({"classes": ()}, ["--classes", "--classes-file"]),
+        "no classes": ({"classes": None}, ["--classes", "--classes-file"]),
         "duplicates": ({"classes": ["a", "b", "a"]}, ["duplicates", "'a'"]),
-        "classes twice": ({"classes_file": folder / "twice.txt"}, ["--classes-file", "both"]),
-        "duplicates in the file": ({"classes": (), "classes_file": folder / "twice.txt"}, ["duplicates", "'a'"]),
-        "no classes file": ({"classes": (), "classes_file": folder / "gone.txt"}, ["gone.txt"]),
+        "classes twice": ({"classes-file": folder / "twice.txt"}, ["--classes-file", "both"]),
+        "duplicates in the file": ({"classes": None, "classes-file": folder / "twice.txt"}, ["duplicates", "'a'"]),
+        "no classes file": ({"classes": None, "classes-file": folder / "gone.txt"}, ["gone.txt"]),
         "empty class": ({"classes": ["a", " "]}, ["empty"]),
-        "top-k": ({"top_k": 0}, ["--top-k is 0"]),
-        "frames": ({"frames": -1}, ["--frames is -1"]),
-        "views": ({"views": -1}, ["--views is -1"]),
-        "sampling": ({"sampling": "sparse"}, ["--sampling", "uniform, dense"]),
+        "top-k": ({"top-k": 0}, ["--top-k", "0"]),
+        "frames": ({"frames": -1}, ["--frames", "-1"]),
+        "no number": ({"views": "many"}, ["--views", "many"]),
+        "sampling": ({"sampling": "sparse"}, ["--sampling", "uniform", "dense"]),
         "prompt without braces": ({"prompts": ["a video"]}, ["prompts", "'a video'"]),
         "prompt with a name": ({"prompts": ["{} {x}"]}, ["prompts"]),
-        "prompt set": ({"prompts": [str(folder / "gone.json")]}, ["prompts", "gone.json"]),
-        "unknown model": ({"model": "ViT-X", "weights": ""}, ["ViT-X"]),
-        "unknown tag": ({"model": "", "weights": "nope"}, ["nope", "openai"]),
-        "weights not to be had": ({"model": "", "weights": "dfn2b"}, ["dfn2b", "--weights FILE"]),
-        "no such weights file": ({"model": "", "weights": folder / "gone.pt"}, ["gone.pt"]),
+        "prompt set": ({"prompts": folder / "gone.json"}, ["prompts", "gone.json"]),
+        "unknown model": ({"model": "ViT-X", "weights": None}, ["ViT-X"]),
+        "unknown tag": ({"model": None, "weights": "nope"}, ["nope", "openai"]),
+        "weights not to be had": ({"model": None, "weights": "dfn2b"}, ["dfn2b", "--weights FILE"]),
+        "no such weights file": ({"model": None, "weights": folder / "gone.pt"}, ["gone.pt"]),
         "broken weights": ({**tiny, "weights": folder / "junk.safetensors"}, ["junk.safetensors"]),
         "broken pickle": ({**tiny, "weights": folder / "junk.pt"}, ["junk.pt"]),
         "plain openai": ({"model": "ViT-B-32", "weights": "openai"}, ["quickgelu"]),
@@ -312,14 +313,22 @@ def bad_input(folder):
     }
 
 
-def test_bad_input_is_one_line_that_names_it(clip, monkeypatch, tmp_path):
+def flags(options):
+    """The command line of options; None leaves one out."""
+    for name, value in options.items():
+        if value is not None:
+            yield from (f"--{name}", *map(str, value if isinstance(value, list) else [value]))
+
+
+def test_bad_input_is_one_line_and_exit_code_2(clip, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))  # nothing was downloaded
     for name, (options, words) in bad_input(tmp_path).items():
-        chosen = {"video": clip, "classes": ["a", "b"], **SMALL, **options}
-        chosen = {key: str(value) if hasattr(value, "suffix") else value for key, value in chosen.items()}
-        with pytest.raises(ValueError) as caught:
-            answer(chosen.pop("video"), **chosen)
-        assert all(word in str(caught.value).splitlines()[0] for word in words), (name, str(caught.value))
+        good = {"video": clip, "classes": ["a", "b"], **SMALL}
+        assert main(["predict", *flags({**good, **options})]) == 2, name
+        out, err = capsys.readouterr()
+        lines = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert out == "" and len(lines) == 1, (name, err)
+        assert all(word in lines[0] for word in words), (name, err)
 
 
 @pytest.mark.parametrize("name", ["arm_wrestling.mp4", "apply_eye_makeup.avi", "edge_cases/tc_av1_video.mkv"])

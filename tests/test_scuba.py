@@ -14,6 +14,7 @@ from clips import decoded, make_clip
 from mask_files import FRAMES, HEIGHT, WIDTH, alpha, put
 from PIL import Image
 
+from mede_core.__main__ import main
 from mede_core.video.manifest import ManifestError, read_manifest
 from mede_core.video.scuba.backgrounds import Backgrounds
 from mede_core.video.scuba.build import build, build_scuba
@@ -269,7 +270,7 @@ def command(videos, out, **more):
 
 def test_the_command_builds_and_says_what_it_left_out(videos, tmp_path):
     report = command(videos, tmp_path / "out")
-    assert report.problems == {} and "2 clips of 2 videos" in report.report("out")
+    assert report.problems == {} and "2 clips of 2 videos" in report.report()
     assert (tmp_path / "out" / "scuba" / "april [1]__0" / "img_00001.jpg").is_file()
     for name in VIDEOS:
         target = (tmp_path / "masks" / name).with_suffix(".npz")
@@ -279,20 +280,25 @@ def test_the_command_builds_and_says_what_it_left_out(videos, tmp_path):
     tiny[:, :, 8:] = 0
     np.savez(tmp_path / "masks" / "brush_hair" / "april [1].npz", tiny)
     report = command(videos, tmp_path / "ruled", masks=tmp_path / "masks")
-    assert "left out: april [1]: only 0 %" in report.report("ruled")
+    assert "left out: april [1]: only 0 %" in report.report()
     (tmp_path / "masks" / "brush_hair" / "april [1].npz").write_bytes(b"damaged")
     report = command(videos, tmp_path / "part", masks=tmp_path / "masks")
-    assert "problem: april [1]: april [1].npz cannot be read" in report.report("part")
+    assert "problem: april [1]: april [1].npz cannot be read" in report.report()
 
 
-def test_the_command_refuses_bad_input_by_name(videos, tmp_path):
+def test_the_command_refuses_bad_input_by_name(videos, tmp_path, capsys):
     make(videos, tmp_path / "other")
-    for more, words in (
+    good = {"manifest": "videos.csv", "classes": "classes.txt", "masks": "masks"}
+    good = {name: videos / file for name, file in good.items()}
+    good |= {"mask-format": "npz", "backgrounds": "stripes", "out": tmp_path / "out", "seed": 3}
+    for wrong, words in (
         ({"masks": tmp_path / "gone"}, "gone"), ({"backgrounds": "fog"}, "noise, stripes"),
-        ({"per_video": 0}, "per_video is 0"), ({"out": tmp_path / "other"}, "other settings"),
-        ({"split": "test1"}, "--split"), ({"manifest": tmp_path / "gone.csv"}, "gone.csv"),
-        ({"seed": -1}, "seed is -1"), ({"image_format": "gif"}, "png, jpg"), ({"smooth": -1}, "smooth is -1"),
-        ({"first_mask": 2}, "first_number is 2"), ({"mask_format": "mov"}, "png, npz, boxes, puppet"),
+        ({"per-video": 0}, "--per-video"), ({"out": tmp_path / "other"}, "other settings"),
+        ({"split": "test1"}, "--split"), ({"manifest": tmp_path / "gone.csv"}, "gone.csv"), ({"seed": -1}, "--seed"),
+        ({"image-format": "gif"}, "png"), ({"smooth": 1.5}, "--smooth"), ({"first-mask": 2}, "--first-mask"),
+        ({"mask-format": "mov"}, "puppet"),
     ):  # fmt: skip
-        with pytest.raises(ValueError, match=words):
-            command(videos, **{"out": tmp_path / "out", **more})
+        flags = [part for name, value in {**good, **wrong}.items() for part in (f"--{name}", str(value))]
+        assert main(["scuba", *flags]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: ") and words in err

@@ -6,33 +6,34 @@ trained for them.
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
 import pickle
-import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 from ..config import METHODS, Config
 from ..files import atomic_write
+from ..flags import Count, Device, File, NewFile
 from .classes import check_class_names, read_class_names
 from .decode import VideoInfo, probe
 from .prompts import Prompts, load_prompts
-from .sampling import SAMPLINGS
 
 if TYPE_CHECKING:
     from ..learner import VideoLearner
 
-log = logging.getLogger("mede_core.video.predict")  # also where this module is __main__
+log = logging.getLogger(__name__)
 
 RANDOM = "RANDOM WEIGHTS: this is a smoke run, its ranking means nothing"
 PICTURES = (".png", ".svg", ".pdf")
 _TITLE = 90  # characters that fit over the strip
 _DEFAULT_MODEL = "ViT-B-16-quickgelu"
+Optional = Annotated[int, Field(ge=0, le=1000)]  # 0: the checkpoint's
 
 
 def predict(
@@ -116,18 +117,18 @@ def answer(
     video: str,
     *,
     classes: Sequence[str] = (),
-    classes_file: str = "",
+    classes_file: File = "",
     model: str = "",
     weights: str = "",
     checkpoint: str = "",
     random_weights: bool = False,
-    top_k: int = 5,
-    frames: int = 0,
-    views: int = 0,
-    sampling: str = "",
+    top_k: Count = 5,
+    frames: Optional = 0,
+    views: Optional = 0,
+    sampling: Literal["", "uniform", "dense"] = "",
     prompts: Sequence[str] = (),
-    explain: str = "",
-    device: str = "",
+    explain: NewFile = "",
+    device: Device = "",
 ) -> dict:
     """Rank actions for a video, by CLIP or by a trained checkpoint.
 
@@ -142,7 +143,7 @@ def answer(
         top_k: how many to give
         frames: frames of a view (default: 8, or the checkpoint's)
         views: views of the video (default: 1, or the checkpoint's)
-        sampling: uniform or dense (default: uniform, or the checkpoint's)
+        sampling: default: uniform, or the checkpoint's
         prompts: templates with a {} each; or: name, templates (28 of them), a JSON file of rephrased names (default:
             name, or the checkpoint's)
         explain: save where the model looks, as .png, .svg or .pdf
@@ -154,11 +155,6 @@ def answer(
     if not (classes or classes_file or checkpoint):
         raise ValueError("no classes; give --classes NAME ... or --classes-file FILE")
     names = read_class_names(classes_file) if classes_file else check_class_names(classes) if classes else None
-    for name, value, least in (("top-k", top_k, 1), ("frames", frames, 0), ("views", views, 0)):
-        if value < least:
-            raise ValueError(f"--{name} is {value}; it must be at least 1")
-    if sampling not in ("", *SAMPLINGS):
-        raise ValueError(f"--sampling is {sampling!r}; allowed: {', '.join(SAMPLINGS)}")
     if explain and Path(explain).suffix.lower() not in PICTURES:
         raise ValueError(f"--explain is {explain!r}; it must end in {', '.join(PICTURES)}")
     texts = _prompt_set(prompts) if prompts else None
@@ -319,35 +315,3 @@ def as_text(answer: dict) -> str:
         for rank, item in enumerate(answer["predictions"], 1)
     ]
     return "\n".join([*mark, *lines, "", *ranking, *(["", *mark] if mark else [])])
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line, until ``mede predict`` takes its place."""
-    parser = argparse.ArgumentParser(prog="python -m mede_core.video.predict")
-    parser.add_argument("--video", required=True, metavar="FILE")
-    for name in ("classes-file", "model", "weights", "checkpoint", "sampling", "explain", "device"):
-        parser.add_argument(f"--{name}", default="")
-    for name, default in (("top-k", 5), ("frames", 0), ("views", 0)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--classes", nargs="+", default=())
-    parser.add_argument("--prompts", nargs="+", default=())
-    parser.add_argument("--random-weights", action="store_true")
-    parser.add_argument("--json", action="store_true")
-    options = vars(parser.parse_args(arguments))
-    as_json = options.pop("json")
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # file names need not be valid text
-    handler = logging.StreamHandler()
-    handler.addFilter(logging.Filter("mede_core"))  # other packages' remarks would drown the one line that counts
-    logging.basicConfig(level=logging.WARNING, format="note: %(message)s", handlers=[handler])
-    try:
-        found = answer(options.pop("video"), **options)
-    except (ValueError, OSError) as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        return 2
-    print(json.dumps(found, indent=1) if as_json else as_text(found))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import io
 import json
-import logging
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from ..files import atomic_write
+from ..flags import File, NewFile, Workers
 from .annotations import (
     Annotations,
     Entry,
@@ -31,7 +30,6 @@ from .locate import Files, folder_problem
 from .manifest import COLUMNS, Manifest, ManifestError, check_manifest
 from .splits import Halves, listed_halves, rule_halves, zero_shot_halves
 
-CHECKS = ("full", "open", "none")
 _SHOWN = 5  # problems of a kind that the report spells out; the JSON file holds all
 
 
@@ -109,18 +107,18 @@ class Prepared:
 
 
 def prepare(
-    dataset: str,
-    root: str | os.PathLike,
-    out: str | os.PathLike,
+    dataset: Literal[tuple(DATASETS)],
+    root: str,
+    out: NewFile,
     *,
-    annotations: str | os.PathLike | None = None,
-    classes: str | os.PathLike | None = None,
+    annotations: str = "",
+    classes: File = "",
     splits: Sequence[str] = (),
-    base: str | os.PathLike | None = None,
-    novel: str | os.PathLike | None = None,
-    zero_shot: Sequence[str | os.PathLike] = (),
-    check: str = "full",
-    workers: int | None = None,
+    base: File = "",
+    novel: File = "",
+    zero_shot: Sequence[File] = (),
+    check: Literal["full", "open", "none"] = "full",
+    workers: Workers = 0,
 ) -> Prepared:
     """Make a manifest of a dataset on disk: a CSV, and beside it a JSON file with classes, splits, counts and problems.
 
@@ -128,7 +126,7 @@ def prepare(
     listed in the JSON file.
 
     Args:
-        dataset: what it is: kinetics400, kinetics600, ucf101, hmdb51, ssv2, a list (path,label) or a folder of classes
+        dataset: what it is; list: of path,label; folder: one for each class
         root: folder of the videos, in whatever folders below it
         out: the CSV to write; the JSON file gets the same stem
         annotations: folder or file of the annotations (default: the root and two folders below it)
@@ -138,13 +136,22 @@ def prepare(
         novel: published list of the novel classes
         zero_shot: class lists of kinetics600's zero-shot splits test1, test2, ...
         check: full decodes every file (0.1 s a clip), open its beginning (0.01 s), none only looks if it is there
-        workers: threads of the check (default: one for each CPU, at most 8)
+        workers: threads of the check; 0: one for each CPU, at most 8
 
     Raises:
         ManifestError: not one video can be used; nothing is written.
     """
     root, out = Path(root), Path(out)
-    _check_arguments(dataset, root, out, classes, base, novel, zero_shot, check, workers)
+    if not root.is_dir():
+        raise ValueError(f"root {os.fspath(root)!r}: no such folder")
+    if out.suffix != ".csv":
+        raise ValueError(f"out is {os.fspath(out)!r}; it must end in .csv")
+    if bool(base) != bool(novel):
+        raise ValueError(f"base is {base!r} and novel is {novel!r}; give both lists or none")
+    if classes and dataset != "list":
+        raise ValueError(f"classes is {os.fspath(classes)!r}; only the dataset 'list' takes it, not {dataset!r}")
+    if zero_shot and dataset != "kinetics600":
+        raise ValueError(f"zero_shot lists are for kinetics600, not {dataset!r}")
     spec, files = DATASETS[dataset], Files(root)
     found = spec.read(Path(annotations or root), files, Path(classes) if classes else None)
     if not found.classes:
@@ -196,25 +203,6 @@ def prepare(
     return Prepared(out, sidecar, problems, notes)
 
 
-def _check_arguments(dataset, root, out, classes, base, novel, zero_shot, check, workers) -> None:
-    if dataset not in DATASETS:
-        raise ValueError(f"dataset is {dataset!r}; allowed: {', '.join(DATASETS)}")
-    if not root.is_dir():
-        raise ValueError(f"root {os.fspath(root)!r}: no such folder")
-    if out.suffix != ".csv":
-        raise ValueError(f"out is {os.fspath(out)!r}; it must end in .csv")
-    if check not in CHECKS:
-        raise ValueError(f"check is {check!r}; allowed: {', '.join(CHECKS)}")
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers is {workers}; it must be at least 1")
-    if (base is None) != (novel is None):
-        raise ValueError(f"base is {base!r} and novel is {novel!r}; give both lists or none")
-    if classes is not None and dataset != "list":
-        raise ValueError(f"classes is {os.fspath(classes)!r}; only the dataset 'list' takes it, not {dataset!r}")
-    if zero_shot and dataset != "kinetics600":
-        raise ValueError(f"zero_shot lists are for kinetics600, not {dataset!r}")
-
-
 def _locate(entries, files: Files, found: Annotations, spec: Dataset, problems) -> list[tuple[str, Entry]]:
     """The file of each entry; what is missing, doubled or in a folder that contradicts it becomes a problem."""
     located, missing, classes = [], [], {plain(name) for name in found.classes}
@@ -262,7 +250,7 @@ def _checked(located, root: Path, check: str, workers, problems) -> tuple[list[t
 
 
 def _halves(base, novel, names: list[str], train: Counter) -> Halves:
-    if base is not None:
+    if base:
         return listed_halves(base, novel, names, train)
     if train:
         return rule_halves(names, train)
@@ -293,59 +281,3 @@ def _count_problems(counts: dict, classes: int, spec: Dataset) -> list[str]:
         if count["expected"] not in (None, count["videos"]):
             problems.append(f"{split}: {count['videos']} usable videos, expected {count['expected']}")
     return problems
-
-
-# ------------------------------------------------------------------------------------ the command line
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m mede_core.video.prepare", description=__doc__.splitlines()[0])
-    command = parser.add_subparsers(dest="command", required=True).add_parser(
-        "prepare",
-        help="make a manifest of a dataset on disk",
-        description="Make a manifest (CSV and JSON) of a dataset on disk; a bad file never stops it.",
-        epilog="exit codes: 0 every video that the annotations name is usable and all counts are as expected; "
-        "1 there are problems (missing, undecodable or contradictory files, bad annotation lines, unexpected counts, "
-        "base/novel lists that do not fit): the manifest of the usable videos is written all the same, unless not "
-        "one video is usable; 2 wrong arguments or no annotations",
-    )
-    command.add_argument("--dataset", required=True, choices=DATASETS)
-    command.add_argument("--root", required=True, metavar="DIR", help="folder of the videos")
-    command.add_argument("--annotations", metavar="DIR", help="annotation files (default: searched below the root)")
-    command.add_argument("--out", required=True, metavar="FILE.csv")
-    command.add_argument("--classes", metavar="FILE", help="index->class file, for --dataset list")
-    command.add_argument("--splits", nargs="+", default=(), metavar="NAME", help="these alone, for example: val")
-    command.add_argument("--base", metavar="FILE", help="published list of the base classes")
-    command.add_argument("--novel", metavar="FILE", help="published list of the novel classes")
-    command.add_argument(
-        "--zero-shot", nargs="+", default=(), metavar="FILE", help="class lists of kinetics600's splits test1, ..."
-    )
-    command.add_argument(
-        "--check", choices=CHECKS, default="full",
-        help="full: decode every file (0.1 s a clip and thread); open: its beginning; none: only look if it is there",
-    )  # fmt: skip
-    command.add_argument("--workers", type=int, metavar="N", help="threads (default: one for each CPU, at most 8)")
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line, until ``mede prepare`` takes its place."""
-    args = vars(_parser().parse_args(arguments))
-    args.pop("command")
-    decoder = logging.getLogger("mede_core.video.decode")
-    level = decoder.level
-    decoder.setLevel(logging.ERROR)  # its remarks are in the report
-    try:
-        prepared = prepare(args.pop("dataset"), args.pop("root"), args.pop("out"), **args)
-    except ManifestError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except (ValueError, OSError) as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        return 2
-    finally:
-        decoder.setLevel(level)
-    print(prepared.report())
-    return 1 if prepared.problems else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,29 +10,26 @@ why). SCUFO (no motion) needs no files: ``FrameFolderDataset(..., scufo=True)``.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import logging
 import os
 import shutil
-import sys
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
-from ...files import LockedError, atomic_write, progress, run_lock, sha256_file, versions
+from ...files import atomic_write, progress, run_lock, sha256_file, versions
+from ...flags import Count, File, Folder
 from ..classes import read_class_names
 from ..decode import VideoError, probe
 from ..manifest import Manifest, ManifestError, read_manifest, select
 from .backgrounds import Background, Backgrounds
 from .composites import SAVE, claim, finished_clip, smoothed, write_clips
-from .masks import ClipMasks, MaskError, Masks, NoMaskError
-
-log = logging.getLogger("mede_core.video.scuba.build")  # also where this module is __main__
+from .masks import FORMATS, ClipMasks, MaskError, Masks, NoMaskError
 
 _SHOWN = 20  # lines of each kind that a report prints
 MIN_AREA, MIN_SHARE = 0.10, 0.90  # the published rule for K400's segmentation masks
@@ -46,20 +43,21 @@ _NOTE = (
 class BuildReport:
     """What a build made: counts; why videos or backgrounds could not be used; what has no mask or too small ones."""
 
+    out: Path
     clips: int
     videos: int
     problems: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
 
-    def report(self, out: str | os.PathLike) -> str:
+    def report(self) -> str:
         """A short text: what was left out and why, and what was made."""
         lines = []
         for title, found in (("problem", self.problems), ("left out", self.left_out), ("note", self.notes)):
             lines += [f"{title}: {name}: {why}" for name, why in [*found.items()][:_SHOWN]]
             if len(found) > _SHOWN:
                 lines.append(f"{title}: and {len(found) - _SHOWN} more, in scuba.json")
-        made = f"{self.clips} clips of {self.videos} videos in {os.fspath(out)}"
+        made = f"{self.clips} clips of {self.videos} videos in {self.out}"
         return "\n".join([*lines, f"{made} (scuba.txt, in_context.txt, scuba.json)"])
 
 
@@ -88,12 +86,6 @@ def build(
         ManifestError: no clip at all; every reason is listed.
         LockedError: another build is at work there.
     """
-    for name, value, least in (("seed", seed, 0), ("per_video", per_video, 1), ("smooth", smooth, 0),
-                               ("short_side", short_side, 0)):  # fmt: skip
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} is {value!r}; allowed: integers from {least}")
-    if image_format not in SAVE:
-        raise ValueError(f"image_format is {image_format!r}; allowed: {', '.join(SAVE)}")
     settings = {
         "seed": seed, "per_video": per_video, "image_format": image_format, "area_rule": area_rule, "smooth": smooth,
         "short_side": short_side, "masks": masks.kind, "backgrounds": backgrounds.id, "classes": manifest.class_names,
@@ -215,7 +207,7 @@ class _Work:
             "versions": {name: found[name] for name in ("python", "numpy", "av", "decord")},
         }  # fmt: skip
         atomic_write(self.out / "scuba.json", json.dumps(facts, indent=1) + "\n")
-        return BuildReport(clips, len(self.sources), self.problems, self.left_out, self.notes)
+        return BuildReport(self.out, clips, len(self.sources), self.problems, self.left_out, self.notes)
 
 
 def _hash(settings: dict) -> str:
@@ -224,36 +216,36 @@ def _hash(settings: dict) -> str:
 
 # ------------------------------------------------------------------------------------ the command
 def build_scuba(
-    manifest: str,
+    manifest: File,
     masks: str,
-    mask_format: str,
+    mask_format: Literal[FORMATS],
     backgrounds: str,
-    out: str,
+    out: Folder,
     *,
-    seed: int,
+    seed: Annotated[int, Field(ge=0, le=2**32)],
     split: str = "all",
     root: str = "",
-    classes: str = "",
-    first_mask: int = 1,
-    per_video: int = 1,
-    image_format: str = "jpg",
+    classes: File = "",
+    first_mask: Annotated[int, Field(ge=0, le=1)] = 1,
+    per_video: Count = 1,
+    image_format: Literal[tuple(SAVE)] = "jpg",
     area_rule: bool | None = None,
-    smooth: int = 0,
-    short_side: int = 0,
+    smooth: Annotated[int, Field(ge=0, le=1000)] = 0,
+    short_side: Annotated[int, Field(ge=0, le=10_000)] = 0,
 ) -> BuildReport:
     """Make out-of-context clips (SCUBA) of own videos, masks and backgrounds.
 
     Args:
         manifest: list of videos, path,label; or one that prepare wrote
         masks: a file for boxes, otherwise a folder
-        mask_format: png, npz, boxes or puppet
+        mask_format: what the masks are
         backgrounds: folder of pictures, noise or stripes
         out: the folder to write
         seed: of the backgrounds
         split: rows of a prepared manifest, e.g. test1
         root: where a plain manifest's paths start
         classes: file of all classes of the data set (default: the manifest's)
-        first_mask: number of the first png mask, 0 or 1
+        first_mask: number of the first png mask
         per_video: clips of each video, each with a background of its own (published: UCF101 5, K400 1)
         image_format: png keeps every pixel; jpg (quality 95) is what published lists name
         area_rule: keep videos with masks of 10 % of the area in 90 % of the frames (default: for png and npz)
@@ -270,31 +262,3 @@ def build_scuba(
     how = {"per_video": per_video, "image_format": image_format, "smooth": smooth, "short_side": short_side}
     found = Masks(masks, mask_format, first_number=first_mask)
     return build(videos, found, Backgrounds(backgrounds), out, seed=seed, area_rule=rule, **how)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line, until ``mede scuba`` takes its place."""
-    parser = argparse.ArgumentParser(prog="python -m mede_core.video.scuba.build")
-    command = parser.add_subparsers(dest="command", required=True).add_parser("build")
-    for name in ("manifest", "masks", "mask-format", "backgrounds", "out"):
-        command.add_argument(f"--{name}", required=True)
-    command.add_argument("--seed", required=True, type=int)
-    for name, default in (("split", "all"), ("root", ""), ("classes", ""), ("image-format", "jpg")):
-        command.add_argument(f"--{name}", default=default)
-    for name, default in (("first-mask", 1), ("per-video", 1), ("smooth", 0), ("short-side", 0)):
-        command.add_argument(f"--{name}", type=int, default=default)
-    command.add_argument("--area-rule", action=argparse.BooleanOptionalAction)
-    options = vars(parser.parse_args(arguments))
-    del options["command"]
-    logging.basicConfig(level=logging.WARNING, format="note: %(message)s")
-    try:
-        report = build_scuba(**options)
-    except (ValueError, OSError, LockedError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(report.report(options["out"]))
-    return 1 if report.problems else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -67,10 +67,6 @@ class Masks:
     """
 
     def __init__(self, source: str | os.PathLike, kind: str, *, first_number: int = 1):
-        if kind not in FORMATS:
-            raise ValueError(f"mask format is {kind!r}; allowed: {', '.join(FORMATS)}")
-        if first_number not in (0, 1):
-            raise ValueError(f"first_number is {first_number!r}; allowed: 0, 1")
         self.source, self.kind, self.first_number = Path(source), kind, first_number
         self.boxes: Mapping[str, np.ndarray | str] = {}
         if kind == "boxes":
