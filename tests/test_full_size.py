@@ -13,8 +13,8 @@ from mede_core.learner import build_learner
 from mede_core.scoring import evaluate
 from mede_core.video import manifest as manifest_module
 from mede_core.video.clips import VideoDataset
-from mede_core.video.datasets import prepare, select
-from mede_core.video.manifest import Manifest
+from mede_core.video.prepare import prepare
+from mede_core.video.manifest import Manifest, select
 
 
 @pytest.fixture(scope="module")

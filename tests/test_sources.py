@@ -9,7 +9,7 @@ from mede_core.files import repo_root
 from mede_core.reproduce import PlanError
 from mede_core.reproduce.manifests import look_at
 from mede_core.reproduce.sources import filled, placeholders, read_sources
-from mede_core.video.datasets import select
+from mede_core.video.manifest import select
 
 
 @pytest.fixture
