@@ -6,10 +6,16 @@ needs them before its inner step, where data-parallel wrappers have none. Rank 0
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -19,13 +25,9 @@ from torch.utils.data import Sampler
 
 @contextmanager
 def process_group(device: str = "cpu") -> Iterator[torch.device]:
-    """Join the processes that torchrun started; without torchrun there is one process and nothing to join.
+    """Join the processes that torchrun started and yield this one's device; without torchrun there is one process.
 
-    Args:
-        device: ``cpu`` (gloo) or ``cuda`` (nccl, each process on its local rank's device).
-
-    Yields:
-        this process's device.
+    `cpu` goes by gloo, `cuda` by nccl, each process on its local rank's device.
     """
     if "LOCAL_RANK" not in os.environ:
         yield torch.device(device)
@@ -38,6 +40,18 @@ def process_group(device: str = "cpu") -> Iterator[torch.device]:
         yield local
     finally:
         dist.destroy_process_group()
+
+
+def torchrun(config: Mapping, processes: int, flags: Sequence[str]) -> None:
+    """Train a configuration in several processes on this machine: `mede train FLAGS` under torchrun, waited for."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.json"
+        file.write_text(json.dumps(dict(config)), encoding="utf-8")
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        command += ["-m", "mede_core", "train", "--config", str(file), *flags]
+        code = subprocess.run(command, check=False).returncode
+    if code:
+        raise RuntimeError(f"torchrun ended with exit code {code}; what failed is said above")
 
 
 def rank() -> int:
@@ -57,14 +71,7 @@ def wait_for_all() -> None:
 
 
 def average_grads(grads: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Average {name: tensor} over the processes with one all-reduce.
-
-    Args:
-        grads: the same names and shapes in every process; one data type.
-
-    Returns:
-        new tensors; without torchrun the given ones.
-    """
+    """Average {name: tensor}, of one data type, over the processes with one all-reduce; alone: the given ones."""
     if world_size() == 1:
         return grads
     flat = torch.cat([grad.flatten() for grad in grads.values()])
@@ -73,22 +80,21 @@ def average_grads(grads: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: part.view_as(grad) for (name, grad), part in zip(grads.items(), parts, strict=True)}
 
 
+def gather(value: Any) -> list:
+    """Everybody's value, by rank, in every process."""
+    if world_size() == 1:
+        return [value]
+    values: list = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
 def gather_rows(rows: Tensor, total: int) -> Tensor:
-    """Put the rows of all processes back in order, where process r holds rows r, r + N, r + 2N, ...
-
-    Args:
-        rows: [about total / N, ...], this process's.
-        total: rows of all processes.
-
-    Returns:
-        [total, ...] on the CPU, in every process.
-    """
+    """Put the rows of all processes back in order, where process r holds rows r, r + N, r + 2N, ... of `total`."""
     if world_size() == 1:
         return rows
-    shares: list = [None] * world_size()
-    dist.all_gather_object(shares, rows)
     whole = rows.new_empty((total, *rows.shape[1:]))
-    for number, share in enumerate(shares):
+    for number, share in enumerate(gather(rows)):
         whole[number :: world_size()] = share
     return whole
 
@@ -97,13 +103,10 @@ class RankShare(Sampler):
     """Every N-th index of a sampler's order, so that the union of the processes' batches is one process's batch.
 
     torch's DistributedSampler shuffles by a rule of its own; with it a run would depend on the number of processes.
-
-    Args:
-        base: gives the same order in every process.
     """
 
     def __init__(self, base: Sampler):
-        self.base = base
+        self.base = base  # gives the same order in every process
 
     def __iter__(self) -> Iterator[int]:
         return islice(self.base, rank(), None, world_size())

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,13 +21,15 @@ from torch.utils.data import Dataset
 
 from .checkpoints import interpolate, method_weights
 from .config import METHODS, Config
-from .files import pack_correct
-from .learner import SMALL_CLIP, VideoLearner, build_learner
+from .distributed import rank
+from .files import pack_correct, run_lock
+from .learner import VideoLearner, build_learner
 from .scoring import Evaluation, evaluate
 from .train import fit
 from .video.clips import VideoDataset
-from .video.datasets import read_sidecar, select
+from .video.manifest import read_sidecar, select
 from .video.prompts import load_prompts
+from .weights import SMALL_CLIP
 from .world.synthetic import CONTEXTS, SETS, ClipSet, World, make_set
 
 
@@ -159,7 +162,10 @@ def train_method(
         return run_dir
     learner, teacher = learner_for(config, device), teacher_for(config, device)
     learner.text_cache = Path(runs_dir) / "text_features"
-    return fit(learner, training_clips(config, learner), config, run_dir, teacher=teacher, num_workers=num_workers)
+    clips = training_clips(config, learner)
+    texts = load_prompts(config.prompts).texts(clips.class_names)
+    with run_lock(run_dir) if rank() == 0 else nullcontext():
+        return fit(learner, clips, config, run_dir, texts=texts, teacher=teacher, num_workers=num_workers)
 
 
 def trained_learner(config: Config, runs_dir: str | os.PathLike, device: str = "cpu") -> VideoLearner:

@@ -8,40 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 
-import open_clip
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from .adapters import insert_temporal
-from .checkpoints import file_hash, load_checkpoint, save_checkpoint
-from .files import ASSETS
+from .checkpoints import load_checkpoint, save_checkpoint
+from .weights import build_clip
 
-log = logging.getLogger(__name__)
-
-SMALL_CLIP = ASSETS / "small_clip"  # the synthetic world's CLIP, shipped with the package
 TRAINABLE_SETS = ("adapters", "visual")
 
 
 class VideoLearner(nn.Module):
-    """CLIP's visual encoder over the frames of a clip, with temporal adapters and a frozen class-text head.
+    """CLIP's visual encoder over the frames of a clip, with a temporal module and a frozen class-text head.
 
-    Args:
-        clip: an open_clip model; its visual tower is used, its text tower only by :meth:`set_classes`.
-        tokenizer: turns texts into the token ids of ``clip``.
-        weights_id: what the CLIP weights are, written beside every number.
-        trainable: ``"adapters"`` (the paper's text) or ``"visual"`` (the whole encoder, as the authors' scripts
-            suggest). The logit scale and the text encoder are always frozen.
-        temporal_module: ``st_adapter``, ``aim`` or ``expanded``.
-        adapter_width: channels inside each adapter; 0: no temporal module, each frame by itself.
-        temporal_options: passed to :func:`~mede_core.adapters.insert_temporal`.
+    `clip` is an open_clip model and `tokenizer` its own; the text tower serves `set_classes` alone. Options and what is
+    trainable: see `build_learner`. The logit scale and the text encoder are always frozen.
     """
 
     def __init__(
@@ -77,10 +62,7 @@ class VideoLearner(nn.Module):
         self.register_buffer("logit_scale", clip.logit_scale.detach().exp(), persistent=False)
         self.register_buffer("text_features", None, persistent=False)
         self.class_names: list[str] = []
-        self._text = [
-            clip,
-            tokenizer,
-        ]  # in a list: the text tower is no submodule, so it is never trained or saved
+        self._text = [clip, tokenizer]  # in a list: the text tower is no submodule, so it is never trained or saved
         self._feature_cache: dict[tuple, Tensor] = {}
 
     def set_classes(
@@ -90,15 +72,10 @@ class VideoLearner(nn.Module):
         *,
         texts: Sequence[Sequence[str]] | None = None,
     ) -> VideoLearner:
-        """Switch the class set; each text is encoded once and remembered, on disk where ``text_cache`` is a folder.
+        """Switch the class set and return the learner; each text is encoded once, and kept on disk in `text_cache`, if set.
 
-        Args:
-            names: K class names, non-empty and unique.
-            templates: prompts with one ``{}`` each; their normalized embeddings are averaged and normalized again.
-            texts: for each class its own texts, in place of the templates.
-
-        Returns:
-            the learner itself.
+        A class is the mean of the normalized embeddings of its `texts`, by default its name in each of the
+        `templates` ("{}" stands for it), normalized again. Names must be unique.
         """
         names = [str(name) for name in names]
         duplicates = sorted({name for name in names if names.count(name) > 1})
@@ -141,14 +118,9 @@ class VideoLearner(nn.Module):
         return F.normalize(torch.stack([part.mean(0) for part in encoded]), dim=-1).cpu()
 
     def encode(self, video: Tensor) -> Tensor:
-        """Encode the frames of each clip.
+        """L2-normalized frame features [B, T, D] of clips [B, T, 3, H, W], H = W = `image_size`.
 
-        Args:
-            video: [B, T, 3, H, W], uint8 RGB (normalized here with the weights' mean and std) or floating point,
-                normalized already; H and W equal ``image_size``.
-
-        Returns:
-            [B, T, D] L2-normalized frame features.
+        Clips are uint8 RGB, normalized here with the weights' mean and std, or floating point and normalized already.
         """
         if video.ndim != 5 or video.shape[2] != 3 or video.shape[-1] != self.image_size:
             raise ValueError(
@@ -165,25 +137,11 @@ class VideoLearner(nn.Module):
         return F.normalize(features, dim=-1).view(clips, num_frames, -1)
 
     def forward(self, video: Tensor) -> Tensor:
-        """Class logits of each clip: the mean over frames of the scaled similarities.
-
-        Args:
-            video: as in :meth:`encode`.
-
-        Returns:
-            [B, K] logits over ``class_names``.
-        """
+        """Logits [B, K] over `class_names`: the mean over frames of the scaled similarities."""
         return self.classify(self.encode(video))
 
     def classify(self, features: Tensor) -> Tensor:
-        """Class logits of encoded clips, in float32 also under mixed precision: the logit scale magnifies errors.
-
-        Args:
-            features: [B, T, D] from :meth:`encode`.
-
-        Returns:
-            [B, K] logits over ``class_names``.
-        """
+        """Logits of features from `encode`, in float32 also under mixed precision: the logit scale magnifies errors."""
         if self.text_features is None:
             raise RuntimeError("no classes are set; call learner.set_classes(names) first")
         with torch.autocast(features.device.type, enabled=False):
@@ -196,14 +154,7 @@ class VideoLearner(nn.Module):
 
     @torch.no_grad()
     def load_trainable(self, tensors: Mapping[str, Tensor]) -> VideoLearner:
-        """Load exactly the trainable tensors; anything missing, unknown or misshapen is an error that lists it.
-
-        Args:
-            tensors: {name: tensor}, as :meth:`trainable_state` gives it.
-
-        Returns:
-            the learner itself.
-        """
+        """Load what `trainable_state` gave; anything missing, unknown or misshapen is an error that lists it."""
         own = {name: p for name, p in self.named_parameters() if p.requires_grad}
         problems = [f"missing {name}" for name in sorted(own.keys() - tensors.keys())]
         problems += [f"unknown {name}" for name in sorted(tensors.keys() - own.keys())]
@@ -234,34 +185,28 @@ def build_learner(
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> VideoLearner:
-    """Build a video learner on CLIP weights that are really there.
+    """Build a video learner on CLIP weights that are really there; until trained it equals frozen CLIP.
+
+    (With expanded attention not even then.) Whatever needs a seed is drawn from `seed` alone.
 
     Args:
-        model: ``"mede-small"`` (the synthetic world's CLIP) or an open_clip ViT name.
-        weights: ``"shipped"`` (mede-small only), an open_clip tag (``openai``, ``laion2b_s34b_b88k``, ...) or a
-            local file or, for mede-small, a folder made by ``python -m mede_core.world.pretrain``.
-        trainable: ``"adapters"`` or ``"visual"``.
-        temporal_module: ``st_adapter``, ``aim`` or ``expanded``, which has no parameters of its own.
-        adapter_width: channels inside each adapter; 0: no temporal module.
-        adapter_form: of the ST-Adapter: ``ours``, ``published`` or ``published_conv``.
+        model: "mede-small" (the synthetic world's CLIP) or an open_clip ViT name.
+        weights: "shipped" (mede-small only), an open_clip tag (openai, laion2b_s34b_b88k, ...), a local file or, for
+            mede-small, a folder made by its pretraining.
+        trainable: "adapters" (the paper's text), or "visual": the whole encoder, as the authors' scripts suggest.
+        temporal_module: st_adapter, aim or expanded, which has no parameters of its own.
+        adapter_width: channels inside each adapter; 0: no temporal module, each frame by itself.
+        adapter_form: of the ST-Adapter: ours, published or published_conv.
         num_frames: T; only AIM's learner is tied to it.
-        border: of expanded attention: ``zero`` or ``mask``.
+        border: of expanded attention: zero keys at a clip's ends, or mask.
         random_weights: build without pretrained weights, for smoke runs; it is written on every output.
-        seed: of the adapters' (and random weights') initialization.
-        device: where the learner lives.
-
-    Returns:
-        the learner, equal to frozen CLIP until it is trained (with expanded attention: not even then).
 
     Raises:
         ValueError: unknown model or tag, OpenAI weights without QuickGELU, or weights that are not on this machine.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if model == "mede-small":
-            clip, tokenizer, weights_id = _build_small(weights, random_weights)
-        else:
-            clip, tokenizer, weights_id = _build_open_clip(model, weights, random_weights)
+        clip, tokenizer, weights_id = build_clip(model, weights, random_weights)
         clip.requires_grad_(False)
         learner = VideoLearner(
             clip,
@@ -275,61 +220,3 @@ def build_learner(
             border=border,
         )
     return learner.to(device).eval()
-
-
-def _build_small(weights: str, random_weights: bool):
-    folder = SMALL_CLIP if weights == "shipped" else Path(weights)
-    config, file = folder / "open_clip_config.json", folder / "open_clip_model.safetensors"
-    for path in (config,) if random_weights else (config, file):
-        if not path.is_file():
-            raise ValueError(f"weights {weights!r}: {path.name} is missing in {folder}")
-    cfg = json.loads(config.read_text())
-    clip = open_clip.CLIP(**cfg["model_cfg"])
-    open_clip.model.set_model_preprocess_cfg(clip, cfg["preprocess_cfg"])
-    context = cfg["model_cfg"]["text_cfg"]["context_length"]
-    tokenizer = open_clip.SimpleTokenizer(bpe_path=str(folder / "bpe.txt.gz"), context_length=context)
-    if random_weights:
-        return clip, tokenizer, "random"
-    open_clip.load_checkpoint(clip, str(file), strict=True)
-    return clip, tokenizer, f"{'shipped' if weights == 'shipped' else 'file'}:{file_hash(file)}"
-
-
-def _build_open_clip(model: str, weights: str, random_weights: bool):
-    if model not in open_clip.list_models():
-        raise ValueError(f"model {model!r} is unknown to open_clip; for example ViT-B-16-quickgelu, ViT-B-32, ViT-L-14")
-    if random_weights:
-        clip = open_clip.create_model(model, pretrained=None)
-        return clip, open_clip.get_tokenizer(model), "random"
-    if weights == "shipped":
-        raise ValueError(f"no weights ship for {model}; pass --weights TAG, or --weights FILE for a local file")
-    path = Path(weights).expanduser()
-    if not path.is_file() and weights not in open_clip.list_pretrained_tags_by_model(model):
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
-        raise ValueError(f"weights {weights!r} is neither a local file nor a tag of {model} (tags: {tags})")
-    if weights == "openai" and not model.endswith("-quickgelu"):
-        raise ValueError(f"OpenAI's weights need QuickGELU: use model {model}-quickgelu (plain {model} is refused)")
-    try:
-        with _offline_hub():
-            clip = open_clip.create_model(
-                model, pretrained=str(path) if path.is_file() else weights, require_pretrained=True
-            )
-    except (RuntimeError, OSError, ValueError, KeyError, SafetensorError, UnpicklingError) as error:
-        raise ValueError(
-            f"weights {weights!r} of {model} could not be loaded from this machine "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}); pass a local file with --weights FILE, "
-            'download the tag once where there is a network (python -c "import open_clip; '
-            f"open_clip.create_model('{model}', pretrained='{weights}')\"), or use --random-weights for a smoke run"
-        ) from error
-    return clip, open_clip.get_tokenizer(model), f"file:{file_hash(path)}" if path.is_file() else weights
-
-
-@contextmanager
-def _offline_hub() -> Iterator[None]:
-    """Look weights up in the local cache only: a hub that cannot be reached costs a minute of retries."""
-    from huggingface_hub import constants
-
-    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before

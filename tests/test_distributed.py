@@ -22,15 +22,8 @@ from mede_core.world.synthetic import World, make_set
 def results(tmp_path_factory):
     one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
     script = Path(__file__).with_name("two_ranks.py")
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        str(script),
-        str(two),
-    ]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += [str(script), str(two)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MEDE_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -67,6 +60,12 @@ def test_training_under_torchrun_ends_where_one_process_ends_and_rank_0_writes(r
         tensors = [load_checkpoint(folder / name)[0] for folder in (one, two)]
         assert apart(*tensors) < 1e-4  # AdamW in float32
     assert len((two / "metrics.jsonl").read_text().splitlines()) == 6
+
+
+def test_ranks_of_different_code_refuse_to_train_together(results):
+    _, two = results
+    for number in (0, 1):
+        assert "the processes run different code (['0', '1'], by rank)" in (two / f"refused_{number}.txt").read_text()
 
 
 def test_evaluation_under_torchrun_counts_every_clip_once(results):

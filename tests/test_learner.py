@@ -2,6 +2,9 @@
 
 import copy
 import json
+import shutil
+import subprocess
+import sys
 
 import open_clip
 import pytest
@@ -9,7 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from mede_core.adapters import STAdapter, STAdapterBlock
-from mede_core.learner import SMALL_CLIP, build_learner, load_checkpoint, save_checkpoint
+from mede_core.checkpoints import load_checkpoint, save_checkpoint
+from mede_core.learner import build_learner
+from mede_core.weights import SMALL_CLIP, weights_hash
 
 
 def small_clip():
@@ -181,6 +186,22 @@ def test_wrong_weights_or_models_are_refused_by_name(arguments, message, monkeyp
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))  # an empty cache: the tag is not on this machine
     with pytest.raises(ValueError, match=message):
         build_learner(**arguments)
+
+
+def test_weights_are_identified_without_building_a_model(tmp_path):
+    shutil.copytree(SMALL_CLIP, tmp_path / "clip")
+    for weights in ("shipped", str(tmp_path / "clip")):
+        assert weights_hash("mede-small", weights) == build_learner(weights=weights).weights_id
+    shipped, copied = (weights_hash("mede-small", one).split(":") for one in ("shipped", str(tmp_path / "clip")))
+    assert (shipped[0], copied[0]) == ("shipped", "file") and shipped[1] == copied[1]
+    with (tmp_path / "clip" / "open_clip_model.safetensors").open("ab") as file:
+        file.write(b"other weights")
+    assert weights_hash("mede-small", str(tmp_path / "clip")).split(":")[1] != copied[1]
+    assert weights_hash("ViT-B-16", str(SMALL_CLIP / "open_clip_model.safetensors")) == f"file:{shipped[1]}"
+    assert weights_hash("ViT-B-16-quickgelu", "openai") == "openai"
+    assert weights_hash("ViT-B-16", "shipped", random_weights=True) == "random"
+    code = "import sys; from mede_core import weights; weights.weights_hash('mede-small', 'shipped')"
+    subprocess.run([sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"], check=True)
 
 
 @pytest.mark.parametrize("names", [[], ["a", "a"], ["a", " "]])

@@ -7,14 +7,13 @@ from pathlib import Path
 import torch
 
 from mede_core.config import load_config
-from mede_core.distributed import process_group, rank
+from mede_core.distributed import process_group, rank, world_size
 from mede_core.gwa import GaussianWeightAverage
 from mede_core.learner import build_learner
 from mede_core.meta import cross_batch_pairs
-from mede_core.objectives import cross_entropy
+from mede_core.methods import build_method
 from mede_core.scoring import evaluate
-from mede_core.steps import method_step
-from mede_core.train import _Epoch, fit
+from mede_core.train import EpochBatches, fit
 from mede_core.world.synthetic import World, make_set
 
 STEPS = 3
@@ -27,12 +26,13 @@ def meta_steps(inner_sync: bool):
     learner = build_learner().double().set_classes(clips.class_names)
     for block in learner.temporal:
         torch.nn.init.normal_(block.adapter.up.weight, std=0.05, generator=torch.Generator().manual_seed(3))
+    method = build_method(config, learner)
     optimizer = torch.optim.SGD([p for p in learner.parameters() if p.requires_grad], lr=0.1)
     average = GaussianWeightAverage(learner, 2.0, 1.0)
-    batches = _Epoch(clips, config, 1, STEPS, 0, torch.device("cpu"))
+    batches = EpochBatches(clips, config, 1, STEPS, "next", 0, torch.device("cpu"))
     as_double = (((video.double() / 255 - learner.mean) / learner.std, labels) for video, labels in batches)
     for number, pair in enumerate(cross_batch_pairs(as_double), 1):
-        method_step(learner, cross_entropy, pair, optimizer, config)
+        method.step(pair, optimizer, None)
         average.update(learner, number)
     return {name: tensor.clone() for name, tensor in learner.trainable_state().items()}, average.averaged()
 
@@ -43,6 +43,11 @@ def everything(folder: Path) -> None:
     config = load_config(epochs=2, warmup_epochs=1, train_clips=48, batch_size=16, method="open_mede")
     learner = build_learner()
     fit(learner, make_set(World(1), train=True, count=48), config, folder / "run")
+    if world_size() > 1:
+        try:
+            fit(build_learner(), make_set(World(1), train=True, count=48), config, folder, facts={"code": str(rank())})
+        except ValueError as error:
+            (folder / f"refused_{rank()}.txt").write_text(str(error))
     clips = make_set(World(1), count=37)  # not a multiple of the ranks or the batch
     result = evaluate(build_learner(), clips, batch_size=4)
     if rank() == 0:
