@@ -1,0 +1,218 @@
+"""What a run on real videos finds, lacks and will cost, said before it starts: hours from timing a few steps here.
+
+The timing is a command of its own (`mede cost`), since nothing here imports torch; its answers are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config import METHODS, Config
+from ..files import atomic_write, gpu_names
+from ..names import digest
+from . import PlanError
+from .data_yaml import DATASETS, VideoList
+from .plan import Plan
+
+logger = logging.getLogger(__name__)
+
+COMMAND = [sys.executable, "-m", "mede_core", "cost"]  # --config FILE --steps N --device DEVICE: one JSON line
+TIMED_STEPS, TIMEOUT_S = 20, 3600.0
+TIMED_BY = (  # fields of Config that the time of a step depends on
+    "model", "num_frames", "batch_size", "micro_batch", "precision", "trainable", "temporal_module", "adapter_width",
+    "adapter_form", "first_order",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one training or scoring computes."""
+
+    stamp: str
+    words: str
+    config: Config
+    steps: int  # of the optimizer; 0 for a scoring
+    clips: int  # read, views counted one by one
+
+    def timed_steps(self) -> int:
+        """No more than are planned."""
+        return max(1, min(TIMED_STEPS, self.steps or self.clips // self.config.batch_size))
+
+    def kind(self, device: str) -> str:
+        method = METHODS[self.config.method]
+        fields = {name: getattr(self.config, name) for name in TIMED_BY}
+        return digest({**fields, "trainer": method.trainer, "objective": method.objective, "device": device})[:16]
+
+    def seconds(self, answer: dict, processes: int) -> float:
+        """On so many processes that share it evenly, without what they lose to each other."""
+        steps, clips = self.steps * answer["seconds_per_step"], self.clips / answer["clips_per_second_eval"]
+        return (steps if self.steps else clips) / processes
+
+
+def works(plan: Plan) -> Iterator[Work]:
+    """What the trainings and scorings of a plan on real videos will do.
+
+    Raises:
+        PlanError: a list without the videos that a job asks for.
+    """
+    lists = {str(one.path): one for one in plan.data.datasets.values()}
+    scuba = {one.list: one.clips for found in plan.data.scuba.values() for one in found.values()}
+    problems: dict[str, None] = {}
+
+    def count(one: VideoList, split: str, half: str, shots: int = 0) -> int:
+        try:
+            return one.clips(split, half, shots)
+        except ValueError as error:
+            problems[str(error)] = None
+            return 1
+
+    for name, config in plan.trainings.items():
+        clips = count(lists[config.data], config.data_split, config.half, config.shots)
+        steps = min(clips // config.batch_size, config.steps_per_epoch or clips) * config.epochs
+        if not steps:
+            problems[f"{clips} clips give no full batch of {config.batch_size} (batch_size)"] = None
+        yield Work(f"train/{name}", f"train {plan.words(config)}", config, steps, steps * config.batch_size)
+    for name, asked in plan.scorings.items():
+        clips = 0
+        for one in (one for ask in asked for one in ask.sets):
+            clips += one.views * (scuba[one.data] if one.root else count(lists[one.data], one.part, one.half))
+        yield Work(f"score/{name}", f"score {plan.words(asked[0].config)}", asked[0].config, 0, clips)
+    if problems:
+        raise PlanError("\n  ".join(["the plan and data.yaml do not fit together", *problems]))
+
+
+def report(plan: Plan, out: Path, *, measure: bool) -> None:
+    """Say what is there, what is missing and what it will cost; a dry run only looks up what was timed before."""
+    counts = f"{len(plan.trainings)} trainings, {len(plan.scorings)} scorings, {len(plan.runnable)} notebooks"
+    logger.info("profile %s: %s", plan.profile, counts)
+    if not plan.data:
+        return
+    todo = [work for work in works(plan) if not (out / ".stamps" / work.stamp).is_file()]
+    for line in what_is_there(plan):
+        logger.info("  %s", line)
+    for name, names in plan.missing.items():
+        logger.info("  not run: %-28s needs %s", name, ", ".join(names))
+    if todo:
+        report_cost(todo, timings(plan, todo, out / "timing.json", measure), plan)
+
+
+def report_cost(todo: list[Work], answers: dict, plan: Plan) -> None:
+    device, processes, total, disk, unknown = plan.data.device, plan.data.processes, 0.0, 0.0, 0
+    logger.info("cost, on %s, shared by %d processes; reading the videos comes on top", device, processes)
+    for work in todo:
+        answer = answers.get(work.kind(device))
+        what = f"{work.steps:,} steps of {work.config.batch_size} clips" if work.steps else f"{work.clips:,} clips"
+        if not answer:
+            unknown += 1
+            logger.info("  %-40s %s: not timed", work.words, what)
+            continue
+        seconds, size = work.seconds(answer, processes), answer.get("trainable_bytes", 0) * work.config.epochs
+        size = size if work.steps else 0
+        total, disk = total + seconds, disk + size
+        told = f", {size / 1e9:.2g} GB on disk" if size else ""
+        logger.info("  %-40s %s: about %s%s", work.words, what, duration(seconds), told)
+    rest = f" without the {unknown} not timed" if unknown else ""
+    logger.info("  in all about %s%s; the trajectories take %.2g GB on disk", duration(total), rest, disk / 1e9)
+    free = shutil.disk_usage(next(place for place in plan.workspace.folder.absolute().parents if place.is_dir())).free
+    if disk > free:
+        logger.warning("  only %.2g GB are FREE there", free / 1e9)
+
+
+def timings(plan: Plan, todo: list[Work], kept: Path, measure: bool) -> dict:
+    """{kind of step: its timing}; each kind is timed once, and a failure is said: the jobs will say more."""
+    answers = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+    device, failed = plan.data.device, set()
+    for work in sorted(todo, key=Work.timed_steps, reverse=True) if measure else ():
+        kind = work.kind(device)
+        if answers.get(kind, {}).get("steps", 0) >= work.timed_steps() or kind in failed:
+            continue
+        logger.info("timing %d steps of %s on %s", work.timed_steps(), work.words, device)
+        try:
+            answers[kind] = {**timed(work, device, kept.parent), "steps": work.timed_steps()}
+            atomic_write(kept, json.dumps(answers, indent=1) + "\n")
+        except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError) as error:
+            failed.add(kind)
+            logger.warning("  no estimate: %s", error)
+    return answers
+
+
+def timed(work: Work, device: str, folder: Path) -> dict:
+    """Time a few steps, in a process of its own."""
+    file = atomic_write(folder / ".work" / "timing.json", json.dumps(work.config.model_dump()))
+    command = [*COMMAND, "--config", str(file), "--steps", str(work.timed_steps()), "--device", device]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise ValueError(f"exit code {done.returncode}: {last_line(done.stderr)}")
+    answer = json.loads(done.stdout.strip().splitlines()[-1])
+    wanted = ["clips_per_second_eval", *(["seconds_per_step"] if work.steps else [])]
+    if not all(answer[name] > 0 for name in wanted):
+        raise ValueError(f"expected {', '.join(wanted)} above 0: {done.stdout.strip()[-200:]}")
+    return answer
+
+
+# ------------------------------------------------------------------------------------ what is there
+def what_is_there(plan: Plan) -> list[str]:
+    """Weights, device and each list of videos: rows of each split, classes, what is not comparable."""
+    data, gpus = plan.data, gpu_names()
+    device = f"device {data.device}, {data.processes} process{'es' * (data.processes > 1)}"
+    if data.device.startswith("cuda"):
+        device += f"; GPUs: {', '.join(gpus)}" if gpus else "; nvidia-smi shows NO GPU here"
+        device += f"; MORE processes than GPUs ({len(gpus)})" if gpus and data.processes > len(gpus) else ""
+    lines = [f"model {data.model}, {find_weights(plan)}", device]
+    if data.settings:
+        lines.append("settings: " + ", ".join(f"{name}={value!r}" for name, value in data.settings.items()))
+    for name in DATASETS:
+        if name not in data.datasets:
+            lines.append(f"{name:<12} missing")
+            continue
+        one = data.datasets[name]
+        parts = ", ".join(f"{split} {rows:,}" for split, rows in one.splits.items())
+        line = f"{name:<12} {one.counts.total():,} videos ({parts or 'no splits'}), {one.classes} classes"
+        if one.absent:
+            line += f"; {one.absent} of {one.sampled} sampled videos are NOT there"
+        if problems := one.sidecar.get("problems"):
+            line += f"; {len(problems)} problems when it was prepared, such as {problems[0]}"
+        if one.sidecar.get("comparable") is False:
+            line += "; base and novel classes are not the published ones"
+        lines.append(line)
+    for which, found in data.scuba.items():
+        lines += [f"scuba.{which}.{background}: {one.clips:,} clips" for background, one in found.items()]
+    return lines
+
+
+def find_weights(plan: Plan) -> str:
+    """Whether the weights that data.yaml names are on this machine."""
+    data = plan.data
+    if data.random_weights:
+        return "RANDOM WEIGHTS: the numbers will mean nothing"
+    if Path(data.weights).is_absolute():
+        return f"weights {Path(data.weights).name}: a file of this machine"
+    if data.model == "mede-small":
+        return "weights shipped with the package"
+    code = "import sys; from mede_core.batch.doctor import cached_weights; print(cached_weights(*sys.argv[1:]) or '')"
+    command = [sys.executable, "-c", code, data.model, data.weights]  # in a process of its own: it imports torch
+    answer = subprocess.run(command, capture_output=True, text=True)
+    if answer.returncode:
+        return f"weights not looked for: {last_line(answer.stderr)}"
+    absent = "NOT on this machine: download the tag once, or name a file"
+    return f"weights {data.weights}: {'found in the cache' if answer.stdout.strip() else absent}"
+
+
+def last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no message"])[-1][:300]
+
+
+def duration(seconds: float) -> str:
+    """A time span for people."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -1,0 +1,300 @@
+"""The plan of `make reproduce`: notebook jobs of a profile, and the trainings and scorings that they ask for.
+
+The Snakefile's head says which notebooks run with which parameters; `asks` says what each of them needs. Torch-free.
+"""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import inspect
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+
+import mede_core
+
+from ..config import Average, Config, EvalSet, diff, load_config
+from ..files import ASSETS, PACKAGE, available_cpus, repo_root, sha256_file
+from ..names import digest, import_closure, read_sources
+from ..runs import trains
+from ..study import units
+from ..workspace import NotMadeError, Workspace
+from . import PlanError, asks
+from .data_yaml import DataYaml, read_data_yaml
+
+RULES = "# ---- rules"  # where the Snakefile's head of plain Python ends
+VERSIONS = ("torch", "numpy", "open_clip_torch", "matplotlib")  # whose change runs every notebook again
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook with one set of parameters."""
+
+    id: str
+    notebook: str  # its file's name without suffix
+    parameters: dict = field(default_factory=dict)  # without the folders, which the runner passes
+    needs: tuple[str, ...] = ()  # entries of data.yaml: a job that one is missing for is listed and not run
+
+    @property
+    def asks(self) -> str:
+        """The name of its function in the module `asks`."""
+        return self.notebook.partition("_")[2]
+
+    def is_named(self, pattern: str) -> bool:
+        return any(fnmatch.fnmatch(name, pattern) for name in (self.id, self.notebook, f"{self.notebook}.ipynb"))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a profile runs."""
+
+    jobs: int = 2  # at a time
+    threads: int = 1  # of each
+    data: bool = False  # reads data.yaml
+    minutes: float = 60.0  # a job that runs longer is ended
+    mem_mb: int = 3000
+    publish: dict = field(default_factory=dict)  # {job: its figures that `make figures` copies to figures/}
+
+
+@dataclass
+class Plan:
+    """What one call runs; see `make_plan`."""
+
+    folder: Path  # of the notebooks
+    profile: str
+    settings: Settings
+    workspace: Workspace  # makes nothing
+    data: DataYaml | None
+    data_path: str
+    jobs: dict[str, Job]  # of the profile, those without data too
+    chosen: list[str]  # those that this call runs
+
+    @property
+    def threads(self) -> int:
+        """Never more than CPUs: four threads on two cores made a forward pass of ViT-B/16 36 times slower."""
+        return min(self.settings.threads, available_cpus())
+
+    @cached_property
+    def missing(self) -> dict[str, list[str]]:
+        """{job: what data.yaml has not for it}."""
+        lacking = {name: self.data.lacks(*self.jobs[name].needs) for name in self.chosen} if self.data else {}
+        return {name: names for name, names in lacking.items() if names}
+
+    @property
+    def runnable(self) -> list[Job]:
+        return [self.jobs[name] for name in self.chosen if name not in self.missing]
+
+    @cached_property
+    def asked(self) -> dict[str, list[asks.Ask]]:
+        """{job: its questions}, with the notebooks' own defaults."""
+        found = {}
+        for job in self.runnable:
+            ask = getattr(asks, job.asks, None)
+            given = {**self.defaults(job.id), **job.parameters, "profile": self.profile}
+            if self.data:
+                given["data"] = self.data_path
+            takes = inspect.signature(ask).parameters if ask else ()
+            try:
+                found[job.id] = ask(**{name: given[name] for name in takes if name in given}) if ask else []
+            except ValueError as error:
+                raise PlanError(f"job {job.id}: {error}") from error
+        return found
+
+    # -------------------------------------------------------------------------------- trainings and scorings
+    @cached_property
+    def trainings(self) -> dict[str, Config]:
+        """{stamp: what is trained}; the stamp is the run's name."""
+        configs = [ask.config for asked in self.asked.values() for ask in asked]
+        configs += [unit.config for unit in self.units.values()]
+        return {self.run_stamp(config): config for config in configs if trains(config)}
+
+    @cached_property
+    def scorings(self) -> dict[str, list[asks.Ask]]:
+        """{stamp: all questions about one run that ask for numbers}; named by the run and the code of testing."""
+        found: dict[str, list[asks.Ask]] = {}
+        for ask in dict.fromkeys(ask for asked in self.asked.values() for ask in asked if ask.sets):
+            found.setdefault(self.score_stamp(ask.config), []).append(ask)
+        return found
+
+    @cached_property
+    def units(self) -> dict[str, units.Unit]:
+        """{stamp: a unit of the study}, of the sections that the notebooks of the profile `full` read."""
+        if self.profile != "full":
+            return {}
+        sections = dict.fromkeys(name for job in self.runnable for name in asks.SECTIONS.get(job.asks, ()))
+        found = (unit for section in sections for unit in units.units_of(section))
+        return {f"{one.section}-{digest([one.variant, one.config.model_dump()])[:10]}": one for one in found}
+
+    def run_stamp(self, config: Config) -> str:
+        """The run's name; where its CLIP may not be pretrained yet, one without the CLIP's hash."""
+        if config.weights in units.PRETRAINED:
+            return f"{Path(config.weights).name}-{digest(config.run_settings())[:10]}"
+        return self.workspace.run_name(config)
+
+    def score_stamp(self, config: Config) -> str:
+        """Beside the run's name that of one test, which changes with the code of testing."""
+        return f"{self.run_stamp(config)}-{self.workspace.score_keys(config, [EvalSet()], Average())[0][:8]}"
+
+    def trained_for(self, name: str) -> list[str]:
+        """The stamps of the training that a scoring or a unit needs; none for frozen CLIP."""
+        config = self.units[name].config if name in self.units else self.scorings[name][0].config
+        return [f"train/{self.run_stamp(config)}"] if trains(config) else []
+
+    def stamps(self, name: str) -> list[str]:
+        """What has to be there before a notebook runs: stamps of its trainings, scorings and units."""
+        found, sections = set(), asks.SECTIONS.get(self.jobs[name].asks, ())
+        for ask in self.asked[name]:
+            found |= {f"train/{self.run_stamp(ask.config)}"} if trains(ask.config) else set()
+            found |= {f"score/{self.score_stamp(ask.config)}"} if ask.sets else set()
+        return sorted([*found, *(f"unit/{stamp}" for stamp, one in self.units.items() if one.section in sections)])
+
+    def is_there(self, config: Config, asked: Iterable[asks.Ask] = ()) -> bool:
+        """Whether the workspace has a run, and the scores that are asked of it."""
+        try:
+            if trains(config):
+                self.workspace.run(config)
+            for ask in asked:
+                self.workspace.scores(ask.config, ask.sets, ask.average)
+        except (NotMadeError, FileNotFoundError):
+            return False
+        return True
+
+    def words(self, config: Config) -> str:
+        """A training in words: its method, and what differs from the profile's configuration of it."""
+        settings = {} if config.data == "synthetic" else {"data": config.data, "shots": config.shots}
+        changed = diff(config, load_config(self.profile, method=config.method, **settings))
+        changed |= {"data": (0, config.data), "shots": (0, config.shots)} if config.shots else {}
+        texts = (f"{name}={Path(v).stem if isinstance(v, str) else v}" for name, (_, v) in changed.items())
+        return " ".join([config.method, *texts])
+
+    # -------------------------------------------------------------------------------- notebooks
+    def file(self, name: str) -> Path:
+        return self.folder / f"{self.jobs[name].notebook}.ipynb"
+
+    def defaults(self, name: str) -> dict:
+        return notebook_parameters(self.file(name))
+
+    def files(self, name: str) -> list[Path]:
+        """A notebook, the files of mede_core that it imports, and the package data that they read."""
+        modules = notebook_modules(self.file(name))
+        found = [self.file(name), *(module_file(module) for module in modules)]
+        for module, folder in (("study.store", "study"), ("report.paper", "reference")):
+            found += sorted((ASSETS / folder).iterdir()) if module in modules else ()
+        return found
+
+    def content(self, name: str) -> str:
+        """A hash of all that a notebook's outputs depend on, its stamps apart; no file's time counts."""
+        installed = {package: metadata.version(package) for package in VERSIONS}
+        files = [sha256_file(file) for file in self.files(name)]
+        return digest([self.jobs[name].parameters, files, installed, self.threads])
+
+
+def make_plan(
+    notebooks, settings: Settings, *, folder, profile: str, runs="", data="", older="ask", only="", jobs: Iterable = ()
+) -> Plan:
+    """Check everything before anything starts.
+
+    Args:
+        notebooks: the Snakefile's function (profile, data.yaml) -> jobs.
+        settings: of the profile.
+        folder: of the notebooks.
+        profile: one of `config.PROFILES`.
+        runs: the workspace's folder.
+        data: data.yaml, for profiles that read one; default: beside the notebooks' folder.
+        older: see `Workspace`.
+        only: a pattern; jobs whose id or notebook match it.
+        jobs: ids; default: all.
+
+    Raises:
+        PlanError: naming the job, the parameter and the value that are wrong.
+    """
+    if data and not settings.data:
+        raise PlanError(f"data={data!r}: profile {profile} reads no data.yaml")
+    path = str(Path(data or Path(folder).parent / "data.yaml").absolute()) if settings.data else ""
+    found = read_data_yaml(path, profile) if path else None
+    all_jobs = {job.id: job for job in notebooks(profile, found)}
+    jobs = [*jobs]
+    chosen = [job.id for job in all_jobs.values() if job.is_named(only or "*") and (not jobs or job.id in jobs)]
+    if not chosen:
+        raise PlanError(f"only={only!r} matches no job; jobs: {', '.join(all_jobs)}")
+    workspace = Workspace(runs or None, shipped=False, make=False, older=older)
+    plan = Plan(Path(folder), profile, settings, workspace, found, path, all_jobs, chosen)
+    for job in plan.runnable:
+        known = plan.defaults(job.id)
+        if unknown := sorted(set(job.parameters) - set(known)):
+            raise PlanError(f"job {job.id}: {job.notebook} has no parameter {', '.join(unknown)}; "
+                            f"it has {', '.join(known)}")  # fmt: skip
+    if found and not plan.runnable:
+        lines = [f"{name}: needs {', '.join(needs)}" for name, needs in plan.missing.items()]
+        raise PlanError("\n  ".join([f"nothing can run: {path} has the data of no chosen job", *lines]))
+    return plan
+
+
+def read_snakefile(path: Path) -> dict:
+    """The names that a Snakefile's head defines: `notebooks` and `SETTINGS`."""
+    if not path.is_file():
+        raise PlanError(f"no {path}")
+    head, found = path.read_text(encoding="utf-8").partition(RULES)[0], {"__name__": "plan"}
+    exec(compile(head, str(path), "exec"), found)
+    return found
+
+
+def load_plan(profile: str, folder: str | Path = "", **options) -> Plan:
+    """The plan of the Snakefile in a folder of notebooks, default: the repository's; options as of `make_plan`."""
+    root = repo_root()
+    if not folder and root is None:
+        raise PlanError("no notebooks/ at or above the working directory: call it in a checkout of the repository")
+    folder = Path(folder or root / "notebooks").absolute()
+    names = read_snakefile(folder / "Snakefile")
+    if profile not in names["SETTINGS"]:
+        raise PlanError(f"profile={profile!r}: expected one of {', '.join(names['SETTINGS'])}")
+    return make_plan(names["notebooks"], names["SETTINGS"][profile], folder=folder, profile=profile, **options)
+
+
+# ------------------------------------------------------------------------------------ reading notebooks
+def code_of(path: Path) -> Iterator[tuple[list[str], str]]:
+    """(tags, code) of each code cell, with IPython's magics replaced by pass."""
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    except FileNotFoundError:
+        raise PlanError(f"no notebook {path}") from None
+    except (ValueError, KeyError) as error:
+        raise PlanError(f"{path.name} is no valid notebook: {error}") from error
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            source = re.sub(r"^(\s*)[%!].*$", r"\1pass", "".join(cell["source"]), flags=re.MULTILINE)
+            yield cell["metadata"].get("tags", []), source
+
+
+def notebook_parameters(path: Path) -> dict:
+    """The names in a notebook's parameters cell with their defaults."""
+    tagged = [code for tags, code in code_of(path) if "parameters" in tags]
+    if len(tagged) != 1:
+        raise PlanError(f"{path.name}: {len(tagged)} cells tagged parameters: expected exactly one")
+    try:
+        return {one.targets[0].id: ast.literal_eval(one.value) for one in ast.parse(tagged[0]).body}
+    except (SyntaxError, AttributeError, ValueError) as error:
+        raise PlanError(f"{path.name}, parameters cell: expected lines `name = literal` ({error})") from error
+
+
+def notebook_modules(path: Path) -> list[str]:
+    """The modules of mede_core that a notebook reaches by imports. What trains and scores counts by its results."""
+    code = "\n".join(code for _, code in code_of(path))
+    try:
+        tree = ast.parse(code)
+    except SyntaxError as error:
+        raise PlanError(f"{path.name}: {error.msg}: {error.text!r}") from error
+    public = (name.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "mede_core"
+              for name in node.names)  # fmt: skip
+    homes = "\n".join(f"import mede_core.{mede_core._HOME[name]}" for name in public if name in mede_core._HOME)
+    sources = {**read_sources(), "": f"{code}\n{homes}".encode()}
+    return [module for module in import_closure([""], sources, ("workspace", "__init__")) if module]
+
+
+def module_file(module: str) -> Path:
+    return PACKAGE.joinpath(*module.split(".")).with_suffix(".py")

@@ -1,0 +1,305 @@
+"""`mede reproduce`: checks, cost, one line a job, summary and exit code around Snakemake, which schedules the jobs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ..files import atomic_write, git_state, gpu_names, run_lock, versions
+from ..study.store import is_missing
+from . import PlanError, cost
+from .job import said
+from .plan import Plan, load_plan
+
+logger = logging.getLogger(__name__)
+
+OK, FAILED, WRONG, OUTSIDE = 0, 1, 2, 3  # exit codes
+MISSING = "missing data"  # the status of a job that data.yaml has nothing for
+POLL_S = 0.3
+LARGEST = 10**15  # bytes: content decides for files of any size
+
+
+def reproduce(
+    profile: str = "cpu",
+    *,
+    only: str = "",
+    force: str = "",
+    jobs: int = 0,
+    dry_run: bool = False,
+    data: str = "",
+    executor: str = "local",
+    older: str = "ask",
+    publish: bool = False,
+    report_only: bool = False,
+    notebooks: str = "",
+    reports: str = "",
+    runs: str = "",
+) -> int:
+    """Run a profile's notebooks and what they ask for; up to date is what would give the same.
+
+    Returns:
+        0 all good, 1 a job failed, 3 a number that is comparable with the paper's is outside its tolerance.
+
+    Raises:
+        PlanError, LockedError: before anything was started (exit code 2).
+    """
+    if sys.platform == "win32":
+        raise PlanError("mede reproduce needs Linux, macOS or WSL; on native Windows the notebooks work in JupyterLab")
+    if force not in ("", "0", "1", "all"):
+        raise PlanError(f"force={force!r}: expected 1 (the notebooks) or all (trainings and scorings, too)")
+    if jobs < 0:
+        raise PlanError(f"jobs={jobs}: expected a number >= 1")
+    where = {"runs": str(Path(runs).absolute()) if runs else "", "data": data, "older": older}
+    plan = load_plan(profile, notebooks, only=only, **where)
+    if publish:
+        if not plan.settings.publish:
+            raise PlanError(f"profile {profile} publishes no figure")
+        plan = load_plan(profile, notebooks, jobs=plan.settings.publish, **where)
+    out = (Path(reports).absolute() if reports else plan.folder.parent / "reports") / profile
+    if report_only:
+        return report_again(plan, out)
+    plan.asked  # noqa: B018  every parameter is checked before anything starts
+    runner = Snakemake(plan, out, jobs or plan.settings.jobs, executor, force)
+    if dry_run:
+        cost.report(plan, out, measure=False)
+        for line in runner.plan_lines():
+            logger.info("%s", line)
+        return OK
+    with run_lock(out, wait=False):
+        settle(plan, out)
+        cost.report(plan, out, measure=True)
+        runner.run()
+        manifest = conclude(plan, out, runner)
+        report(plan, out, manifest)
+    if publish and manifest["exit_code"] in (OK, OUTSIDE):
+        copy_figures(plan, out)
+    return manifest["exit_code"]
+
+
+# ------------------------------------------------------------------------------------ stamps
+def settle(plan: Plan, out: Path) -> None:
+    """Make the stamps agree with the workspace and the report: what is there has one, what is gone has none."""
+    there = {f"train/{name}": plan.is_there(config) for name, config in plan.trainings.items()}
+    there |= {f"score/{name}": plan.is_there(asked[0].config, asked) for name, asked in plan.scorings.items()}
+    again = plan.workspace.older == "retrain"
+    there |= {f"unit/{name}": not is_missing(one, retrain=again) for name, one in plan.units.items()}
+    for name, is_there in there.items():
+        stamp = out / ".stamps" / name
+        if not is_there:
+            stamp.unlink(missing_ok=True)
+        elif not stamp.is_file():
+            atomic_write(stamp, f"{stamp.name}\n")
+    for name in plan.chosen:
+        left = [f"executed/{name}.ipynb", *said(out, "notebook", name).get("outputs", ())]
+        if not all((out / file).is_file() for file in left):
+            (out / ".stamps" / "notebook" / name).unlink(missing_ok=True)
+
+
+# ------------------------------------------------------------------------------------ Snakemake
+class Snakemake:
+    """One run of Snakemake over a plan, and what its jobs tell."""
+
+    def __init__(self, plan: Plan, out: Path, jobs: int, executor: str, force: str):
+        self.plan, self.out, self.force = plan, out, force
+        self.session = f"{time.time():.3f}-{os.getpid()}"
+        self.started = now()
+        self.told: dict[tuple[str, str], str] = {}
+        targets = [f"notebook/{job.id}" for job in plan.runnable]
+        config = {
+            "profile": plan.profile, "folder": plan.folder, "out": out, "runs": plan.workspace.folder,
+            "data": plan.data_path, "older": plan.workspace.older, "again": "yes" if force == "all" else "no",
+            "jobs": " ".join(plan.chosen),
+        }  # fmt: skip
+        self.command = [
+            sys.executable, "-m", "mede_core.batch.snake", *targets, "--snakefile", str(plan.folder / "Snakefile"),
+            "--directory", str(out / ".stamps"), "--nolock", "--rerun-incomplete", "--keep-going", "--nocolor",
+            "--rerun-triggers", "mtime", "input", "params", "--max-checksum-file-size", str(LARGEST),
+            "--scheduler", "greedy", "--config", *(f"{name}={json.dumps(str(one))}" for name, one in config.items()),
+        ]  # fmt: skip
+        if executor == "local":
+            self.command += ["--cores", str(jobs), "--resources", f"gpu={max(len(gpu_names()), self.processes)}"]
+        else:
+            self.command += ["--executor", executor, "--jobs", str(jobs), "--latency-wait", "60"]
+        if force == "all":
+            self.command += ["--forceall"]
+        elif force == "1":
+            self.command += ["--forcerun", *targets]
+
+    @property
+    def processes(self) -> int:
+        return self.plan.data.processes if self.plan.data else 1
+
+    def plan_lines(self) -> list[str]:
+        """What would run, and why; nothing is started."""
+        answer = subprocess.run([*self.command, "--dry-run"], capture_output=True, text=True)
+        if answer.returncode:
+            raise PlanError(f"Snakemake refuses the plan: {answer.stdout[-2000:]}{answer.stderr[-2000:]}")
+        found = re.findall(r"output: (\S+)/(\S+)\n(?:.*\n)*?\s+reason: (.*)", answer.stdout + answer.stderr)
+        lines = [f"  {self.label(kind, name)}: {reason}" for kind, name, reason in found]
+        return [*lines, f"{len(found)} jobs would run"]
+
+    def run(self) -> None:
+        """Run to the end; however this process ends, nothing of the run is left."""
+        log = self.out / "logs" / "snakemake.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, "MEDE_SESSION": self.session}
+        with open(log, "wb") as stream:
+            process = subprocess.Popen(
+                self.command, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+        try:
+            while process.poll() is None:
+                time.sleep(POLL_S)
+                self.tell()
+            self.tell()
+        finally:
+            end_tree(process)
+        if process.returncode and not self.told:
+            raise PlanError(f"Snakemake could not start: {log.read_text(encoding='utf-8', errors='replace')[-3000:]}")
+
+    def tell(self) -> None:
+        """One line for each job that began or ended since the last look."""
+        files = (self.out / ".stamps" / "said").glob("[!.]*.json")
+        for file in sorted(files, key=lambda file: file.stat().st_mtime_ns):
+            content = json.loads(file.read_text(encoding="utf-8"))
+            kind, _, name = file.stem.partition("-")
+            status, key = content["status"], (kind, name)
+            if content["session"] != self.session or self.told.get(key) == status:
+                continue
+            self.told[key] = status
+            if status == "running":
+                logger.info("  %s: started", self.label(kind, name))
+            else:
+                why = f": {content['reason']}" if content["reason"] else ""
+                logger.info("  %s: %s in %.1f s%s", self.label(kind, name), status, content["seconds"], why)
+            if status == "failed":
+                logger.info("    log: %s", os.path.relpath(self.out / "logs" / f"{name}.log"))
+
+    def label(self, kind: str, name: str) -> str:
+        """A job in words."""
+        if kind == "train":
+            return f"train {self.plan.words(self.plan.trainings[name])}"
+        if kind == "score":
+            return f"score {', '.join(dict.fromkeys(self.plan.words(ask.config) for ask in self.plan.scorings[name]))}"
+        if kind == "unit":
+            one = self.plan.units[name]
+            return f"study {one.section}, {one.variant}, seed {one.config.seed}"
+        return name
+
+
+def end_tree(process: subprocess.Popen) -> None:
+    """Kill a process that is still there, and all below it."""
+    import psutil
+
+    if process.poll() is None:
+        with_children = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        for child in with_children:
+            if child.is_running():
+                child.kill()
+        psutil.wait_procs(with_children, timeout=10)
+    process.wait()
+
+
+# ------------------------------------------------------------------------------------ the report
+def conclude(plan: Plan, out: Path, runner: Snakemake) -> dict:
+    """The manifest of a run: what every job gave, and what everything was made with."""
+    steps = {}
+    kinds = {"train": plan.trainings, "score": plan.scorings, "unit": plan.units, "notebook": plan.jobs}
+    for kind, names in kinds.items():
+        for name in names:
+            steps[name if kind == "notebook" else f"{kind} {name}"] = state(plan, out, kind, name, runner)
+    outside = outside_tolerance(out)
+    chosen = [entry for name, entry in steps.items() if name not in plan.jobs or name in plan.chosen]
+    good = all(entry["status"] in ("done", MISSING) for entry in chosen)
+    manifest = {
+        "format": 2, "profile": plan.profile, "started": runner.started, "finished": now(),
+        "exit_code": FAILED if not good else OUTSIDE if outside else OK, "outside_tolerance": outside,
+        "threads": plan.threads, "versions": versions(), "gpus": gpu_names(), "git": git_state(), "steps": steps,
+    }  # fmt: skip
+    atomic_write(out / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+    return manifest
+
+
+def state(plan: Plan, out: Path, kind: str, name: str, runner: Snakemake) -> dict:
+    """How one job stands: its status, and why; seconds, memory and files of its last run."""
+    told = said(out, kind, name)
+    entry = {"notebook": f"{plan.jobs[name].notebook}.ipynb" if kind == "notebook" else runner.label(kind, name),
+             "chosen": settings_shown(plan, name) if kind == "notebook" else {},
+             "seconds": round(told["seconds"], 1) if told else None, "provides": told.get("outputs", []),
+             "peak_memory_mb": round(told["peak_memory_mb"]) if told else None}  # fmt: skip
+    ours = told.get("session") == runner.session
+    if kind == "notebook" and name in plan.missing:
+        return {**entry, "status": MISSING, "reason": f"not run: needs {', '.join(plan.missing[name])}"}
+    if (out / ".stamps" / kind / name).is_file():
+        return {**entry, "status": "done", "reason": ""}
+    if ours and told["status"] == "running":
+        return {**entry, "status": "failed", "reason": "killed (memory?)"}
+    if ours or (kind == "notebook" and name not in plan.chosen):
+        status = told.get("status", "not run")
+        return {**entry, "status": "interrupted" if status == "running" else status, "reason": told.get("reason", "")}
+    needs = plan.stamps(name) if kind == "notebook" else plan.trained_for(name) if kind != "train" else []
+    lacking = [runner.label(*need.split("/", 1)) for need in needs if not (out / ".stamps" / need).is_file()]
+    return {**entry, "status": "blocked", "reason": f"needs {', '.join(lacking)}"}
+
+
+def settings_shown(plan: Plan, name: str) -> dict:
+    """A job's parameters without paths of this machine."""
+    parameters = plan.jobs[name].parameters
+    flat = {**{k: v for k, v in parameters.items() if k not in ("settings", "tests")}, **parameters.get("settings", {})}
+    return {k: Path(v).name if isinstance(v, str) and os.sep in v else v for k, v in flat.items()}
+
+
+def report(plan: Plan, out: Path, manifest: dict) -> None:
+    """Bring gallery and summary up to date and say where they are."""
+    from ..report.gallery import build_gallery
+    from ..report.summary import build_summary, headline
+
+    pages = {name: entry for name, entry in manifest["steps"].items() if entry["notebook"].endswith(".ipynb")}
+    build_gallery(pages, out, plan.folder, plan.profile)
+    build_summary(manifest, out)
+    logger.info("%s: %s", headline(manifest), os.path.relpath(out / "summary.html"))
+
+
+def report_again(plan: Plan, out: Path) -> int:
+    """Rebuild the report of the last run and return that run's exit code."""
+    file = out / "manifest.json"
+    with run_lock(out, wait=False):
+        if not file.is_file():
+            raise PlanError(f"no run of profile {plan.profile} to report on")
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        report(plan, out, manifest)
+    return manifest["exit_code"]
+
+
+def outside_tolerance(out: Path) -> list[str]:
+    """The tables whose sidecar says that a number comparable with the paper's is off."""
+    found = []
+    for path in sorted((out / "tables").glob("[!.]*.json")):
+        sidecar = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(sidecar, dict) and sidecar.get("comparable") is True and sidecar.get("outside_tolerance") is True:
+            found.append(path.stem)
+    return found
+
+
+def copy_figures(plan: Plan, out: Path) -> None:
+    """Copy the published figures of a report to the committed `figures/`."""
+    target = plan.folder.parent / "figures"
+    target.mkdir(exist_ok=True)
+    for stem in (stem for stems in plan.settings.publish.values() for stem in stems):
+        for shade in ("", ".dark"):
+            shutil.copyfile(out / "figures" / f"{stem}{shade}.svg", target / f"{stem}{shade}.svg")
+            logger.info("  figures/%s%s.svg", stem, shade)
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
