@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from mede_core.files import pack_correct
 from mede_core.report.intervals import Interval, difference_of_differences, paired_difference
-from mede_core.report.records import pack_correct
 from mede_core.study.claims import (
     CLAIMS,
     MARGIN,
@@ -21,7 +21,7 @@ METHODS = ("frozen", "finetune", "open_vclip", "froster", "open_mede_no_gwa", "o
 
 
 def interval(low, high, seeds=5):
-    return Interval((low + high) / 2, low, high, 0.95, seeds, 100)
+    return Interval((low + high) / 2, low, high, seeds, 100)
 
 
 @pytest.mark.parametrize(

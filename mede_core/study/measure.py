@@ -16,7 +16,7 @@ from ..lab.diagnostics import inner_step_losses
 from ..learner import VideoLearner
 from ..meta import meta_gradients
 from ..methods import cross_entropy
-from ..report import costs
+from ..report.costs import measure_costs
 from ..runs import Run, trains
 from ..scoring import evaluate
 from ..workspace import Workspace
@@ -161,7 +161,7 @@ def _cost(t: Trained) -> Numbers:
     config = t.unit.config
     classes = len(World(config.world_seed, config.home_seed).class_names(half="base"))
     configs = {method: config.replace(method=method) for method in TRAINED}
-    timed = costs.measure(configs, steps=COST_ROUNDS, classes=classes)
+    timed = measure_costs(configs, steps=COST_ROUNDS, classes=classes)
     where = {"metric": "step_seconds", **TRAINING}
     return {number_key(**where, average=name): [round(c.seconds_per_step, 6), c.steps] for name, c in timed.items()}
 

@@ -106,7 +106,7 @@ def is_missing(unit: Unit, folder: str | os.PathLike = FOLDER, *, retrain: bool 
 
 
 def records_of(lines: Iterable[Mapping], *, by: str = "method") -> list[dict]:
-    """Lines as flat result records, their settings whole; ``by`` is what counts as method: ``method`` or ``variant``."""
+    """Lines as flat result records with all settings; ``by`` is what counts as method: ``method`` or ``variant``."""
     records, usual = [], Config().model_dump()
     for line in lines:
         settings = {**usual, **line["settings"], **{name: line[name] for name in NAMED}}
