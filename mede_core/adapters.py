@@ -38,27 +38,17 @@ class STAdapter(nn.Module):
     study's section ``adapters`` measures the difference).
 
     Args:
-        width: channels of the transformer.
-        bottleneck: channels inside the adapter.
+        width, bottleneck: channels of the transformer, and inside the adapter.
         kernel_size: temporal extent of the depthwise convolution, odd, in frames.
-        norm: LayerNorm before the down-projection.
-        activation: GELU after the temporal convolution.
         zero: which part is zero at the start and makes the adapter the identity: ``up`` (the fork), or ``conv``
             with all biases (ST-Adapter's own initialization).
     """
 
-    def __init__(
-        self,
-        width: int,
-        bottleneck: int,
-        *,
-        kernel_size: int = 3,
-        norm: bool = True,
-        activation: bool = True,
-        zero: str = "up",
-    ):
+    def __init__(self, width: int, bottleneck: int, *, kernel_size: int = 3, norm: bool = True,
+                 activation: bool = True, zero: str = "up"):  # fmt: skip
         super().__init__()
-        _check_bottleneck(bottleneck)
+        if bottleneck < 1:
+            raise ValueError(f"bottleneck is {bottleneck}; it must be at least 1")
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size is {kernel_size}; it must be a positive odd number of frames")
         if zero not in ("up", "conv"):
@@ -68,23 +58,14 @@ class STAdapter(nn.Module):
         self.conv = nn.Conv1d(bottleneck, bottleneck, kernel_size, padding=kernel_size // 2, groups=bottleneck)
         self.activation = nn.GELU() if activation else nn.Identity()
         self.up = nn.Linear(bottleneck, width)
-        zeros = (
-            [self.up.weight, self.up.bias]
-            if zero == "up"
-            else [self.down.bias, self.conv.weight, self.conv.bias, self.up.bias]
-        )
-        for parameter in zeros:
-            nn.init.zeros_(parameter)
+        for layer in (self.up,) if zero == "up" else (self.conv, self.down, self.up):
+            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.up.weight if zero == "up" else self.conv.weight)
 
     def forward(self, tokens: Tensor, num_frames: int) -> Tensor:
-        """Add temporal context to the patch tokens of each clip.
+        """Add temporal context to the patch tokens of [B*T, 1+P, D]: class token first, a clip's T frames adjacent.
 
-        Args:
-            tokens: [B*T, 1+P, D], class token first, the T frames of a clip adjacent.
-            num_frames: T.
-
-        Returns:
-            tokens of the same shape; the class token is passed through untouched.
+        The class token is passed through untouched.
         """
         cls, patches = tokens[:, :1], tokens[:, 1:]
         frames, count, _ = patches.shape
@@ -108,22 +89,15 @@ class STAdapterBlock(ResidualAttentionBlock):
 
 
 class Bottleneck(nn.Module):
-    """AIM's adapter: down, GELU, up; zero at the start, since its up-projection is.
-
-    Args:
-        width: channels of the transformer, D.
-        bottleneck: channels inside.
-    """
+    """AIM's adapter on [..., D], without a residual: down, GELU, up; zero at the start, since its up-projection is."""
 
     def __init__(self, width: int, bottleneck: int):
         super().__init__()
-        _check_bottleneck(bottleneck)
         self.down, self.up = nn.Linear(width, bottleneck), nn.Linear(bottleneck, width)
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """[..., D] -> [..., D], without a residual."""
         return self.up(F.gelu(self.down(tokens)))
 
 
@@ -214,36 +188,21 @@ class NeighborAttention(nn.MultiheadAttention):
         return seen.repeat_interleave(count, 1)[:, None, None]
 
 
-def insert_temporal(
-    visual: nn.Module,
-    temporal_module: str = "st_adapter",
-    *,
-    bottleneck: int = 24,
-    form: str = "ours",
-    num_frames: int = 8,
-    border: str = "zero",
-) -> list[nn.Module]:
+def insert_temporal(visual: nn.Module, temporal_module: str = "st_adapter", *, bottleneck: int = 24,
+                    form: str = "ours", num_frames: int = 8, border: str = "zero") -> list[nn.Module]:  # fmt: skip
     """Give every block of an open_clip ``VisionTransformer`` its temporal module, in place.
 
-    Args:
-        visual: open_clip's visual tower, a ViT built of ``ResidualAttentionBlock``.
-        temporal_module: one of ``TEMPORAL_MODULES``.
-        bottleneck: channels inside each adapter; published: 384 (ST-Adapter), 192 (AIM) of 768.
-        form: of the ST-Adapter, one of ``ADAPTER_FORMS``.
-        num_frames: T, for AIM's temporal embedding.
-        border: of expanded attention: ``zero`` keys at a clip's borders as published, or ``mask``.
-
-    Returns:
-        the modules whose ``num_frames`` the learner sets before each forward pass.
-
-    Raises:
-        ValueError: a value that is not allowed, or the tower is not a ViT of plain residual attention blocks.
+    Returns the modules whose ``num_frames`` the learner sets before each forward pass. ``bottleneck`` is published as
+    384 (ST-Adapter) and 192 (AIM) of 768; ``num_frames``, T, sizes AIM's temporal embedding. Raises ValueError for a
+    value that is not allowed, or a tower that is no ViT of plain residual attention blocks.
     """
     allowed = (("temporal_module", temporal_module, TEMPORAL_MODULES), ("adapter_form", form, ADAPTER_FORMS),
                ("border", border, BORDERS))  # fmt: skip
     for name, value, values in allowed:
         if value not in values:
             raise ValueError(f"{name} is {value!r}; allowed: {', '.join(values)}")
+    if bottleneck < 1:
+        raise ValueError(f"adapter_width is {bottleneck}; it must be at least 1")
     blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
     if blocks is None or any(type(block) is not ResidualAttentionBlock for block in blocks):
         raise ValueError(
@@ -259,9 +218,8 @@ def insert_temporal(
             block.adapter = STAdapter(width, bottleneck, norm=plus, activation=plus, zero=zero)
         elif temporal_module == "aim":
             block.__class__ = AIMBlock
-            block.temporal_adapter, block.spatial_adapter, block.mlp_adapter = (
-                Bottleneck(width, bottleneck) for _ in range(3)
-            )
+            for name in ("temporal_adapter", "spatial_adapter", "mlp_adapter"):
+                setattr(block, name, Bottleneck(width, bottleneck))
     if temporal_module == "aim":
         if type(visual.ln_pre) is not LayerNorm:
             raise ValueError(f"ln_pre is of type {type(visual.ln_pre).__name__}; AIM needs open_clip's LayerNorm")
@@ -276,8 +234,3 @@ def insert_temporal(
     for module in aware:
         module.num_frames = 1
     return aware
-
-
-def _check_bottleneck(bottleneck: int) -> None:
-    if bottleneck < 1:
-        raise ValueError(f"adapter_width is {bottleneck}; it must be at least 1")

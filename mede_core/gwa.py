@@ -82,8 +82,7 @@ class GaussianWeightAverage:
     def update(self, model: nn.Module, epoch: int) -> None:
         """Take in the model's weights at the end of `epoch`: 1, 2, ...; epochs before `start` are left out.
 
-        Raises:
-            ValueError: `epoch` is no integer above the last one, or the model's tensors differ in form.
+        ValueError: `epoch` is no integer above the last one, or the model's tensors differ in form.
         """
         _check_epoch("epoch", epoch)
         if self.epochs and epoch <= self.epochs[-1]:
@@ -96,22 +95,14 @@ class GaussianWeightAverage:
             _lerp(self._average, theta, _shares(self.epochs, self.mu, self.sigma)[-1])
 
     def averaged(self) -> Tensors:
-        """Return a copy of the average so far, {name: tensor} in the parameters' own types.
-
-        Raises:
-            ValueError: no epoch was taken in yet.
-        """
+        """Return a copy of the average so far, {name: tensor} in the parameters' own types; ValueError before any."""
         if not self.epochs:
             raise ValueError(f"epochs is empty; update must be called first, for an epoch >= {self.start}")
         return {name: self._average[name].to(dtype, copy=True) for name, (_, dtype) in self._form.items()}
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
-        """Write the average into the model's trainable parameters, in place.
-
-        Raises:
-            ValueError: no epoch was taken in yet, or the model's tensors differ in form.
-        """
+        """Write the average into the model's trainable parameters, in place; ValueErrors as of `update`, `averaged`."""
         theta = _trainable(model)
         _check_form("model", _form(theta), self._form)
         for name, tensor in self.averaged().items():
@@ -126,8 +117,7 @@ class GaussianWeightAverage:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`, bit for bit.
 
-        Raises:
-            ValueError: other entries; another mu, sigma or start; impossible epochs; tensors of another form.
+        ValueError: other entries; another mu, sigma or start; impossible epochs; tensors of another form.
         """
         if set(state) != set(STATE):
             raise ValueError(f"state holds {sorted(state)}; allowed is exactly {sorted(STATE)}")
@@ -143,9 +133,7 @@ class GaussianWeightAverage:
         self._average = {name: tensor.detach().clone() for name, tensor in state["average"].items()}
 
 
-def average_trajectory(
-    checkpoints: Iterable[Mapping[str, Tensor]], weights: Sequence[float] | Tensor
-) -> Tensors:
+def average_trajectory(checkpoints: Iterable[Mapping[str, Tensor]], weights: Sequence[float] | Tensor) -> Tensors:
     """Return the weighted mean of checkpoints, read one at a time: GWA, SWA or any average, after training.
 
     Args:
@@ -224,9 +212,7 @@ def _trainable(model: nn.Module) -> Tensors:
 def _form(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
     integers = sorted(name for name, tensor in tensors.items() if not tensor.is_floating_point())
     if integers:
-        raise ValueError(
-            f"tensors {integers} hold no floating-point numbers; allowed are those that can be averaged"
-        )
+        raise ValueError(f"tensors {integers} hold no floating-point numbers; allowed are those that can be averaged")
     return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 

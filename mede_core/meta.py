@@ -75,18 +75,11 @@ def cross_batch_pairs(loader: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
 
 
 def meta_gradients(
-    model: nn.Module,
-    loss_fn: LossFn,
-    support: Any,
-    query: Any,
-    *,
-    inner_lr: float,
-    query_weight: float = 1.0,
-    first_order: bool = True,
-    params: Iterable[str] | None = None,
-    inner_params: Iterable[str] | None = None,
+    model: nn.Module, loss_fn: LossFn, support: Any, query: Any, *,
+    inner_lr: float, query_weight: float = 1.0, first_order: bool = True,
+    params: Iterable[str] | None = None, inner_params: Iterable[str] | None = None,
     reduce_grads: ReduceGrads | None = None,
-) -> MetaGradients:
+) -> MetaGradients:  # fmt: skip
     """Return the meta-gradient of one (support, query) pair; parameters and their `.grad` stay untouched.
 
     First order keeps one batch's graph at a time and two more copies of the trainable tensors. Second order
@@ -163,20 +156,11 @@ def meta_gradients(
 
 
 def meta_step(
-    model: nn.Module,
-    loss_fn: LossFn,
-    support: Any,
-    query: Any,
-    optimizer: torch.optim.Optimizer,
-    *,
-    inner_lr: float,
-    query_weight: float = 1.0,
-    first_order: bool = True,
-    max_grad_norm: float | None = None,
-    params: Iterable[str] | None = None,
-    inner_params: Iterable[str] | None = None,
+    model: nn.Module, loss_fn: LossFn, support: Any, query: Any, optimizer: torch.optim.Optimizer, *,
+    inner_lr: float, query_weight: float = 1.0, first_order: bool = True, max_grad_norm: float | None = None,
+    params: Iterable[str] | None = None, inner_params: Iterable[str] | None = None,
     reduce_grads: ReduceGrads | None = None,
-) -> MetaGradients:
+) -> MetaGradients:  # fmt: skip
     """Step the optimizer once along the meta-gradient of one (support, query) pair.
 
     Args:
@@ -200,17 +184,9 @@ def meta_step(
         raise ValueError(f"optimizer does not hold {strangers}; add them to it, or leave them out of params")
 
     result = meta_gradients(
-        model,
-        loss_fn,
-        support,
-        query,
-        inner_lr=inner_lr,
-        query_weight=query_weight,
-        first_order=first_order,
-        params=theta,
-        inner_params=inner_params,
-        reduce_grads=reduce_grads,
-    )
+        model, loss_fn, support, query, inner_lr=inner_lr, query_weight=query_weight, first_order=first_order,
+        params=theta, inner_params=inner_params, reduce_grads=reduce_grads,
+    )  # fmt: skip
     optimizer.zero_grad(set_to_none=True)
     for name, p in theta.items():
         p.grad = result.grads[name]
@@ -232,9 +208,7 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.loss_fn = model, loss_fn
 
-    def forward(
-        self, name: str, batch: Any, wrt: Tensors, create_graph: bool = False
-    ) -> tuple[float, Tensors]:
+    def forward(self, name: str, batch: Any, wrt: Tensors, create_graph: bool = False) -> tuple[float, Tensors]:
         loss = self.loss_fn(self.model, batch)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
@@ -249,17 +223,13 @@ class Objective(nn.Module):
 
 def _grad(scalar: Tensor, wrt: Tensors, create_graph: bool = False) -> Tensors:
     tensors = list(wrt.values())
-    grads = torch.autograd.grad(
-        scalar, tensors, create_graph=create_graph, allow_unused=True, materialize_grads=True
-    )
+    grads = torch.autograd.grad(scalar, tensors, create_graph=create_graph, allow_unused=True, materialize_grads=True)
     return dict(zip(wrt, grads, strict=True))
 
 
 def _hessian_product(graph: Tensors, vector: Tensors, theta: Tensors, moved: set[str]) -> Tensors:
     """H v over the moved tensors, as the gradient of <g_S(theta), v>; `graph` is g_S with its graph."""
-    terms = [
-        (graph[name] * vector[name]).sum() for name in theta if name in moved and graph[name].requires_grad
-    ]
+    terms = [(graph[name] * vector[name]).sum() for name in theta if name in moved and graph[name].requires_grad]
     if not terms:  # L_S is linear in what moved: H = 0
         return {name: torch.zeros_like(p) for name, p in theta.items()}
     return _grad(torch.stack(terms).sum(), theta)
@@ -292,9 +262,7 @@ def _trainable(model: nn.Module, names: Iterable[str] | None) -> Tensors:
     wanted = set(trainable) if names is None else set(names)
     if not wanted or not wanted <= set(trainable):
         wrong = sorted(wanted - set(trainable)) or "nothing"
-        raise ValueError(
-            f"params holds {wrong}; allowed are the model's {len(trainable)} trainable parameters"
-        )
+        raise ValueError(f"params holds {wrong}; allowed are the model's {len(trainable)} trainable parameters")
     return {name: p for name, p in trainable.items() if name in wanted}
 
 

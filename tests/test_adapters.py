@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mede_core.adapters import AIMBlock, Bottleneck, NeighborAttention, STAdapter, insert_temporal
+from mede_core.adapters import AIMBlock, NeighborAttention, STAdapter, insert_temporal
 from mede_core.attention import attention_maps
 from mede_core.learner import build_learner
 
@@ -219,6 +219,9 @@ def test_bad_choices_name_field_and_allowed_values():
         with pytest.raises(ValueError, match=rf"{name} is .*; allowed: "):
             insert_temporal(visual, **options)
     with pytest.raises(ValueError, match="adapter_width is 0"):
-        Bottleneck(8, 0)
+        insert_temporal(visual, bottleneck=0)
+    for name, value in (("bottleneck", 0), ("kernel_size", 2), ("zero", "all")):
+        with pytest.raises(ValueError, match=f"{name} is"):
+            STAdapter(**{"width": 8, "bottleneck": 4, name: value})
     with pytest.raises(ValueError, match=r"temporal_module is 'expanded', so trainable='adapters' would train nothing"):
         build_learner(temporal_module="expanded")
