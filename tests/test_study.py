@@ -127,7 +127,7 @@ def test_a_section_trains_each_run_once_and_a_second_call_does_nothing(tmp_path,
     for module in (run, store):
         monkeypatch.setattr(module, "units_of", units)
     workspace, folder = Workspace(tmp_path / "runs", shipped=False, make=True), tmp_path / "results"
-    assert run.run_unit("floors", "open_mede", 0, workspace, folder=folder) == 1
+    assert run.run_unit(units("floors")[1], workspace, folder)
     assert run.run_section("floors", workspace, folder=folder) == 1
     assert len(list((tmp_path / "runs").glob("meta-*/done.json"))) == 1, "both methods share one training run"
     before = (folder / "floors.jsonl").read_bytes()

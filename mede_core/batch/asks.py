@@ -18,11 +18,10 @@ from ..averages import grid, rules
 from ..config import METHODS, Average, Config, EvalSet, load_config
 from ..files import repo_root
 from ..study import units
+from ..study.units import CHANCE_RHO, LEARNERS, world_sets
 from ..workspace import Workspace
 from .data_yaml import DataYaml, read_data_yaml
 
-CHANCE_RHO = 0.25  # of the world's four scenes
-LEARNERS = {"frozen": None, "oracle": CHANCE_RHO, "finetune": 0.8, "shortcut": 0.95}  # of notebook 01: trained at rho
 DIAL = "0.25 1.0"  # fresh points of the dial, beside the profile's own
 
 
@@ -38,14 +37,6 @@ class Ask:
 def answers(asked: Iterable[Ask], workspace: Workspace) -> list[dict]:
     """The records of some questions, in their order."""
     return [record for ask in asked for record in workspace.scores(ask.config, ask.sets, ask.average)]
-
-
-def world_sets(
-    clips: int, sets=("source",), halves=units.SPLITS, contexts=units.CONTEXTS, parts=(1,)
-) -> tuple[EvalSet, ...]:
-    """Tests on the synthetic world, in the order of their records."""
-    where = itertools.product(sets, halves, contexts, parts)
-    return tuple(EvalSet(set=name, half=half, part=part, context=at, clips=clips) for name, half, at, part in where)
 
 
 # ------------------------------------------------------------------------------------ method notebooks

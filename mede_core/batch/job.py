@@ -108,7 +108,7 @@ def unit(plan, name: str, again: bool) -> None:
     if one.config.weights in PRETRAINED:
         pretrain_clips()
     where = Workspace(plan.workspace.folder, shipped=False, older=plan.workspace.older)
-    run_unit(one.section, one.variant, one.config.seed, where, retrain=again or where.older == "retrain")
+    run_unit(one, where, retrain=again or where.older == "retrain")
 
 
 def workers(plan) -> int:

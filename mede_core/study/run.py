@@ -30,40 +30,22 @@ def run_section(
     folder: str | os.PathLike = FOLDER,
     retrain: bool = False,
 ) -> int:
-    """Measure what a section lacks, unit by unit, and return how many were measured.
+    """Measure what a section lacks, of these seeds and variants alone; with ``retrain`` also what older code made.
 
-    Args:
-        section: one of ``units.SECTIONS``.
-        workspace: trains and scores.
-        seeds, variants: these alone; default: the section's own.
-        folder: where the section's lines are kept.
-        retrain: also what older code made.
-
-    Raises:
-        ValueError: an unknown section or variant.
+    The answer is the number of units measured.
     """
     units = units_of(section, seeds)
     known = dict.fromkeys(unit.variant for unit in units)
     if unknown := sorted(set(variants) - set(known)):
         raise ValueError(f"variants are {unknown}; allowed: {', '.join(known)}")
     wanted = [unit for unit in units if not variants or unit.variant in variants]
-    return sum(_run(unit, workspace, folder, retrain) for unit in wanted)
+    return sum(run_unit(unit, workspace, folder, retrain=retrain) for unit in wanted)
 
 
 def run_unit(
-    section: str,
-    variant: str,
-    seed: int,
-    workspace: Workspace,
-    *,
-    folder: str | os.PathLike = FOLDER,
-    retrain: bool = False,
-) -> int:
-    """Measure one unit, see :func:`run_section`."""
-    return run_section(section, workspace, seeds=(seed,), variants=(variant,), folder=folder, retrain=retrain)
-
-
-def _run(unit: Unit, workspace: Workspace, folder, retrain: bool) -> bool:
+    unit: Unit, workspace: Workspace, folder: str | os.PathLike = FOLDER, *, retrain: bool = False
+) -> bool:
+    """Measure a unit and add its line, where it is missing (``store.is_missing``)."""
     from .measure import line_of_unit
 
     if not is_missing(unit, folder, retrain=retrain):

@@ -46,47 +46,46 @@ GRID_CLIPS = 400  # the same for each point of a grid; sets other than the sourc
 VALIDATION = 2  # the draw of base clips that settings are chosen on; the reported one is 1
 
 
-def eval_sets(test: str, config: Config) -> list[EvalSet]:
+def eval_sets(test: str, config: Config) -> tuple[EvalSet, ...]:
     """What a unit's own average is scored on in a test; nothing where the test is measured on the learner itself."""
     few = min(GRID_CLIPS, config.test_clips)
-    if test in ("source", "base"):
-        return world_sets(config.test_clips, halves=SPLITS if test == "source" else ("base",))
-    if test == "transfer":  # another look: all backgrounds of the first test split, in context of the others
-        looks = {"sets": ("transfer_a", "transfer_b"), "halves": ("all",)}
-        return [*world_sets(few, **looks), *world_sets(few, **looks, contexts=("in",), parts=(2, 3))]
-    if test == "parts":  # K600's part (new actors) and SSv2's part (direction alone)
-        new_actors = world_sets(few, sets=("superset",), halves=("all",), contexts=("in",), parts=(1, 2, 3))
-        return [*new_actors, *world_sets(few, sets=("direction",), contexts=("in",))]
-    return []
+    looks = {"sets": ("transfer_a", "transfer_b"), "halves": ("all",)}
+    new_actors = {"sets": ("superset",), "halves": ("all",), "contexts": ("in",), "parts": (1, 2, 3)}
+    return {
+        "source": world_sets(config.test_clips),
+        "base": world_sets(config.test_clips, halves=("base",)),
+        # Another look: all backgrounds of the first test split, in context of the others
+        "transfer": world_sets(few, **looks) + world_sets(few, **looks, contexts=("in",), parts=(2, 3)),
+        # K600's part (new actors) and SSv2's part (direction alone)
+        "parts": world_sets(few, **new_actors) + world_sets(few, sets=("direction",), contexts=("in",)),
+    }.get(test, ())
 
 
-def averages(test: str, config: Config) -> list[tuple[Average, list[EvalSet]]]:
+def averages(test: str, config: Config) -> list[tuple[Average, tuple[EvalSet, ...]]]:
     """The averages of a unit's trajectory that a test scores, and on what."""
     few = min(GRID_CLIPS, config.test_clips)
     chosen_on = {"contexts": ("in",), "parts": (VALIDATION,)}
+    base = world_sets(few, halves=("base",), **chosen_on)
     if test == "averages":  # the rules on the reported clips; epochs also on those that the best one is chosen by
         epochs = [Average(rule="epoch", epoch=epoch, name=f"epoch {epoch}") for epoch in range(config.epochs + 1)]
-        sets = [*world_sets(few, halves=("base",), **chosen_on), *world_sets(few)]
-        larger = world_sets(min(RULE_CLIPS, config.test_clips))
-        return [*((rule, larger) for rule in rules(config)), *((epoch, sets) for epoch in epochs)]
-    if test == "grid":
-        sets = world_sets(few)
-    elif test == "grid_order":  # base clips that are not reported, as they are and shuffled: the order criterion
-        (clips,) = world_sets(few, halves=("base",), **chosen_on)
-        sets = [clips, clips.replace(order="shuffled")]
-    elif test == "grid_pseudo_novel":  # classes that were left out of this run: the leave-classes-out criterion
-        sets = world_sets(few, halves=(f"pseudo_novel_{config.held_out}",), **chosen_on)
-    else:
-        return []
-    return [(average, sets) for average in grid(config)]
+        larger, smaller = world_sets(min(RULE_CLIPS, config.test_clips)), base + world_sets(few)
+        return [*((rule, larger) for rule in rules(config)), *((epoch, smaller) for epoch in epochs)]
+    sets = {
+        "grid": world_sets(few),
+        # The order criterion: base clips that are not reported, as they are and shuffled
+        "grid_order": (*base, *(one.replace(order="shuffled") for one in base)),
+        # The leave-classes-out criterion: classes that were left out of this run
+        "grid_pseudo_novel": world_sets(few, halves=(f"pseudo_novel_{config.held_out}",), **chosen_on),
+    }.get(test)
+    return [(average, sets) for average in grid(config)] if sets else []
 
 
-def world_sets(clips: int, sets=("source",), halves=SPLITS, contexts=CONTEXTS, parts=(1,)) -> list[EvalSet]:
+def world_sets(
+    clips: int, sets=("source",), halves=SPLITS, contexts=CONTEXTS, parts=(1,)
+) -> tuple[EvalSet, ...]:
     """Tests on the synthetic world, in the order of their records."""
     where = itertools.product(sets, halves, contexts, parts)
-    return [
-        EvalSet(set=name, half=half, part=part, context=context, clips=clips) for name, half, context, part in where
-    ]
+    return tuple(EvalSet(set=name, half=half, part=part, context=at, clips=clips) for name, half, at, part in where)
 
 
 # ------------------------------------------------------------------------------------ sections
