@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mede_core.meta import meta_gradients, meta_step
-from mede_core.report.costs import LiveBytes, allocation_peak
+from mede_core.report.costs import allocation_peak, live_bytes
 
 
 def load_benchmark():
@@ -219,7 +219,7 @@ def test_reducing_in_place_reaches_each_gradient_once_even_where_autograd_shares
 
 def test_the_allocation_counter_counts_each_memory_once_and_until_its_last_owner_is_gone():
     before = torch.ones(1000)
-    with LiveBytes() as memory:
+    with live_bytes() as memory:
         before.mul_(2)
         before.view(10, 100)
         assert memory.live == 0  # nothing new

@@ -15,7 +15,7 @@ from .metrics import harmonic_mean
 from .write import MISSING, format_signed
 
 
-def clip_scores(records: Sequence[Mapping], average: str) -> dict[str, np.ndarray]:
+def scores_of_average(records: Sequence[Mapping], average: str) -> dict[str, np.ndarray]:
     """{"in": [N], "out": [M]}: each test clip's score (0 to 1) under an average; a context without records is missing.
 
     Out of context it is the mean over backgrounds clip by clip; where their numbers of clips differ, all clips one
@@ -33,7 +33,7 @@ def clip_scores(records: Sequence[Mapping], average: str) -> dict[str, np.ndarra
 
 def gain(records: Sequence[Mapping], first: str, second: str) -> dict[str, Interval]:
     """What one average gains over another, in points, in context and outside, with paired intervals over clips."""
-    a, b = clip_scores(records, first), clip_scores(records, second)
+    a, b = scores_of_average(records, first), scores_of_average(records, second)
     return {where: paired_difference(a[where], b[where]) for where in a if where in b}
 
 
@@ -46,7 +46,7 @@ def rules_table(records: Sequence[Mapping], config: Config, reference: str = "la
     rows = []
     for average in rules(config):
         shares = epoch_shares(average, config.epochs)
-        numbers = {where: 100 * bits.mean() for where, bits in clip_scores(records, average.name).items()}
+        numbers = {where: 100 * bits.mean() for where, bits in scores_of_average(records, average.name).items()}
         row = {
             "Average": RULE_LABELS[average.name], "Epoch 0 counts": f"{100 * shares[0].item():.1f} %",
             "Effective epochs": f"{effective_epochs(shares):.1f}",
@@ -98,14 +98,14 @@ def grid_values(records: Sequence[Mapping], where: str) -> tuple[np.ndarray, np.
     mus, sigmas = (sorted({at[i] for at in names.values()}) for i in (0, 1))
     values = np.full((len(sigmas), len(mus)), np.nan)
     for name, (mu, sigma) in names.items():
-        values[sigmas.index(sigma), mus.index(mu)] = 100 * clip_scores(records, name)[where].mean()
+        values[sigmas.index(sigma), mus.index(mu)] = 100 * scores_of_average(records, name)[where].mean()
     return np.array(mus), np.array(sigmas), values
 
 
 def grid_facts(records: Sequence[Mapping], where: str) -> dict[str, float]:
     """{label: percent} of the named rules, for the line above a heat map; those with epoch 0 are left out."""
     return {
-        label: 100 * clip_scores(records, name)[where].mean()
+        label: 100 * scores_of_average(records, name)[where].mean()
         for name, label in RULE_LABELS.items()
         if not name.endswith("+0")
     }
@@ -121,15 +121,10 @@ def resolution(clips: int) -> float:
 
 
 def along_trajectory(records: Sequence[Mapping], *, split: str = "base") -> tuple[list[int], dict, dict]:
-    """Accuracy of every epoch and of averages, in context and out of context (mean over the swapped backgrounds).
+    """Accuracy in and out of context (mean over the swapped backgrounds) of every epoch and of averages, in percent.
 
-    Args:
-        records: of averages named ``epoch 0`` to ``epoch E`` and, for example, ``gwa``.
-        split: ``base`` or ``novel``.
-
-    Returns:
-        (epochs 0..E, {"in": [E + 1], "out": [E + 1]}, {"GWA", ...: {"in", "out"}}), in percent: the arguments of
-        ``trajectory_accuracy``.
+    Of averages named ``epoch 0`` to ``epoch E`` and, for example, ``gwa``: (epochs 0..E, {"in": [E + 1], "out":
+    [E + 1]}, {"GWA", ...: {"in", "out"}}), as ``trajectory_accuracy`` takes them.
     """
     groups: dict[str, dict[str, list[float]]] = {}
     for row in records:

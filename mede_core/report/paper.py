@@ -1,4 +1,4 @@
-"""The paper's tables, and our numbers beside them with a tolerance and a mark."""
+"""The paper's tables, and our numbers beside them with a tolerance and a mark. Torch-free."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import csv
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import pandas as pd
 
 from ..files import ASSETS
-from .cells import Cell, collect
 from .metrics import harmonic_mean
 from .write import MISSING, format_mean_std, format_signed
 
@@ -26,26 +25,17 @@ PAPER_ROWS = {  # method -> its row in the paper; the paper has no plain fine-tu
     "open_mede_no_gwa": "Open-MeDe (w/o GWA)",
     "open_mede": "Open-MeDe",
 }
-_FULL = {"out_of_context": {"Open-MeDe": "Open-MeDe (full)"}}
-_HM_OF = {("out_of_context", "HM"): ("UCF (in-ctx)", "UCF-SCUBA (out-ctx)")}
+IN_OUT_COLUMNS = {"in": "UCF (in-ctx)", "out": "UCF-SCUBA (out-ctx)", "hm": "HM"}  # of the out-of-context table
+_FULL = "Open-MeDe (full)"  # what that table calls Open-MeDe
 
 
 # ------------------------------------------------------------------------------------ the paper
 def paper_table(name: str, *, wide: bool = False) -> pd.DataFrame:
-    """One of the paper's tables, exactly as printed, contradictions included (see the remarks).
+    """One of ``PAPER_TABLES``, exactly as printed, contradictions included (see the remarks).
 
-    Args:
-        name: one of ``PAPER_TABLES``.
-        wide: one row per method and one column per paper column, values only.
-
-    Returns:
-        Columns row, column, metric, value, std (NaN where none is printed), source, remark; or the wide form.
-
-    Raises:
-        ValueError: an unknown name.
+    Columns row, column, metric, value, std (NaN where none is printed), source, remark; or, ``wide``, the values alone,
+    a row a method and a column a column of the paper.
     """
-    if name not in PAPER_TABLES:
-        raise ValueError(f"table is {name!r}; allowed: {', '.join(PAPER_TABLES)}")
     text = (ASSETS / "reference" / "paper_tables.csv").read_text(encoding="utf-8")
     frame = pd.DataFrame([row for row in csv.DictReader(text.splitlines()) if row["table"] == name])
     frame = frame.drop(columns="table")
@@ -66,30 +56,26 @@ def claim_reference(table: str, row: str, column: str) -> str:
     there).
     """
     if row == "Frozen CLIP":
-        return _FULL.get(table, {}).get("Open-MeDe", "Open-MeDe")
-    return "Open-VCLIP" if row == "Open-MeDe (w/o GWA)" and column != "UCF (in-ctx)" else "Frozen CLIP"
+        return _FULL if table == "out_of_context" else "Open-MeDe"
+    return "Open-VCLIP" if row == "Open-MeDe (w/o GWA)" and column != IN_OUT_COLUMNS["in"] else "Frozen CLIP"
 
 
 # ------------------------------------------------------------------------------------ the comparison
 @dataclass(frozen=True)
-class Comparison:
+class PaperComparison:
     """A paper table beside our numbers.
 
-    Attributes:
-        table: name of the paper table.
-        frame: one row per cell: column, row, metric, paper (what we compare with), stated (what is printed),
-            paper_std, reproduced, reproduced_std (ddof=1), seeds, low, high (95 % interval), difference,
-            reference, effect, tolerance, mark, reason, remark. NaN or "" where there is nothing.
-        comparable: whether the two may be compared at all (same data, weights and protocol).
-        reason: why not; "" where comparable.
-        origin: what the records say of themselves: weights, profiles, prompts.
+    ``frame`` has a row a cell: column, row, metric, paper (what we compare with), stated (what is printed), paper_std,
+    reproduced, reproduced_std (ddof=1), seeds, low, high (95 % interval), difference, reference, effect, tolerance,
+    mark, reason, remark; NaN or "" where there is nothing. ``reason``: why the two may not be compared at all, "" where
+    they may. ``origin``: what the records say of themselves: weights, profile, prompts.
     """
 
     table: str
     frame: pd.DataFrame
     comparable: bool
     reason: str
-    origin: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    origin: dict[str, tuple[str, ...]]
 
     @property
     def outside_tolerance(self) -> bool:
@@ -102,21 +88,19 @@ class Comparison:
         return {mark: found[mark] for mark in MARKS}
 
     def display(self) -> pd.DataFrame:
-        """The table a reader sees, as text; the reason that holds for all lines stands in the notes."""
+        """The table as text; the reason that holds for all lines stands in the notes."""
         rows = []
         for cell in self.frame.to_dict("records"):
             paper = format_mean_std(cell["paper"], cell["paper_std"])
             if abs(cell["stated"] - cell["paper"]) > 0.05:
                 paper += f" (stated {cell['stated']:.1f})"
-            known = not math.isnan(cell["low"])
-            tolerance = cell["tolerance"]
+            interval = MISSING if math.isnan(cell["low"]) else f"{cell['low']:.1f} to {cell['high']:.1f}"
             rows.append({
                 "Column": cell["column"], "Method": cell["row"], "Paper": paper,
                 "Reproduced": format_mean_std(cell["reproduced"], cell["reproduced_std"]),
                 "Seeds": str(cell["seeds"]) if cell["seeds"] else MISSING,
-                "95 % interval": f"{cell['low']:.1f} to {cell['high']:.1f}" if known else MISSING,
-                "Difference": format_signed(cell["difference"]),
-                "Tolerance": MISSING if math.isnan(tolerance) else f"± {tolerance:.1f}",
+                "95 % interval": interval, "Difference": format_signed(cell["difference"]),
+                "Tolerance": MISSING if math.isnan(cell["tolerance"]) else f"± {cell['tolerance']:.1f}",
                 "Mark": cell["mark"],
                 "Reason": MISSING if cell["reason"] in ("", self.reason) else cell["reason"],
             })  # fmt: skip
@@ -153,34 +137,16 @@ class Comparison:
 
 
 def compare_with_paper(
-    table: str,
-    reproduced: pd.DataFrame | Iterable[Mapping],
-    *,
-    comparable: bool,
-    reason: str = "",
-    columns: Mapping[str, Mapping | Sequence[Mapping]] | None = None,
-) -> Comparison:
-    """Put our numbers beside a table of the paper.
+    table: str, reproduced: pd.DataFrame | Iterable[Mapping], *, comparable: bool, reason: str = ""
+) -> PaperComparison:
+    """Put our numbers beside a table of the paper: "base_to_novel", "cross_dataset" or "out_of_context".
 
-    Args:
-        table: "base_to_novel", "cross_dataset" or "out_of_context".
-        reproduced: records with ``method`` (ours, or the paper's row label) and ``value`` in percent: either
-            the store's, one for each seed, with ``columns``; or with a ``column`` of the paper each, and then
-            either ``seed``, or nothing but optional ``std``, ``seeds``, ``low``, ``high``. May be empty ("not
-            run").
-        comparable: whether data, weights and protocol are those of the paper. Never true with random weights.
-        reason: why not; required where not comparable.
-        columns: which records make up a column of the paper: column -> {key: value}; a list of values, e.g.
-            of contexts, is averaged. Two such mappings in a tuple are joined by their harmonic mean (base,
-            novel). The out-of-context table's HM is made from its other two columns unless given.
-
-    Returns:
-        :class:`Comparison`. A method that the paper lacks has its line, marked "not comparable". Intervals
-        stand where every record carries its per-clip bits.
-
-    Raises:
-        ValueError: an unknown table or column, missing seeds or contexts, one quantity twice, a missing
-            reason, random weights declared comparable.
+    ``reproduced``: a frame or mappings, one a cell: ``method`` (ours, or the paper's label as ``row``), ``column`` of
+    the paper, ``value`` in percent; optional ``std`` and ``seeds``, and ``low`` and ``high``, the ends of a 95 %
+    interval. It may be empty ("not run"), and a method that the paper lacks has its line. The out-of-context table's HM
+    is made from its other two columns unless given. ``comparable``: whether data, weights and protocol are the paper's,
+    never with random weights; else ``reason`` says why not. A ValueError names what is unknown, missing, there twice or
+    no percentage.
     """
     if table not in PAPER_TABLES[:3]:
         raise ValueError(f"table is {table!r}; allowed: {', '.join(PAPER_TABLES[:3])}")
@@ -191,50 +157,71 @@ def compare_with_paper(
     if comparable and any(record.get("weights") == "random" for record in records):
         raise ValueError("comparable is True, but there are records with weights='random'; allowed: trained weights")
     paper = paper_table(table)
-    joins = {column: pair for (name, column), pair in _HM_OF.items() if name == table}
-    cells = collect(records, columns, list(paper["column"].unique()), lambda method: _row(table, method), joins)
-    printed = {(c["row"], c["column"]): c for c in paper.to_dict("records")}
-    values = {key: c["value"] for key, c in printed.items()}
-    for column, (first, second) in joins.items():
-        for row in paper["row"].unique():
-            values[row, column] = harmonic_mean(values[row, first], values[row, second])
-    lines = []
-    order = [*dict.fromkeys(paper["row"]), *dict.fromkeys(row for row, _ in cells)]
-    order.sort(key=_row_order)
-    for column, row in itertools.product(dict.fromkeys(paper["column"]), dict.fromkeys(order)):
-        if (row, column) in printed or (row, column) in cells:
-            lines.append(_line(table, row, column, printed, values, cells.get((row, column)), comparable, reason))
+    printed = {(cell["row"], cell["column"]): cell for cell in paper.to_dict("records")}
+    cells = _cells(table, records, list(paper["column"].unique()))
+    values = {key: cell["value"] for key, cell in printed.items()}
+    if table == "out_of_context":
+        inside, outside, joined = IN_OUT_COLUMNS.values()
+        for row in paper["row"].unique():  # we compare with the recomputed mean
+            values[row, joined] = harmonic_mean(values[row, inside], values[row, outside])
+        measured = {} if joined in {column for _, column in cells} else dict.fromkeys(row for row, _ in cells)
+        for row in measured:
+            both = [cells[row, column] for column in (inside, outside) if (row, column) in cells]
+            if len(both) == 2:
+                cells[row, joined] = _cell(harmonic_mean(*(cell["reproduced"] for cell in both)), both[0]["seeds"])
+    rows = dict.fromkeys([*paper["row"], *(row for row, _ in cells)])
+    lines = [
+        _line(table, row, column, printed, values, cells.get((row, column)), comparable, reason)
+        for column, row in itertools.product(dict.fromkeys(paper["column"]), sorted(rows, key=_row_order))
+        if (row, column) in printed or (row, column) in cells
+    ]
     origin = {
         title: tuple(sorted({str(record[key]) for record in records if record.get(key) is not None}))
         for title, key in (("Weights", "weights"), ("Profile", "profile"), ("Prompts", "prompts"))
     }
-    return Comparison(table, pd.DataFrame(lines), comparable, reason, {k: v for k, v in origin.items() if v})
+    return PaperComparison(table, pd.DataFrame(lines), comparable, reason, {k: v for k, v in origin.items() if v})
 
 
-def _row(table: str, method: str) -> str:
-    """The paper's row label of a method, or of a row label; any other name stays as it is."""
-    label = PAPER_ROWS.get(method, method)
-    return _FULL.get(table, {}).get(label, label)
+def _cells(table: str, records: Iterable[Mapping], columns: list[str]) -> dict[tuple[str, str], dict]:
+    """(row, column) -> our numbers."""
+    cells = {}
+    for record in records:
+        lacking = [key for key in ("value", "method" if "row" not in record else "row", "column") if key not in record]
+        if lacking:
+            raise ValueError(f"a record lacks {', '.join(lacking)}: {record}")
+        if not (isinstance(record["value"], (int, float)) and 0 <= record["value"] <= 100):
+            raise ValueError(f"value is {record['value']}; allowed: 0 to 100 (percent): {record}")
+        if record["column"] not in columns:
+            raise ValueError(f"column {record['column']!r} is not in the paper's table; allowed: {', '.join(columns)}")
+        label = record.get("row", record.get("method"))
+        label = PAPER_ROWS.get(label, label)
+        label = _FULL if table == "out_of_context" and label == "Open-MeDe" else label
+        if (label, record["column"]) in cells:
+            raise ValueError(f"{record['column']} of {label} is there more than once; average over seeds first")
+        ends = {key: float(record.get(key, math.nan)) for key in ("std", "low", "high")}
+        seeds = record.get("seeds", 1)
+        cells[label, record["column"]] = _cell(float(record["value"]), 0 if pd.isna(seeds) else int(seeds), **ends)
+    return cells
+
+
+def _cell(value: float, seeds: int, std: float = math.nan, low: float = math.nan, high: float = math.nan) -> dict:
+    return {"reproduced": value, "reproduced_std": std, "seeds": seeds, "low": low, "high": high}
 
 
 def _row_order(row: str) -> int:
     labels = list(PAPER_ROWS.values())
-    label = "Open-MeDe" if row == "Open-MeDe (full)" else row
+    label = "Open-MeDe" if row == _FULL else row
     return labels.index(label) if label in labels else len(labels)
 
 
-def _line(table, row, column, printed, values, cell: Cell | None, comparable, reason) -> dict:
+def _line(table, row, column, printed, values, cell: dict | None, comparable, reason) -> dict:
     """One line of the comparison."""
     nan = math.nan
     line = {
         "column": column, "row": row, "metric": "", "paper": nan, "stated": nan, "paper_std": nan,
-        "reproduced": nan, "reproduced_std": nan, "seeds": 0, "low": nan, "high": nan, "difference": nan,
-        "reference": "", "effect": nan, "tolerance": nan, "mark": "not run",
-        "reason": "" if comparable else reason, "remark": "",
+        **(cell or _cell(nan, 0)), "difference": nan, "reference": "", "effect": nan, "tolerance": nan,
+        "mark": "not run", "reason": "" if comparable else reason, "remark": "",
     }  # fmt: skip
-    if cell is not None:
-        line |= {"reproduced": cell.value, "reproduced_std": cell.std, "seeds": cell.seeds}
-        line |= {"low": cell.low, "high": cell.high}
     if (row, column) not in printed:
         return line | {"mark": "not comparable", "reason": "the paper has no such row"}
     stated, reference = printed[row, column], claim_reference(table, row, column)
@@ -246,11 +233,9 @@ def _line(table, row, column, printed, values, cell: Cell | None, comparable, re
         "paper_std": stated["std"], "reference": reference, "effect": effect, "remark": stated["remark"],
         "tolerance": max(abs(effect) / 2, 0.0 if math.isnan(std) else 2 * std),
     }  # fmt: skip
-    if cell is None:
-        return line
-    line["difference"] = cell.value - line["paper"]
-    if comparable:
-        line["mark"] = "within" if abs(line["difference"]) <= line["tolerance"] + 1e-9 else "outside"
-    else:
+    if cell is not None:
+        line["difference"] = cell["reproduced"] - line["paper"]
         line["mark"] = "not comparable"
+        if comparable:
+            line["mark"] = "within" if abs(line["difference"]) <= line["tolerance"] + 1e-9 else "outside"
     return line

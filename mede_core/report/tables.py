@@ -1,70 +1,65 @@
-"""Tables of a study, built from result records: accuracies with intervals, gaps, and verdicts. Torch-free.
+"""Tables from result records: accuracies with intervals, gaps and verdicts, as long frames and as a reader sees them.
 
-Every function here reads records of the store (``results.py``) that carry per-clip bits, and returns a long
-frame, one row a number, which plots and ``layout.py`` both take. Nothing is measured here. A number that is a
-mean over backgrounds is formed clip by clip, so that its interval knows which twins belong together.
+A long frame has a row a number: method, column, value in percent (a gap: in points), std over seeds (ddof=1; NaN for
+one), low, high, seeds, clips. A number that is a mean over backgrounds is formed clip by clip, so that its interval
+knows which twins belong together. Torch-free.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from ..files import unpack_correct
 from .intervals import Interval, bootstrap_accuracy, bootstrap_harmonic_mean, paired_difference
 from .metrics import harmonic_mean, mean_std, static_gap
 from .paper import PAPER_ROWS
-from .records import unpack_correct
+from .write import MISSING, format_interval, format_signed
 
 OUT_OF_CONTEXT = ("scene", "noise", "stripes")
 SPLITS = ("base", "novel")
-_LONG = ("method", "column", "value", "std", "low", "high", "seeds", "clips")
+LONG = ("method", "column", "value", "std", "low", "high", "seeds", "clips")
+NOT_RUN = "not run"
+COLUMN_LABELS = {  # keys of the long frames -> what a reader sees
+    "base": "Base", "novel": "Novel", "hm": "HM", "in": "In context", "scene": "Other scene",
+    "noise": "Noise", "stripes": "Stripes", "out": "Out of context", "gap": "Static gap",
+}  # fmt: skip
 
 
 def methods_of(records: Iterable[Mapping]) -> list[str]:
     """The methods that have records, in the fixed order of all tables and figures."""
     found = {record["method"] for record in records}
-    return [*(m for m in PAPER_ROWS if m in found), *sorted(found - PAPER_ROWS.keys())]
+    return [*(method for method in PAPER_ROWS if method in found), *sorted(found - PAPER_ROWS.keys())]
 
 
 def clip_scores(
     records: Iterable[Mapping], method: str, *, test_set: str, splits: Sequence[str], contexts: Sequence[str]
 ) -> dict[int, np.ndarray]:
-    """How well each test clip was recognized: the share of the contexts before which it was right.
+    """{seed: [N] floats from 0 to 1}: the share of the contexts before which each clip was right; splits end to end.
 
-    Args:
-        records: of the store; each needs ``correct``.
-        method: whose.
-        test_set: its name.
-        splits: their clips are joined end to end.
-        contexts: averaged clip by clip: the twins of a clip have the same place in each context.
-
-    Returns:
-        {seed: [N] floats from 0 to 1}, seeds in order.
-
-    Raises:
-        ValueError: a record is missing for a seed, is there twice, has no bits, or twins differ in number.
+    The twins of a clip have the same place in each context. Raises a ValueError where a seed's record is missing, is
+    there twice or has no bits, or where twins differ in number.
     """
     found: dict[tuple, np.ndarray] = {}
     for record in records:
         key = record["seed"], record["split"], record["context"]
-        if record["method"] != method or record["set"] != test_set or record["metric"] != "top1":
+        if (record["method"], record["set"], record["metric"]) != (method, test_set, "top1"):
             continue
-        if key[1] not in splits or key[2] not in contexts:
-            continue
-        where = f"{method} on {test_set}, seed {key[0]}, {key[1]}, {key[2]}"
-        if key in found:
-            raise ValueError(f"{where}: more than one record; narrow the records (table, profile, rho)")
-        if record.get("correct") is None:
-            raise ValueError(f"{where}: the record has no per-clip bits")
-        found[key] = unpack_correct(record["correct"], record["n"]).astype(float)
-    seeds = sorted({seed for seed, _, _ in found})
-    if not seeds:
+        if key[1] in splits and key[2] in contexts:
+            where = f"{method} on {test_set}, seed {key[0]}, {key[1]}, {key[2]}"
+            if key in found:
+                raise ValueError(f"{where}: more than one record; narrow the records (run, average, rho)")
+            if record.get("correct") is None:
+                raise ValueError(f"{where}: the record has no per-clip bits")
+            found[key] = unpack_correct(record["correct"], record["n"]).astype(float)
+    if not found:
         raise ValueError(f"no record of {method} on {test_set} ({', '.join(splits)}; {', '.join(contexts)})")
     scores = {}
-    for seed in seeds:
+    for seed in sorted({seed for seed, _, _ in found}):
         wanted = [(seed, split, context) for split in splits for context in contexts]
         missing = [f"{split}, {context}" for _, split, context in wanted if (seed, split, context) not in found]
         if missing:
@@ -81,17 +76,7 @@ def clip_scores(
 
 # ------------------------------------------------------------------------------------ long frames
 def base_novel(records: Sequence[Mapping], test_set: str = "source", context: str = "in") -> pd.DataFrame:
-    """Base and novel accuracy and their harmonic mean, with 95 % intervals.
-
-    Args:
-        records: of the store.
-        test_set: its name.
-        context: the background.
-
-    Returns:
-        Columns method, column ("base", "novel", "hm"), value in percent, std over seeds (ddof=1; NaN for one), low,
-        high, seeds, clips.
-    """
+    """Long frame of "base", "novel" and "hm", their harmonic mean."""
     rows = []
     for method in methods_of(records):
         base, novel = (
@@ -99,10 +84,10 @@ def base_novel(records: Sequence[Mapping], test_set: str = "source", context: st
         )
         _same_seeds(base, novel, method)
         rows += [_accuracy(method, "base", base, records), _accuracy(method, "novel", novel, records)]
-        shared = _shared(records)
-        joined = bootstrap_harmonic_mean(_stack(base), _stack(novel), paired_clips=False, shared_clips=shared)
+        both, shared = (_stack(base), _stack(novel)), _shared(records)
+        joined = bootstrap_harmonic_mean(*both, paired_clips=False, shared_clips=shared)
         rows.append(_row(method, "hm", joined, harmonic_mean(_percent(base), _percent(novel))))
-    return pd.DataFrame(rows, columns=list(_LONG))
+    return pd.DataFrame(rows, columns=list(LONG))
 
 
 def in_and_out(
@@ -111,83 +96,47 @@ def in_and_out(
     splits: Sequence[str] = SPLITS,
     contexts: Sequence[str] = OUT_OF_CONTEXT,
 ) -> pd.DataFrame:
-    """Accuracy in context and before swapped backgrounds, their harmonic mean, and the static gap.
-
-    Args:
-        records: of the store.
-        test_set: its name.
-        splits: halves whose clips are joined.
-        contexts: the swapped backgrounds.
-
-    Returns:
-        Columns as :func:`base_novel`; column is "in", each context, "out" (mean over them), "hm" (of in
-        and out) or "gap" (in minus out, in points: how much leans on the background).
-    """
+    """Long frame of "in", each swapped background, "out" (mean over them), "hm" (of in and out) and "gap" (in minus
+    out, in points: how much leans on the background); the clips of the splits together."""
     rows = []
     for method in methods_of(records):
-        inside = clip_scores(records, method, test_set=test_set, splits=splits, contexts=("in",))
+        where = {"test_set": test_set, "splits": splits}
+        inside = clip_scores(records, method, **where, contexts=("in",))
         rows.append(_accuracy(method, "in", inside, records))
         for context in contexts:
-            one = clip_scores(records, method, test_set=test_set, splits=splits, contexts=(context,))
-            rows.append(_accuracy(method, context, one, records))
-        outside = clip_scores(records, method, test_set=test_set, splits=splits, contexts=contexts)
+            rows.append(_accuracy(method, context, clip_scores(records, method, **where, contexts=(context,)), records))
+        outside = clip_scores(records, method, **where, contexts=contexts)
         _same_seeds(inside, outside, method)
         rows.append(_accuracy(method, "out", outside, records))
-        pair, shared = (_stack(inside), _stack(outside)), _shared(records)
+        both, shared = (_stack(inside), _stack(outside)), _shared(records)
         per_seed = _percent(inside), _percent(outside)
-        joined = bootstrap_harmonic_mean(*pair, paired_clips=True, shared_clips=shared)
+        joined = bootstrap_harmonic_mean(*both, paired_clips=True, shared_clips=shared)
         rows.append(_row(method, "hm", joined, harmonic_mean(*per_seed)))
-        gap = paired_difference(*pair, shared_clips=shared)
-        rows.append(_row(method, "gap", gap, static_gap(*per_seed)))
-    return pd.DataFrame(rows, columns=list(_LONG))
+        rows.append(_row(method, "gap", paired_difference(*both, shared_clips=shared), static_gap(*per_seed)))
+    return pd.DataFrame(rows, columns=list(LONG))
 
 
 def accuracies(
     records: Sequence[Mapping], sets: Sequence[str], contexts: Sequence[str], splits: Sequence[str] = SPLITS
 ) -> pd.DataFrame:
-    """Accuracy on several test sets, all splits together.
-
-    Args:
-        records: of the store.
-        sets: names of test sets.
-        contexts: backgrounds.
-        splits: their clips are joined.
-
-    Returns:
-        Columns as :func:`base_novel`, with ``column`` "<set>/<context>".
-    """
+    """Long frame of several test sets, all splits together; the column is "<set>/<context>"."""
     rows = []
     for method, name, context in itertools.product(methods_of(records), sets, contexts):
         scores = clip_scores(records, method, test_set=name, splits=splits, contexts=(context,))
         rows.append(_accuracy(method, f"{name}/{context}", scores, records))
-    return pd.DataFrame(rows, columns=list(_LONG))
+    return pd.DataFrame(rows, columns=list(LONG))
 
 
 def paper_cells(long: pd.DataFrame, columns: Mapping[str, str], **facts) -> list[dict]:
-    """The rows of a long frame as the cells that ``results.compare_with_paper`` takes.
-
-    Args:
-        long: from :func:`in_and_out` or :func:`base_novel`.
-        columns: key of the long frame -> column of the paper.
-        facts: written into each cell, e.g. weights and profile.
-
-    Returns:
-        mappings with method, column, value, std, low, high, seeds.
-    """
+    """The rows of a long frame as ``compare_with_paper`` takes them; columns: the frame's key -> the paper's column."""
     rows = long[long["column"].isin(list(columns))].to_dict("records")
     return [{**row, "column": columns[row["column"]], **facts} for row in rows]
 
 
 def dial(records: Sequence[Mapping], test_set: str = "source") -> pd.DataFrame:
-    """Accuracy in and out of context against the rho that a learner was trained with.
+    """Accuracy against the rho that a learner was trained with: rho, method, context ("in", "out"), value, low, high.
 
-    Args:
-        records: of the store, of learners trained with different rho; those of ``frozen``, which was not
-            trained, are repeated at every rho.
-        test_set: its name.
-
-    Returns:
-        Columns rho, method, context ("in", "out"), value, low, high, as ``figures.rho_dial`` takes them.
+    Records of ``frozen``, which was not trained, are repeated at every rho.
     """
     frozen = [record for record in records if record["method"] == "frozen"]
     trained = [record for record in records if record["method"] != "frozen"]
@@ -195,8 +144,6 @@ def dial(records: Sequence[Mapping], test_set: str = "source") -> pd.DataFrame:
     for rho in sorted({record["rho"] for record in trained}):
         frame = in_and_out([*frozen, *(r for r in trained if r["rho"] == rho)], test_set)
         frames.append(frame[frame["column"].isin(["in", "out"])].assign(rho=rho))
-    if not frames:
-        raise ValueError("no record of a trained learner; the dial needs at least one rho")
     joined = pd.concat(frames, ignore_index=True).rename(columns={"column": "context"})
     return joined[["rho", "method", "context", "value", "low", "high"]]
 
@@ -207,19 +154,11 @@ def differences(
     test_set: str = "source",
     splits: Sequence[str] = SPLITS,
 ) -> pd.DataFrame:
-    """Paired differences between methods, in and out of context and of the static gap, with a verdict each.
+    """First minus second method of each pair in points, paired over seeds and clips, with a verdict each.
 
-    Args:
-        records: of the store.
-        pairs: (first, second) methods; the difference is first minus second, on the same seeds and clips.
-        test_set: its name.
-        splits: halves whose clips are joined.
-
-    Returns:
-        Columns first, second, quantity ("in", "out", "gap"), value, low, high (points), seeds, clips and
-        verdict (:meth:`intervals.Interval.verdict`).
+    Columns first, second, quantity ("in", "out", "gap"), value, low, high, seeds, clips, verdict.
     """
-    rows = []
+    rows, shared = [], _shared(records)
     for first, second in pairs:
         scores = {
             (method, where): clip_scores(records, method, test_set=test_set, splits=splits, contexts=contexts)
@@ -229,51 +168,39 @@ def differences(
         for seeds in scores.values():
             _same_seeds(scores[first, "in"], seeds, f"{first} and {second}")
         table = {key: _stack(value) for key, value in scores.items()}
-        shared = _shared(records)
-        for where in ("in", "out"):
-            interval = paired_difference(table[first, where], table[second, where], shared_clips=shared)
-            rows.append(_difference(first, second, where, interval))
+        found = {
+            where: paired_difference(table[first, where], table[second, where], shared_clips=shared)
+            for where in ("in", "out")
+        }
         # Each clip's (in minus out) lies in -1..1; the bootstrap takes 0..1, so it sees half of it, shifted.
         gaps = [
             [(i - o + 1) / 2 for i, o in zip(table[method, "in"], table[method, "out"], strict=True)]
             for method in (first, second)
         ]
         half = paired_difference(*gaps, shared_clips=shared)
-        doubled = Interval(2 * half.value, 2 * half.low, 2 * half.high, half.level, half.seeds, half.clips)
-        rows.append(_difference(first, second, "gap", doubled))
+        found["gap"] = Interval(2 * half.value, 2 * half.low, 2 * half.high, half.seeds, half.clips)
+        for quantity, interval in found.items():
+            numbers = {**vars(interval), "verdict": interval.verdict()}
+            rows.append({"first": first, "second": second, "quantity": quantity, **numbers})
     return pd.DataFrame(rows)
 
 
 def order_blind_bounds(rho: float, scenes: int) -> dict[str, float]:
-    """The best accuracy that a learner blind to the order of frames can expect, for each background.
+    """{context: percent}: the best accuracy that a learner blind to the order of frames can expect.
 
     It knows all but which motion of a reversal pair it sees. Before a swapped background nothing tells: one
     half. In context the scene does: it is the motion's home with probability rho and each other scene with
     (1 - rho) / (scenes - 1), and the two of a pair have different homes. Guessing the likelier motion in each
     scene is right with probability max(home, other) + (scenes - 2) / 2 * other.
-
-    Args:
-        rho: share of clips at home in the in-context test set, 0..1.
-        scenes: number of scenes, 2 or more.
-
-    Returns:
-        {context: percent}.
     """
-    if not 0 <= rho <= 1 or scenes < 2:
-        raise ValueError(f"rho is {rho}, scenes is {scenes}; allowed: rho 0 to 1, scenes from 2")
     other = (1 - rho) / (scenes - 1)
     inside = max(rho, other) + (scenes - 2) / 2 * other
     return {"in": 100 * inside, **dict.fromkeys((*OUT_OF_CONTEXT, "out"), 50.0)}
 
 
-def _difference(first: str, second: str, quantity: str, interval: Interval) -> dict:
-    numbers = {name: getattr(interval, name) for name in ("value", "low", "high", "seeds", "clips")}
-    return {"first": first, "second": second, "quantity": quantity, **numbers, "verdict": interval.verdict()}
-
-
 def _row(method: str, column: str, interval: Interval, per_seed: np.ndarray) -> dict:
     values = (interval.value, mean_std(per_seed).std, interval.low, interval.high, interval.seeds, interval.clips)
-    return dict(zip(_LONG, (method, column, *values), strict=True))
+    return dict(zip(LONG, (method, column, *values), strict=True))
 
 
 def _accuracy(method: str, column: str, scores: Mapping[int, np.ndarray], records: Sequence[Mapping]) -> dict:
@@ -297,3 +224,114 @@ def _shared(records: Sequence[Mapping]) -> bool:
 def _same_seeds(first: Mapping, second: Mapping, what: str) -> None:
     if first.keys() != second.keys():
         raise ValueError(f"{what}: seeds {sorted(first)} and {sorted(second)} differ; allowed: the same seeds in both")
+
+
+# ------------------------------------------------------------------------------------ what a reader sees
+def method_label(method: str) -> str:
+    """The name of a method as tables print it; an unknown one stays as it is."""
+    return PAPER_ROWS.get(method, method)
+
+
+def column_label(column: str) -> str:
+    """What a reader sees for a key of a long frame; "transfer_a/in" becomes "transfer_a, in context"."""
+    test_set, _, context = column.rpartition("/")
+    label = COLUMN_LABELS.get(context, context)
+    return f"{test_set}, {label.lower()}" if test_set else label
+
+
+def pick(long: pd.DataFrame, columns: Sequence[str], name: str) -> pd.DataFrame:
+    """Some columns of a long frame as plots take them, which call the column "context" or "split": ``name``."""
+    return long[long["column"].isin(columns)].rename(columns={"column": name}).reset_index(drop=True)
+
+
+def wide(long: pd.DataFrame, *, methods: Sequence[str] = (), intervals: bool = True) -> pd.DataFrame:
+    """A long frame as text, "63.2 [61.0, 65.1]": a row a method, a column a quantity.
+
+    ``methods``: rows that must be there; those without numbers say "not run".
+    """
+    numbers = {(row["method"], row["column"]): row for row in long.to_dict("records")}
+    rows, measured = [], frozenset(long["method"])
+    for method in methods_of([{"method": name} for name in (*methods, *measured)]):
+        row = {"Method": method_label(method)}
+        for column in dict.fromkeys(long["column"]):
+            cell = numbers.get((method, column))
+            if cell is None:
+                row[column_label(column)] = MISSING if method in measured else NOT_RUN
+            else:
+                ends = (cell["low"], cell["high"]) if intervals else (math.nan, math.nan)
+                row[column_label(column)] = format_interval(cell["value"], *ends)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def records_table(records: Sequence[Mapping]) -> pd.DataFrame:
+    """Records as text, one line a number: on what, with which prompts and views, with its interval."""
+    rows = []
+    for record in records:
+        low = high = math.nan
+        if record.get("correct"):
+            interval = bootstrap_accuracy(unpack_correct(record["correct"], record["n"]))
+            low, high = interval.low, interval.high
+        rows.append({
+            "Method": method_label(record["method"]), "Set": record["set"], "Split": str(record.get("part", MISSING)),
+            "Classes": record["split"], "Context": record["context"], "Metric": record["metric"],
+            "Percent": format_interval(record["value"], low, high), "Clips": record["n"],
+            "Prompts": record.get("prompts", MISSING), "Views": str(record.get("views", MISSING)),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def verdict_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of :func:`differences` as text."""
+    rows = []
+    for row in frame.to_dict("records"):
+        rows.append({
+            "Comparison": f"{method_label(row['first'])} minus {method_label(row['second'])}",
+            "Quantity": column_label(row["quantity"]),
+            "Difference": format_signed(row["value"]),
+            "95 % interval": f"{format_signed(row['low'])} to {format_signed(row['high'])}",
+            "Seeds": row["seeds"],
+            "Verdict": row["verdict"],
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def verdict_sentence(row: Mapping) -> str:
+    """One row of :func:`differences` in plain words, which follow from the numbers alone.
+
+    "Open-MeDe is 2.3 points above Fine-tuning out of context (95 % interval +0.5 to +4.1 over this seed's clips, which
+    excludes zero; one seed: undecided across seeds)."
+    """
+    way = "level with"
+    if round(abs(row["value"]), 1) > 0:
+        way = f"{abs(row['value']):.1f} points {'above' if row['value'] > 0 else 'below'}"
+    over = f"over {row['seeds']} seeds and their clips: {row['verdict']}"
+    if row["seeds"] < 2:
+        zero = "excludes" if row["low"] > 0 or row["high"] < 0 else "includes"
+        over = f"over this seed's clips, which {zero} zero; one seed: undecided across seeds"
+    ends = f"{format_signed(row['low'])} to {format_signed(row['high'])}"
+    where = {"in": "in context", "out": "out of context", "gap": "in its static gap"}[row["quantity"]]
+    first, second = method_label(row["first"]), method_label(row["second"])
+    return f"{first} is {way} {second} {where} (95 % interval {ends} {over})."
+
+
+def verdict_markdown(frame: pd.DataFrame) -> str:
+    """The sentences of all rows of :func:`differences` as a Markdown list."""
+    return "\n".join(f"* {verdict_sentence(row)}" for row in frame.to_dict("records"))
+
+
+def property_table(measured: Sequence, reported: Mapping[str, Sequence]) -> pd.DataFrame:
+    """The world's properties as text: measured here and, by column name, elsewhere, the same ones in the same order.
+
+    A property has name, value, low, high, holds; a value outside its range says so.
+    """
+    rows = []
+    for one, *others in zip(measured, *reported.values(), strict=True):
+        row = {"Property": one.name, "Allowed": f"{one.low:g} to {one.high:g}", "Here": _held(one)}
+        rows.append({**row, **dict(zip(reported, map(_held, others), strict=True))})
+    return pd.DataFrame(rows)
+
+
+def _held(one) -> str:
+    value = f"{one.value:.1f}" if abs(one.value) >= 0.05 or one.value == 0 else f"{one.value:.0e}"
+    return value if one.holds else f"{value} (outside)"

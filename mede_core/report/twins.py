@@ -1,6 +1,6 @@
-"""The paper's tables beside our numbers: which set stands for which, what a cell is made of, what is comparable.
+"""The cells of the paper's tables: which of our sets stands for which of its data sets, and what a cell is made of.
 
-Each data set of the paper has a twin among the sets of the synthetic world. Torch-free; nothing is measured here.
+Each data set of the paper has a twin among the sets of the synthetic world. Torch-free.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import pandas as pd
 
 from ..video.protocol import IN_CONTEXT_CLIPS
 from .intervals import Interval
-from .layout import method_label
 from .metrics import harmonic_mean, mean_std
-from .paper import PAPER_ROWS, paper_table
-from .tables import base_novel, methods_of
+from .paper import IN_OUT_COLUMNS, PAPER_ROWS, paper_table
+from .tables import LONG, NOT_RUN, SPLITS, base_novel, method_label, methods_of
 from .write import MISSING, format_interval, format_mean_std, format_signed
 
 TWINS = {"K400": "source", "UCF": "transfer_a", "HMDB": "transfer_b", "SSv2": "direction", "K600": "superset"}
@@ -29,16 +28,10 @@ def sets_of(profile: str) -> dict[str, str]:
     return REAL if profile == "paper" else TWINS
 
 
-# ------------------------------------------------------------------------------------ comparable or not
 def not_comparable(records: Iterable[Mapping], profile: str) -> str:
-    """Why a table of these records is not comparable with the paper's; empty where it is.
+    """Why a table of these records is not comparable with the paper's, in one line; "" where it is.
 
-    Args:
-        records: of the store; on real videos each says in ``departs`` what ``protocol.departures`` gave.
-        profile: the profile that they were made in.
-
-    Returns:
-        one line of text.
+    Records on real videos say in ``departs`` how they depart from the published protocol.
     """
     if profile != "paper":
         return TWIN_REASON
@@ -65,24 +58,18 @@ def paper_remarks(table: str, row: str) -> list[str]:
 
 # ------------------------------------------------------------------------------------ base to novel
 def halves(records: Sequence[Mapping], sets: Mapping[str, str]) -> pd.DataFrame:
-    """Base, novel and harmonic mean of each data set, of the methods that were tested on both halves of it.
+    """Base, novel and harmonic mean in context of each data set (the paper's name -> the records' set).
 
-    Args:
-        records: of the store, in context.
-        sets: data set of the paper -> the records' set, as :func:`sets_of`.
-
-    Returns:
-        the columns of :func:`tables.base_novel` and ``dataset``.
+    A long frame with the column ``dataset``, of the methods that were tested on both halves of it.
     """
-    frames = []
+    frames = [pd.DataFrame(columns=[*LONG, "dataset"])]
     for dataset, name in sets.items():
-        of_set = [r for r in records if r["set"] == name and r["context"] == "in" and r["metric"] == "top1"]
-        both = {m for m in methods_of(of_set) if {"base", "novel"} <= {r["split"] for r in of_set if r["method"] == m}}
-        kept = [r for r in of_set if r["method"] in both and r["split"] in ("base", "novel")]
+        of_set = [r for r in records if (r["set"], r["context"], r["metric"]) == (name, "in", "top1")]
+        both = {m for m in methods_of(of_set) if {*SPLITS} <= {r["split"] for r in of_set if r["method"] == m}}
+        kept = [r for r in of_set if r["method"] in both and r["split"] in SPLITS]
         if kept:
             frames.append(base_novel(kept, name).assign(dataset=dataset))
-    empty = pd.DataFrame(columns=["method", "column", "value", "std", "low", "high", "seeds", "clips", "dataset"])
-    return pd.concat(frames, ignore_index=True) if frames else empty
+    return pd.concat(frames[1:] or frames, ignore_index=True)
 
 
 def halves_cells(long: pd.DataFrame, **facts) -> list[dict]:
@@ -93,10 +80,9 @@ def halves_cells(long: pd.DataFrame, **facts) -> list[dict]:
 
 
 def paper_halves() -> dict[tuple[str, str], dict[str, float]]:
-    """What the paper's table says of base, novel and HM; a base that it does not print is what the other two imply.
+    """(data set, row) -> base, novel and hm of the paper's table, NaN where not printed.
 
-    Returns:
-        {(data set, row): {"base", "novel", "hm"}}, NaN where neither is printed.
+    A base that it does not print is what the other two imply.
     """
     wide, found = paper_table("base_to_novel", wide=True), {}
     for row in wide.index:
@@ -108,24 +94,16 @@ def paper_halves() -> dict[tuple[str, str], dict[str, float]]:
 
 
 def halves_table(long: pd.DataFrame, datasets: Sequence[str]) -> pd.DataFrame:
-    """Base, novel and HM as a reader sees them, the paper's numbers beside ours.
-
-    Args:
-        long: from :func:`halves`.
-        datasets: all data sets; a method without numbers on one says "not run".
-
-    Returns:
-        Text, a row a data set and method.
-    """
+    """:func:`halves` as text, the paper's numbers beside ours, a row a data set and method, run or not."""
     ours = {(row["dataset"], row["method"], row["column"]): row for row in long.to_dict("records")}
     paper, rows = paper_halves(), []
     for dataset in datasets:
-        for method in PAPER_ROWS:
-            row = {"Dataset": dataset, "Method": method_label(method)}
-            printed = paper.get((dataset, method_label(method)), {})
+        for method, label in PAPER_ROWS.items():
+            row = {"Dataset": dataset, "Method": label}
+            printed = paper.get((dataset, label), {})
             for column, title in _HALF_COLUMNS.items():
                 cell = ours.get((dataset, method, column))
-                row[title] = "not run" if cell is None else format_interval(cell["value"], cell["low"], cell["high"])
+                row[title] = NOT_RUN if cell is None else format_interval(cell["value"], cell["low"], cell["high"])
                 value = printed.get(column, math.nan)
                 mark = " (implied)" if column == "base" and not math.isnan(value) else ""
                 row[f"Paper: {title}"] = MISSING if math.isnan(value) else f"{value:.1f}{mark}"
@@ -135,18 +113,10 @@ def halves_table(long: pd.DataFrame, datasets: Sequence[str]) -> pd.DataFrame:
 
 # ------------------------------------------------------------------------------------ cross-dataset
 def split_means(records: Sequence[Mapping], sets: Mapping[str, str], **facts) -> list[dict]:
-    """Mean and standard deviation (ddof=1) over the test splits of each data set: not over training seeds.
+    """Mean and standard deviation (ddof=1) over the test splits of each data set, not over training seeds.
 
-    Args:
-        records: of the store, one for each method, set and ``part``; those of one training seed.
-        sets: data set of the paper -> the records' set.
-        facts: written into each cell.
-
-    Returns:
-        cells as ``compare_with_paper`` takes them, with ``splits``, the number of splits.
-
-    Raises:
-        ValueError: a split twice: narrow the records.
+    Cells as ``compare_with_paper`` takes them, with ``splits``, the number of splits. A ValueError names a split that
+    is there twice: the records are of one training seed, one for each method, set and ``part``.
     """
     cells = []
     for dataset, name in sets.items():
@@ -163,14 +133,11 @@ def split_means(records: Sequence[Mapping], sets: Mapping[str, str], **facts) ->
 
 
 def splits_table(records: Sequence[Mapping], sets: Mapping[str, str]) -> pd.DataFrame:
-    """Each test split by itself and their mean, as a reader sees them."""
+    """Each test split by itself and their mean, as text."""
     rows = []
     for cell in split_means(records, sets):
-        parts = {
-            record["part"]: record["value"]
-            for record in records
-            if (record["method"], record["set"]) == (cell["method"], sets[cell["column"]])
-        }
+        own = (cell["method"], sets[cell["column"]])
+        parts = {r["part"]: r["value"] for r in records if (r["method"], r["set"]) == own}
         numbers = {f"Split {i}": f"{parts[part]:.1f}" for i, part in enumerate(sorted(parts, key=str), start=1)}
         mean = format_mean_std(cell["value"], cell["std"])
         rows.append({"Dataset": cell["column"], "Method": method_label(cell["method"]), **numbers, "Mean ± std": mean})
@@ -179,47 +146,37 @@ def splits_table(records: Sequence[Mapping], sets: Mapping[str, str]) -> pd.Data
 
 # ------------------------------------------------------------------------------------ out of context, real videos
 def scuba_cells(inside: Sequence[Mapping], outside: Sequence[Mapping], **facts) -> tuple[list[dict], pd.DataFrame]:
-    """The out-of-context table's cells from UCF101 and its out-of-context clips, and each background by itself.
+    """The out-of-context table's cells, and a frame as ``tables.wide`` takes it with each background by itself.
 
-    Args:
-        inside: records on UCF101, one for each method and test split.
-        outside: records on out-of-context clips, one for each method and background (``context``); the background
-            ``in_context`` (the same clips before their own) is shown and not averaged.
-        facts: written into each cell.
-
-    Returns:
-        (cells as ``compare_with_paper`` takes them; a long frame as ``layout.wide`` takes it, with "in", each
-        background, "out", the mean over backgrounds, and "hm" of in and out).
+    inside: records on UCF101, one a method and test split; outside: on out-of-context clips, one a method and
+    background (``context``). The background ``in_context``, the same clips before their own, is shown, not averaged.
     """
     cells, rows = [], []
     means = {cell["method"]: cell for cell in split_means(inside, {"UCF": REAL["UCF"]})}
     for method in methods_of([*inside, *outside]):
-        of_method = {r["context"]: r["value"] for r in outside if r["method"] == method and r["metric"] == "top1"}
-        swapped = [value for name, value in of_method.items() if name != IN_CONTEXT_CLIPS]
-        numbers = dict(of_method)
+        numbers = {r["context"]: r["value"] for r in outside if r["method"] == method and r["metric"] == "top1"}
+        swapped = [value for name, value in numbers.items() if name != IN_CONTEXT_CLIPS]
         if method in means:
             numbers["in"] = means[method]["value"]
-            cells.append({**means[method], "column": "UCF (in-ctx)", **facts})
+            cells.append({**means[method], "column": IN_OUT_COLUMNS["in"], **facts})
         if swapped:
             numbers["out"] = mean_std(swapped).mean
-            cell = {"method": method, "column": "UCF-SCUBA (out-ctx)", "value": numbers["out"], "seeds": 1}
+            cell = {"method": method, "column": IN_OUT_COLUMNS["out"], "value": numbers["out"], "seeds": 1}
             cells.append({**cell, "std": math.nan, **facts})
         if method in means and swapped:
             numbers["hm"] = harmonic_mean(numbers["in"], numbers["out"])
-        order = [*(name for name in numbers if name not in ("in", "out", "hm")), "in", "out", "hm"]
         rows += [
-            {"method": method, "column": name, "value": numbers[name], "low": math.nan, "high": math.nan}
-            for name in order
-            if name in numbers
+            {"method": method, "column": name, "value": value, "low": math.nan, "high": math.nan}
+            for name, value in numbers.items()
         ]
     return cells, pd.DataFrame(rows, columns=["method", "column", "value", "low", "high"])
 
 
 def stated_means() -> pd.DataFrame:
     """The harmonic means that the paper's out-of-context table prints, beside those of its own two columns."""
-    wide, rows = paper_table("out_of_context", wide=True), []
-    for name, row in wide.iterrows():
-        inside, outside, stated = row["UCF (in-ctx)"], row["UCF-SCUBA (out-ctx)"], row["HM"]
+    rows = []
+    for name, row in paper_table("out_of_context", wide=True).iterrows():
+        inside, outside, stated = (row[column] for column in IN_OUT_COLUMNS.values())
         ours = harmonic_mean(inside, outside)
         rows.append({
             "Method": name, "In context": inside, "Out of context": outside, "HM as stated": stated,
@@ -231,33 +188,28 @@ def stated_means() -> pd.DataFrame:
 
 # ------------------------------------------------------------------------------------ the gain of GWA
 def gwa_gain_table(gains: Mapping[str, Interval], comparable: bool) -> pd.DataFrame:
-    """The paper's findings on GWA beside ours: Open-MeDe minus Open-MeDe without GWA.
+    """The paper's findings on GWA beside ours, as text: Open-MeDe minus Open-MeDe without GWA.
 
-    Args:
-        gains: "in" and "out" -> :class:`intervals.Interval` in points; one may be missing.
-        comparable: whether data, weights and protocol are the paper's.
-
-    Returns:
-        Text: Quantity, Paper, Reproduced, 95 % interval, Seeds, Difference, Tolerance, Mark. The tolerance is half of
-        the claimed gain; the paper prints no spread.
+    gains: "in" and "out" -> interval in points; one may be missing. The tolerance is half of the claimed gain; the
+    paper prints no spread.
     """
     wide, rows = paper_table("out_of_context", wide=True), []
-    for where, column, title in (
-        ("in", "UCF (in-ctx)", "in context"),
-        ("out", "UCF-SCUBA (out-ctx)", "out of context"),
-    ):
-        claimed = wide.loc["Open-MeDe (full)", column] - wide.loc["Open-MeDe (w/o GWA)", column]
+    for where, title in (("in", "in context"), ("out", "out of context")):
+        column = wide[IN_OUT_COLUMNS[where]]
+        claimed = column["Open-MeDe (full)"] - column["Open-MeDe (w/o GWA)"]
         ours, tolerance = gains.get(where), abs(claimed) / 2
-        row = {"Quantity": f"Gain of GWA {title}", "Paper": format_signed(claimed)}
-        if ours is None:
-            row |= {"Reproduced": MISSING, "95 % interval": MISSING, "Seeds": 0, "Difference": MISSING}
-            mark = "not run"
-        else:
+        row = {
+            "Quantity": f"Gain of GWA {title}", "Paper": format_signed(claimed), "Reproduced": MISSING,
+            "95 % interval": MISSING, "Seeds": 0, "Difference": MISSING, "Tolerance": f"± {tolerance:.1f}",
+            "Mark": NOT_RUN,
+        }  # fmt: skip
+        if ours is not None:
             difference = ours.value - claimed
-            interval = f"{format_signed(ours.low)} to {format_signed(ours.high)}"
-            row |= {"Reproduced": format_signed(ours.value), "95 % interval": interval, "Seeds": ours.seeds}
-            row["Difference"] = format_signed(difference)
             mark = "within" if abs(difference) <= tolerance + 1e-9 else "outside"
-            mark = mark if comparable else "not comparable"
-        rows.append({**row, "Tolerance": f"± {tolerance:.1f}", "Mark": mark})
+            row |= {
+                "Reproduced": format_signed(ours.value), "Seeds": ours.seeds, "Difference": format_signed(difference),
+                "95 % interval": f"{format_signed(ours.low)} to {format_signed(ours.high)}",
+                "Mark": mark if comparable else "not comparable",
+            }  # fmt: skip
+        rows.append(row)
     return pd.DataFrame(rows)
