@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -18,37 +17,15 @@ from .files import atomic_path
 from .gwa import average_trajectory, gaussian_weights
 
 
-def file_hash(path: str | os.PathLike) -> str:
-    """First 12 hex digits of a file's SHA-256."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:12]
-
-
 def save_checkpoint(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapping) -> None:
-    """Write trainable tensors and JSON metadata as one safetensors file, atomically.
-
-    Args:
-        path: the file.
-        tensors: {name: tensor}.
-        metadata: JSON-able facts: what was averaged, from which epochs, config hash, CLIP weights.
-    """
+    """Write trainable tensors and JSON metadata (what was averaged, from which epochs, ...) as one file, atomically."""
     with atomic_path(path) as temporary:
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, temporary, {"mede": json.dumps(dict(metadata), sort_keys=True)})
 
 
 def load_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
-    """Read a checkpoint of :func:`save_checkpoint`.
-
-    Args:
-        path: the file.
-
-    Returns:
-        ({name: tensor}, metadata).
-
-    Raises:
-        ValueError: the file is missing, truncated, or was not written by this package.
-    """
+    """({name: tensor}, metadata) of a checkpoint; ValueError where it is missing, truncated, or not of this package."""
     try:
         with safe_open(os.fspath(path), framework="pt") as file:
             header = file.metadata() or {}
