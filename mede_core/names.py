@@ -107,8 +107,18 @@ def check_disk(files: Mapping[str, str]) -> None:
 
 
 def source_hash(method: Callable) -> str:
-    """Tree hash of a class or function, such as one defined in a notebook cell."""
-    return tree_hash(textwrap.dedent(inspect.getsource(method)))
+    """What a function does, or a class with those it is built on, such as one defined in a notebook cell."""
+    if not isinstance(method, type):
+        return tree_hash(textwrap.dedent(inspect.getsource(method)))
+    parts = []  # by its functions: of a class in a cell Python finds no source
+    for one in (base for base in method.__mro__ if base.__module__ == method.__module__):
+        for name, value in vars(one).items():
+            function = getattr(value, "__func__", getattr(value, "fget", value))
+            if inspect.isfunction(function):
+                parts.append([name, source_hash(function)])
+            elif not name.startswith("__"):
+                parts.append([name, repr(value)])
+    return digest(parts)[:16]
 
 
 @lru_cache(maxsize=4096)

@@ -94,9 +94,9 @@ class Run:
 
     @cached_property
     def facts(self) -> dict:
-        """Settings in words, CLIP weights, code, commit and machine of the run, steps and seconds of its training."""
-        files = (self.folder / name for name in ("config.json", "done.json"))
-        return {key: value for file in files for key, value in json.loads(file.read_text(encoding="utf-8")).items()}
+        """Settings in words, CLIP weights, code, commit, machine, steps and seconds of the run; does it ship?"""
+        found = [json.loads((self.folder / name).read_text(encoding="utf-8")) for name in ("config.json", "done.json")]
+        return {**found[0], **found[1], "shipped": self.shipped, "older": self.older}
 
     def metrics(self) -> pd.DataFrame:
         """One row a step: epoch, step, lr, support_loss, support_grad_norm and what else the method writes."""
