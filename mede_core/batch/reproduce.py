@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..files import atomic_write, git_state, gpu_names, run_lock, versions
+from ..report.summary import outside_tolerance
 from ..study.store import is_missing
 from . import PlanError, cost
 from .job import said
@@ -262,12 +263,24 @@ def settings_shown(plan: Plan, name: str) -> dict:
 def report(plan: Plan, out: Path, manifest: dict) -> None:
     """Bring gallery and summary up to date and say where they are."""
     from ..report.gallery import build_gallery
-    from ..report.summary import build_summary, headline
+    from ..report.summary import write_summary
 
     pages = {name: entry for name, entry in manifest["steps"].items() if entry["notebook"].endswith(".ipynb")}
-    build_gallery(pages, out, plan.folder, plan.profile)
-    build_summary(manifest, out)
-    logger.info("%s: %s", headline(manifest), os.path.relpath(out / "summary.html"))
+    build_gallery(out, pages, plan.folder)
+    headline = write_summary(out, manifest["steps"], made_with(manifest))
+    logger.info("%s: %s", headline, os.path.relpath(out / "summary.html"))
+
+
+def made_with(manifest: dict) -> dict[str, str]:
+    """What a summary says everything was made with."""
+    commit = manifest["git"]["commit"] or "no git checkout"
+    return {
+        "Finished": f"{manifest['finished'][:16].replace('T', ' ')} UTC",
+        "Commit": commit + (" with uncommitted changes" if manifest["git"]["dirty"] else ""),
+        "Threads per notebook": str(manifest["threads"]),
+        "GPU": "; ".join(manifest["gpus"]) or "none",
+        **{name: str(version) for name, version in manifest["versions"].items() if version},
+    }
 
 
 def report_again(plan: Plan, out: Path) -> int:
@@ -279,16 +292,6 @@ def report_again(plan: Plan, out: Path) -> int:
         manifest = json.loads(file.read_text(encoding="utf-8"))
         report(plan, out, manifest)
     return manifest["exit_code"]
-
-
-def outside_tolerance(out: Path) -> list[str]:
-    """The tables whose sidecar says that a number comparable with the paper's is off."""
-    found = []
-    for path in sorted((out / "tables").glob("[!.]*.json")):
-        sidecar = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(sidecar, dict) and sidecar.get("comparable") is True and sidecar.get("outside_tolerance") is True:
-            found.append(path.stem)
-    return found
 
 
 def copy_figures(plan: Plan, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""The offline HTML gallery: executed notebooks as pages that need no network, no script and no widget.
+"""The offline HTML gallery: executed notebooks as pages that need no network, no script and no widget. Torch-free.
 
 Formulas become MathML, pictures are embedded, cells tagged `widget` or `remove-in-html` are dropped (each
 widget has a static twin). A page is rebuilt only when its notebook, this file or the templates change.
@@ -8,17 +8,18 @@ import base64
 import functools
 import hashlib
 import html
+import json
 import logging
 import mimetypes
 import re
-from importlib import resources
+from collections.abc import Mapping
 from pathlib import Path
 
-from mede_core.files import atomic_write, sha256_file
-from mede_core.reproduce.plan import read_notebook, source_of
+from ..files import atomic_write, sha256_file
 
 logger = logging.getLogger(__name__)
 
+TEMPLATES = ("style.css", "page.html.j2", "index.html.j2")
 DROPPED_TAGS = {"widget", "remove-in-html"}
 _REMOTE = re.compile(r"^\s*(https?:)?//", re.IGNORECASE)
 _REMOTE_CSS = re.compile(r"(@import\s+[^;]*;)|url\(\s*['\"]?(https?:)?//[^)]*\)", re.IGNORECASE)
@@ -27,111 +28,84 @@ _LOADS = re.compile(
     r"[\"']?\s*(?:https?:)?//[^>]*>",
     re.IGNORECASE,
 )
-_WIDGET = "application/vnd.jupyter.widget-view+json"
+_SCRIPTED = {"application/vnd.jupyter.widget-view+json", "application/javascript"}
 
 
-def build_gallery(steps: dict[str, dict], out: Path, notebooks: Path, profile: str) -> list[str]:
-    """Bring the gallery up to date with the executed notebooks.
+def build_gallery(folder: Path, steps: Mapping[str, Mapping], notebooks: Path) -> list[str]:
+    """Bring `gallery/` of a report folder, which is named after its profile, up to date; gives the rebuilt steps.
 
-    Args:
-        steps: {step id: its manifest entry}; a page is made for each that has an executed notebook.
-        out: the report folder; the gallery is `gallery/` in it.
-        notebooks: the notebooks' folder, against which their pictures and links are resolved.
-        profile: named on the index page.
-
-    Returns:
-        The ids of the pages that were (re)built.
-
-    Raises:
-        RuntimeError: if a page would load something from the network.
+    Each step {id: {"notebook": file name, "chosen": parameters to show}} with an `executed/ID.ipynb` has a page; its
+    pictures and links are resolved against the folder of the notebooks. A page that would load something from the
+    network is a RuntimeError.
     """
-    folder = out / "gallery"
-    executed = {step_id: out / "executed" / f"{step_id}.ipynb" for step_id in steps}
+    gallery = folder / "gallery"
+    executed = {step_id: folder / "executed" / f"{step_id}.ipynb" for step_id in steps}
     executed = {step_id: path for step_id, path in executed.items() if path.is_file()}
-    links: dict[str, str] = {}  # notebook -> its page; where several steps share one, the first in the plan
+    links: dict[str, str] = {}  # notebook -> its page; where several steps share one, the first of them
     for step_id in executed:
         links.setdefault(steps[step_id]["notebook"], page_name(step_id))
-    recipe = hashlib.sha256(Path(__file__).read_bytes() + "".join(map(template, TEMPLATES)).encode())
-    recipe.update(repr(sorted(links.items())).encode())
-    built, pages = [], []
+    recipe = [Path(__file__).read_text(encoding="utf-8"), *map(template, TEMPLATES), repr(sorted(links.items()))]
+    built, cards = [], []
     for step_id, path in executed.items():
-        page = folder / page_name(step_id)
-        key = hashlib.sha256((recipe.hexdigest() + sha256_file(path)).encode()).hexdigest()
-        notebook = read_notebook(path)
-        subtitle = _subtitle(steps[step_id])
+        page = gallery / page_name(step_id)
+        key = hashlib.sha256("".join([*recipe, sha256_file(path)]).encode()).hexdigest()
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        about = {"title": title_of(notebook), "subtitle": _subtitle(steps[step_id])}
         if not page.is_file() or key not in page.read_text(encoding="utf-8")[:400]:
-            values = {"key": key, "title": title_of(notebook), "subtitle": subtitle, "css": _page_css()}
-            text = render("page.html.j2", **values, body=notebook_body(path, notebooks, links))
+            text = render("page.html.j2", **about, key=key, css=_page_css(), body=notebook_body(path, notebooks, links))
             check_offline(text, page.name)
             atomic_write(page, text)
             _write_thumbnail(notebook, page.with_suffix(".png"))
             built.append(step_id)
         picture = page.with_suffix(".png").name if page.with_suffix(".png").is_file() else ""
-        pages.append({"page": page.name, "title": title_of(notebook), "subtitle": subtitle, "picture": picture})
+        cards.append({**about, "page": page.name, "picture": picture})
     current = {Path(page_name(step_id)).stem for step_id in executed}
-    for file in folder.glob("notebook_*"):
+    for file in gallery.glob("notebook_*"):
         if file.stem not in current:
             file.unlink()
-    atomic_write(folder / "index.html", render("index.html.j2", pages=pages, profile=profile, css=style()))
+    index = render("index.html.j2", pages=cards, profile=folder.name, css=template("style.css"))
+    atomic_write(gallery / "index.html", index)
     return built
 
 
 def page_name(step_id: str) -> str:
-    """Return the file name of a step's page; the prefix keeps a step called "index" off the gallery's own page."""
+    """The file name of a step's page; the prefix keeps a step called "index" off the gallery's own page."""
     return f"notebook_{step_id}.html"
-
-
-TEMPLATES = ("style.css", "page.html.j2", "index.html.j2")
 
 
 @functools.cache
 def template(name: str) -> str:
-    """Return a template's text."""
-    return resources.files("mede_core.report").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def style() -> str:
-    """Return the style sheet shared by gallery and summary."""
-    return template("style.css")
+    """A template's text."""
+    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
 
 
 def render(name: str, **values) -> str:
-    """Fill a template; `css`, `body` and a table's `html` go in as they are, all else is escaped."""
+    """Fill a template; what it does not call safe is escaped."""
     import jinja2
-    import markupsafe
 
-    def marked(value):
-        if isinstance(value, dict):
-            return {k: markupsafe.Markup(v) if k == "html" else v for k, v in value.items()}
-        return value
-
-    for key, value in values.items():
-        if key in ("css", "body"):
-            values[key] = markupsafe.Markup(value)
-        elif isinstance(value, list):
-            values[key] = [marked(item) for item in value]
-    loaded = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template(name))
-    return loaded.render(**values)
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(template(name)).render(**values)
 
 
 def check_offline(text: str, name: str) -> None:
-    """Raise RuntimeError if a page would load anything from the network; links may lead out."""
+    """Refuse a page that would load anything from the network; links may lead out."""
     styles = "\n".join(re.findall(r"<style[^>]*>(.*?)</style>", text, re.DOTALL | re.IGNORECASE))
     if found := _LOADS.search(text) or _REMOTE_CSS.search(styles):
         raise RuntimeError(f"{name} would need the network: {found.group(0)[:200]}")
 
 
 def title_of(notebook: dict) -> str:
-    """Return a notebook's first heading as plain text."""
+    """A notebook's first heading as plain text."""
     for cell in notebook["cells"]:
-        if cell["cell_type"] == "markdown" and (match := re.search(r"^#+\s+(.+)$", source_of(cell), re.MULTILINE)):
+        match = re.search(r"^#+\s+(.+)$", "".join(cell["source"]), re.MULTILINE)
+        if cell["cell_type"] == "markdown" and match:
             return re.sub(r"[*`$]|\[([^\]]*)\]\([^)]*\)", r"\1", match[1]).strip()
     return "Untitled"
 
 
-def _subtitle(entry: dict) -> str:
-    chosen = ", ".join(f"{k}={v}" for k, v in entry.get("chosen", {}).items())
-    return f"{entry['notebook']}" + (f" ({chosen})" if chosen else "")
+def _subtitle(step: Mapping) -> str:
+    chosen = ", ".join(f"{name}={value}" for name, value in step.get("chosen", {}).items())
+    return step["notebook"] + (f" ({chosen})" if chosen else "")
 
 
 def _write_thumbnail(notebook: dict, path: Path) -> None:
@@ -145,13 +119,7 @@ def _write_thumbnail(notebook: dict, path: Path) -> None:
 
 
 def notebook_body(path: Path, notebooks: Path, links: dict[str, str]) -> str:
-    """Return an executed notebook as a fragment of HTML that refers to nothing outside itself.
-
-    Args:
-        path: the executed notebook.
-        notebooks: the folder its relative pictures and links are meant from.
-        links: {notebook name: gallery page}.
-    """
+    """An executed notebook as a fragment of HTML that refers to nothing outside itself but pages of other notebooks."""
     import bs4
     import nbformat
 
@@ -161,7 +129,7 @@ def notebook_body(path: Path, notebooks: Path, links: dict[str, str]) -> str:
     for number, cell in enumerate(notebook.cells):
         if cell.cell_type == "code":
             cell.metadata.setdefault("alt", f"Picture made by cell {number}")
-            cell.outputs = [_static(output) for output in cell.outputs if not _needs_script(output)]
+            cell.outputs = [_static(one) for one in cell.outputs if not _SCRIPTED & one.get("data", {}).keys()]
     body, _ = _exporter().from_notebook_node(notebook)
     soup = bs4.BeautifulSoup(body, "html.parser")
     _take_offline(soup, notebooks)
@@ -174,13 +142,8 @@ def notebook_body(path: Path, notebooks: Path, links: dict[str, str]) -> str:
     return str(soup)
 
 
-def _needs_script(output) -> bool:
-    data = output.get("data", {})
-    return _WIDGET in data or "application/javascript" in data
-
-
 def _static(output):
-    """Turn a LaTeX output into MathML; other outputs stay."""
+    """A LaTeX output as MathML; other outputs as they are."""
     data = output.get("data", {})
     if "text/latex" in data and "text/html" not in data:
         data["text/html"] = mathml(data["text/latex"].strip().strip("$"), block=True)
@@ -189,7 +152,7 @@ def _static(output):
 
 @functools.cache
 def _exporter():
-    """Return the notebook-to-fragment converter; nbconvert is slow to import and often not needed at all."""
+    """The notebook-to-fragment converter; nbconvert is slow to import and often not needed at all."""
     from nbconvert import HTMLExporter
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
     from traitlets.config import Config
@@ -210,10 +173,7 @@ def _exporter():
     class OfflineExporter(HTMLExporter):
         def default_filters(self):
             yield from super().default_filters()
-            yield (
-                "markdown2html",
-                lambda source: MarkdownWithMath(MathMLRenderer(escape=False)).render(source),
-            )
+            yield "markdown2html", lambda source: MarkdownWithMath(MathMLRenderer(escape=False)).render(source)
 
     hidden = Config()
     hidden.TagRemovePreprocessor.enabled = True
@@ -224,7 +184,7 @@ def _exporter():
 
 
 def mathml(tex: str, block: bool = False) -> str:
-    """Return TeX as MathML, which browsers draw without a script; what has no MathML stays TeX."""
+    """TeX as MathML, which browsers draw without a script; what has no MathML stays TeX."""
     from latex2mathml.converter import convert
 
     known = tex.replace("{aligned}", "{split}")  # the converter knows the twin only
@@ -273,4 +233,4 @@ def _page_css() -> str:
     light = HtmlFormatter(style="default").get_style_defs(".highlight")
     dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
     plain = ".highlight { background: none !important; }"
-    return f"{style()}\n{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{plain}"
+    return f"{template('style.css')}\n{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{plain}"

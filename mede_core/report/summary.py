@@ -1,12 +1,12 @@
-"""The report of a run: summary.html and summary.md from the manifest, the tables and the figures."""
+"""The report of a run: summary.html and summary.md from how its steps went, the tables and the figures. Torch-free."""
 
-import html
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
-from mede_core.files import atomic_write
-from mede_core.report.gallery import check_offline, page_name, render, style
+from ..files import atomic_write
+from .gallery import check_offline, page_name, render, template
 
 _STATUS_MARK = {
     "done": "✓ done",
@@ -17,53 +17,49 @@ _STATUS_MARK = {
 }
 
 
-def build_summary(manifest: dict, out: Path) -> None:
-    """Write summary.html and summary.md into a report folder.
+def write_summary(folder: Path, steps: Mapping[str, Mapping], facts: Mapping[str, str]) -> str:
+    """Write summary.html and summary.md into a report folder, which is named after its profile; gives their headline.
 
-    Args:
-        manifest: what `reproduce` keeps: profile, steps with status, versions, git state.
-        out: the report folder with its `tables/`, `figures/` and `gallery/`.
+    steps: {id: {"notebook": name, "status": "done" or "failed" ..., "reason": why, "seconds" and "peak_memory_mb": None
+    where unknown, "provides": the files below the folder that it writes, marked as old where it is not done}}.
+    facts: {label: text}, what everything was made with. Tables, figures, pages and logs are those in the folder.
     """
-    rows = [_row(step_id, entry, out) for step_id, entry in manifest["steps"].items()]
-    values = {
-        "profile": manifest["profile"],
-        "headline": headline(manifest),
-        "when": (manifest["finished"] or manifest["started"])[:16].replace("T", " ") + " UTC",
-        "total_time": duration(sum(entry.get("seconds") or 0 for entry in manifest["steps"].values())),
-    }
-    facts = _facts(manifest, out)
-    stale = _stale_files(manifest)
-    page = render(
-        "summary.html.j2",
-        **values,
-        rows=rows,
-        facts=facts,
-        tables=_tables(out, stale),
-        figures=_figures(out, stale),
-        css=style(),
-    )
+    unfinished = {step_id: step for step_id, step in steps.items() if step["status"] != "done"}
+    stale = {name: step_id for step_id, step in unfinished.items() for name in step.get("provides", ())}
+    rows = [_row(folder, step_id, step) for step_id, step in steps.items()]
+    said = headline([step["status"] for step in steps.values()], outside_tolerance(folder))
+    total = duration(sum(step.get("seconds") or 0 for step in steps.values()))
+    tables, figures = _tables(folder, stale), _figures(folder, stale)
+    about = {"headline": said, "profile": folder.name, "total_time": total, "rows": rows, "facts": [*facts.items()]}
+    page = render("summary.html.j2", **about, tables=tables, figures=figures, css=template("style.css"))
     check_offline(page, "summary.html")
-    atomic_write(out / "summary.html", page)
-    atomic_write(out / "summary.md", _markdown(values, rows, facts, out, stale))
+    atomic_write(folder / "summary.html", page)
+    atomic_write(folder / "summary.md", _markdown(**about, tables=tables))
+    return said
 
 
-def headline(manifest: dict) -> str:
-    """Say in one line how a run went."""
-    states = [entry["status"] for entry in manifest["steps"].values()]
+def outside_tolerance(folder: Path) -> list[str]:
+    """The tables of a report folder with a number that is comparable with the paper's and too far from it."""
+    files = sorted((folder / "tables").glob("[!.]*.json"))
+    facts = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
+    return [name for name, said in facts.items() if said["comparable"] and said["outside_tolerance"]]
+
+
+def headline(states: list[str], outside: list[str]) -> str:
+    """How a run went, in one line, from its steps' states and the tables that are outside their tolerance."""
     good, absent = states.count("done"), states.count("missing data")
     if absent and good + absent == len(states):
-        text = f"All {good} notebooks that have their data are up to date, {absent} without data not run"
+        text = f"All {good} steps that have their data are up to date, {absent} without data not run"
     elif good == len(states):
-        text = f"All {good} notebooks are up to date"
+        text = f"All {good} steps are up to date"
     else:
         counts = [f"{states.count(name)} {name}" for name in dict.fromkeys(states) if name != "done"]
-        text = f"{good} of {len(states)} notebooks are up to date, {', '.join(counts)}"
-    outside = manifest.get("outside_tolerance")
+        text = f"{good} of {len(states)} steps are up to date, {', '.join(counts)}"
     return text + (f"; outside tolerance: {', '.join(outside)}" if outside else "")
 
 
 def duration(seconds: float) -> str:
-    """Return a time span for people."""
+    """A time span for people."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -71,50 +67,38 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def _row(step_id: str, entry: dict, out: Path) -> dict:
+def _row(folder: Path, step_id: str, step: Mapping) -> dict:
     page = f"gallery/{page_name(step_id)}"
-    links = [("log", f"logs/{step_id}.log"), ("failed notebook", f"executed/{step_id}.failed.ipynb")]
-    memory = entry.get("peak_memory_mb")
+    links = {"log": f"logs/{step_id}.log", "failed notebook": f"executed/{step_id}.failed.ipynb"}
+    memory = step.get("peak_memory_mb")
     return {
         "id": step_id,
-        "notebook": entry["notebook"],
-        "status": entry["status"],
-        "reason": entry.get("reason", ""),
-        "time": duration(entry["seconds"]) if entry.get("seconds") else "",
+        "notebook": step["notebook"],
+        "status": step["status"],
+        "reason": step.get("reason", ""),
+        "time": duration(step["seconds"]) if step.get("seconds") else "",
         "memory": f"{memory:.0f} MB" if memory else "",
-        "page": page if (out / page).is_file() else "",
-        "links": [(name, link) for name, link in links if (out / link).is_file()],
+        "page": page if (folder / page).is_file() else "",
+        "links": [(name, link) for name, link in links.items() if (folder / link).is_file()],
     }
 
 
-def _stale_files(manifest: dict) -> dict[str, str]:
-    """Return {declared output: step} for the steps that are not up to date."""
-    return {
-        name: step_id
-        for step_id, entry in manifest["steps"].items()
-        if entry["status"] != "done"
-        for name in entry["provides"]
-    }
-
-
-def _tables(out: Path, stale: dict[str, str]) -> list[dict]:
+def _tables(folder: Path, stale: Mapping[str, str]) -> list[dict]:
     tables = []
-    for file in sorted((out / "tables").glob("[!.]*.html")):
-        text = file.read_text(encoding="utf-8")
-        body = re.search(r"<body[^>]*>(.*)</body>", text, re.DOTALL)
-        styles = "".join(re.findall(r"<style[^>]*>.*?</style>", text.split("<body")[0], re.DOTALL)) if body else ""
+    for file in sorted((folder / "tables").glob("[!.]*.html")):
         tables.append({
             "name": file.stem,
             "title": _title(file.stem),
             "stale": stale.get(f"tables/{file.name}", ""),
-            "html": styles + (body[1] if body else text),
+            "html": file.read_text(encoding="utf-8"),
+            "md": file.with_suffix(".md").read_text(encoding="utf-8").strip(),
         })  # fmt: skip
     return tables
 
 
-def _figures(out: Path, stale: dict[str, str]) -> list[dict]:
+def _figures(folder: Path, stale: Mapping[str, str]) -> list[dict]:
     figures = []
-    for file in sorted((out / "figures").glob("[!.]*.svg")):
+    for file in sorted((folder / "figures").glob("[!.]*.svg")):
         if not file.name.endswith(".dark.svg"):
             dark = file.with_suffix(".dark.svg")
             figures.append({
@@ -127,69 +111,24 @@ def _figures(out: Path, stale: dict[str, str]) -> list[dict]:
 
 
 def _title(stem: str) -> str:
-    """Turn a file's name into words; a leading number only orders the files."""
+    """A file's name as words; a leading number only orders the files."""
     return re.sub(r"^\d+_", "", stem).replace("_", " ").capitalize()
 
 
-def _facts(manifest: dict, out: Path) -> list[tuple[str, str]]:
-    seeds = ", ".join(f"{name} {value}" for name, value in sorted(_seeds(out)))
-    git = manifest["git"]
-    commit = git["commit"] or "no git checkout"
-    facts = [
-        ("Commit", commit + (" with uncommitted changes" if git["dirty"] else "")),
-        ("Seeds", seeds or "no results yet"),
-        ("Threads per notebook", str(manifest["threads"])),
-        ("GPU", "; ".join(manifest["gpus"]) or "none"),
-    ]
-    return facts + [(name, str(version)) for name, version in manifest["versions"].items() if version]
-
-
-def _seeds(out: Path) -> set[tuple[str, int]]:
-    """Return the seeds that stand in the results themselves."""
-    return {
-        (name, value)
-        for file in (out / "results").glob("[!.]*.jsonl")
-        for line in file.read_text(encoding="utf-8").splitlines()
-        for name, value in json.loads(line).items()
-        if "seed" in name and isinstance(value, int)
-    }
-
-
-def _markdown(values: dict, rows: list[dict], facts, out: Path, stale: dict[str, str]) -> str:
-    lines = [f"# {values['headline']}", ""]
-    lines += [
-        f"Profile `{values['profile']}`, {values['when']}, {values['total_time']} of notebook time.",
-        "",
-    ]
+def _markdown(headline: str, profile: str, total_time: str, rows: list[dict], facts: list, tables: list[dict]) -> str:
+    lines = [f"# {headline}", "", f"Profile `{profile}`, {total_time} of computing.", ""]
     lines += ["| Step | Notebook | Status | Time | Memory |", "|---|---|---|---:|---:|"]
     for row in rows:
         name = f"[{row['id']}]({row['page']})" if row["page"] else row["id"]
         status = _STATUS_MARK.get(row["status"], row["status"])
         if row["reason"]:
             status += (" " if row["status"] == "missing data" else ": ") + row["reason"]
-        cells = [
-            name,
-            row["notebook"],
-            status.replace("|", "\\|").replace("\n", " "),
-            row["time"],
-            row["memory"],
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    for file in sorted((out / "tables").glob("[!.]*.html")):
-        lines += ["", f"## {_title(file.stem)}", ""]
-        if owner := stale.get(f"tables/{file.name}"):
-            lines += [f"*From an earlier run: {owner} did not finish this time.*", ""]
-        twin = file.with_suffix(".md")
-        if twin.is_file():
-            lines.append(twin.read_text(encoding="utf-8").strip())
-        else:
-            lines.append(f"[{html.escape(file.name)}](tables/{file.name})")
-    lines += [
-        "",
-        "## Made with",
-        "",
-        "| | |",
-        "|---|---|",
-        *(f"| {name} | {value} |" for name, value in facts),
-    ]
+        status = status.replace("|", "\\|").replace("\n", " ")
+        lines.append(f"| {name} | {row['notebook']} | {status} | {row['time']} | {row['memory']} |")
+    for table in tables:
+        lines += ["", f"## {table['title']}", ""]
+        if table["stale"]:
+            lines += [f"*From an earlier run: {table['stale']} did not finish this time.*", ""]
+        lines.append(table["md"])
+    lines += ["", "## Made with", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts)]
     return "\n".join(lines) + "\n"

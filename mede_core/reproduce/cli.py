@@ -175,11 +175,12 @@ def report_again(plan: Plan, folders: Folders) -> int:
 def report(plan: Plan, manifest: dict, folders: Folders) -> None:
     """Bring gallery and summary up to date and say where they are."""
     from mede_core.report.gallery import build_gallery
-    from mede_core.report.summary import build_summary, headline
+    from mede_core.report.summary import write_summary
 
-    build_gallery(manifest["steps"], folders.out, plan.folder, plan.profile)
-    build_summary(manifest, folders.out)
-    logger.info("%s: %s", headline(manifest), os.path.relpath(folders.out / "summary.html"))
+    build_gallery(folders.out, manifest["steps"], plan.folder)
+    facts = {"Commit": manifest["git"]["commit"], "Threads per notebook": manifest["threads"], **manifest["versions"]}
+    headline = write_summary(folders.out, manifest["steps"], facts)
+    logger.info("%s: %s", headline, os.path.relpath(folders.out / "summary.html"))
 
 
 def main(arguments: list[str] | None = None) -> int:
