@@ -81,6 +81,15 @@ def spreads(frame: pd.DataFrame) -> dict[tuple[str, str], str]:
     return {(row.method, row.column): format_mean_std(row.value, row.std) for row in frame.itertuples()}
 
 
+def spread_table(frame: pd.DataFrame, by: str, titles: Mapping[str, str]) -> pd.DataFrame:
+    """Text: a row for each value of a column of a frame with a row a seed, its other columns under their titles."""
+    rows = []
+    for name, own in frame.groupby(by, sort=False):
+        cells = {title: spread(own[column]) for column, title in titles.items()}
+        rows.append({by: name, **cells, "Seeds": len(own)})
+    return pd.DataFrame(rows)
+
+
 # ------------------------------------------------------------------------------------ the search
 def _trials(records: Sequence[Mapping]) -> pd.DataFrame:
     """Trials that were run, in the order of the search, with their accuracy on base classes of the design seed."""
@@ -216,20 +225,16 @@ def looks(records: Sequence[Mapping]) -> pd.DataFrame:
 
     Columns method, seed, the keys of ``MEASURES``, accuracy, actor_area, drop (in minus out on the source set).
     """
-    rows: dict[tuple, dict] = {}
-    for r in records:
-        key = r["method"], r["seed"]
-        row = rows.setdefault(key, {"method": key[0], "seed": key[1], "_in": [], "_out": []})
-        if r["set"] == "look" and r["context"] == "in":
-            row[r["metric"]] = r["value"]
-        elif r["set"] == "source" and r["metric"] == "top1" and not r.get("average"):
-            row["_in" if r["context"] == "in" else "_out"].append(r["value"])
     found = []
-    for row in rows.values():
-        inside, outside = row.pop("_in"), row.pop("_out")
-        if "accuracy" in row and inside and outside:
+    for method, seed in dict.fromkeys((r["method"], r["seed"]) for r in records):
+        own = [r for r in records if r["method"] == method and r["seed"] == seed]
+        row = {r["metric"]: r["value"] for r in own if r["set"] == "look" and r["context"] == "in"}
+        tested = [r for r in own if r["set"] == "source" and r["metric"] == "top1" and not r.get("average")]
+        inside = [r["value"] for r in tested if r["context"] == "in"]
+        outside = [r["value"] for r in tested if r["context"] != "in"]
+        if row and inside and outside:
             gaps = {"order_gap": row["accuracy"] - row["shuffled"], "drop": np.mean(inside) - np.mean(outside)}
-            found.append({**row, **gaps})
+            found.append({"method": method, "seed": seed, **row, **gaps})
     return pd.DataFrame(found)
 
 
@@ -252,14 +257,10 @@ def correlations(frame: pd.DataFrame, resamples: int = 2000) -> pd.DataFrame:
 
 def look_table(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of :func:`looks` as a reader sees them: mean and standard deviation (ddof=1) over seeds."""
-    rows = []
     titles = {"accuracy": "Accuracy, in context", **MEASURES}
     titles |= {"actor_area": "actor's share of the area (%)", "drop": "lost out of context (points)"}
-    for method in frame["method"].unique():
-        own, row = frame[frame["method"] == method], {"Method": method_label(method)}
-        row |= {title[:1].upper() + title[1:]: spread(own[column]) for column, title in titles.items()}
-        rows.append({**row, "Seeds": len(own)})
-    return pd.DataFrame(rows)
+    named = frame.assign(Method=frame["method"].map(method_label))
+    return spread_table(named, "Method", {column: title[:1].upper() + title[1:] for column, title in titles.items()})
 
 
 def correlation_table(frame: pd.DataFrame) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from ..averages import RULE_LABELS, best_gaussian
 from ..report.metrics import mean_std
 from ..report.tables import in_and_out
 from ..report.write import MISSING, format_signed
-from .answers import paired, spread, spreads
+from .answers import paired, spread_table, spreads
 from .units import CONTROLS, FEW, VALIDATION
 
 CONTROL_PAIRS = (  # each against what shares everything with it but the part in question
@@ -127,12 +127,8 @@ def averaged_accuracy(records: Iterable[Mapping]) -> pd.DataFrame:
 
 def rule_table(records: Sequence[Mapping]) -> pd.DataFrame:
     """The averaging rules as a reader sees them: mean and standard deviation (ddof=1) over seeds."""
-    frame, rows = averaged_accuracy(r for r in records if r.get("correct")), []
-    for name in frame["average"].unique():
-        own = frame[frame["average"] == name]
-        row = {title: spread(own[column]) for column, title in COLUMNS.items()}
-        rows.append({"Average": RULE_LABELS[name], **row, "Seeds": len(own)})
-    return pd.DataFrame(rows)
+    frame = averaged_accuracy(r for r in records if r.get("correct"))
+    return spread_table(frame.assign(Average=frame["average"].map(RULE_LABELS)), "Average", COLUMNS)
 
 
 def rule_differences(records: Sequence[Mapping], reference: str = "last") -> pd.DataFrame:
@@ -224,12 +220,13 @@ def selections(records: Sequence[Mapping]) -> pd.DataFrame:
 def selection_table(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of :func:`selections` as a reader sees them, with the gain over the fixed choice, seed by seed."""
     fixed = frame[frame["criterion"] == "fixed"].set_index("seed")["out"]
-    rows = []
-    for criterion, own in frame.groupby("criterion", sort=False):
+    chosen, gains = [], []
+    for _, own in frame.groupby("criterion", sort=False):
         gain = mean_std(list(own.set_index("seed")["out"] - fixed))
-        chosen = sorted({f"{mu:g}, {sigma:g}" for mu, sigma in zip(own["mu"], own["sigma"]) if mu == mu})
-        row = {"Criterion": criterion, "Chosen μ/E, σ/E": "; ".join(chosen) or MISSING}
-        row |= {title: spread(own[column]) for column, title in COLUMNS.items()}
-        deviation = f" ± {gain.std:.1f}" if gain.n > 1 else ""
-        rows.append({**row, "Gain out of context": format_signed(gain.mean) + deviation, "Seeds": gain.n})
-    return pd.DataFrame(rows)
+        gains.append(format_signed(gain.mean) + (f" ± {gain.std:.1f}" if gain.n > 1 else ""))
+        ratios = sorted({f"{mu:g}, {sigma:g}" for mu, sigma in zip(own["mu"], own["sigma"]) if mu == mu})
+        chosen.append("; ".join(ratios) or MISSING)
+    table = spread_table(frame.rename(columns={"criterion": "Criterion"}), "Criterion", COLUMNS)
+    table.insert(1, "Chosen μ/E, σ/E", chosen)
+    table.insert(len(table.columns) - 1, "Gain out of context", gains)
+    return table
