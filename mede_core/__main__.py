@@ -14,17 +14,13 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from json import dumps, loads
+from json import dumps
 from pathlib import Path
-from typing import Literal
 
 import typer
 
-from .config import METHODS, PROFILES, Config, EvalSet, load_config
-from .flags import Device, File, Folder, NewFile, Workers, command
-
-Profile = Literal[tuple(PROFILES)]
-Older = Literal["ask", "use", "retrain"]
+from .config import METHODS, Config, EvalSet
+from .flags import Device, File, Folder, Half, NewFile, Older, Profile, Workers, command, effective
 
 
 # ------------------------------------------------------------------------------------ train and evaluate
@@ -50,7 +46,7 @@ def train(
         older: where older code made this run and a new one takes long: ask, use it, or retrain
         again: train once more; the old run stays until the new one is finished
     """
-    wanted = effective(profile, config, settings)
+    wanted = _checked(effective(profile, config, settings))
     if METHODS[wanted.method].trainer == "none":
         raise ValueError(f"method is {wanted.method!r}, which does not train; mede evaluate tests it")
     with workspace_on(device, runs, num_workers=num_workers, older=older) as workspace:
@@ -67,7 +63,7 @@ def evaluate(
     older: Older = "ask",
     test_data: File = "",
     test_split: str = "",
-    test_half: Literal["", "all", "base", "novel"] = "",
+    test_half: Half = "",
     skip_bad: bool = False,
     out: NewFile = "",
     **settings,
@@ -87,9 +83,9 @@ def evaluate(
         skip_bad: go on without videos that cannot be read; they are counted
         out: write the records there, one JSON object a line
     """
-    wanted = effective(profile, config, settings)
+    wanted = _checked(effective(profile, config, settings))
     if wanted.data == "synthetic":
-        from .batch.asks import world_sets
+        from .study.units import world_sets
 
         if test_data or test_split or test_half:
             raise ValueError("data is 'synthetic', which has tests of its own; test_* flags go with a list of videos")
@@ -110,17 +106,8 @@ def evaluate(
     return "\n".join(lines)
 
 
-def effective(profile: str, file: str, flags: Mapping) -> Config:
-    """The configuration that a command line names: flags win over the file, the file over the profile."""
-    said = {}
-    if file:
-        try:
-            said = loads(Path(file).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"--config {file!r} cannot be read: {error}") from error
-        if not isinstance(said, dict):
-            raise ValueError(f"--config {file!r} holds a {type(said).__name__}; allowed: an object with settings")
-    config = load_config(profile, **{**said, **{name: value for name, value in flags.items() if value is not None}})
+def _checked(config: Config) -> Config:
+    """The configuration, once the files that it names can be read."""
     if config.data != "synthetic":
         _videos(config.data, config.data_split, config.half, config.shots)
     if config.prompts != "name":
@@ -159,7 +146,7 @@ def workspace_on(device: str, runs: str = "", **options) -> Iterator:
 
 
 # ------------------------------------------------------------------------------------ what a verb shows
-def _show(answer, given: Mapping) -> int:
+def _show(answer) -> int:
     """A number is the exit code; anything else is printed, by one process of several."""
     if isinstance(answer, int):
         return answer
@@ -168,15 +155,15 @@ def _show(answer, given: Mapping) -> int:
     return 0
 
 
-def _show_ranking(answer: Mapping, given: Mapping, *, json: bool = False) -> int:
+def _show_ranking(answer: Mapping, *, json: bool = False) -> int:
     from .video.predict import as_text
 
-    return _show(dumps(answer, indent=1) if json else as_text(answer), given)
+    return _show(dumps(answer, indent=1) if json else as_text(answer))
 
 
-def _show_report(made, given: Mapping) -> int:
+def _show_report(made) -> int:
     """Exit code 1 says that some files could not be used; the report names them."""
-    _show(made.report(), given)
+    _show(made.report())
     return 1 if made.problems else 0
 
 
@@ -193,7 +180,7 @@ VERBS: dict = {  # verb: (what it does, its function or where that is, how its a
         "card": ("measure the small CLIP that ships", "batch.upkeep:card", _show),
         "checks": ("measure whether the world is a fair experiment", "batch.upkeep:checks", _show),
     },
-    "cost": ("time training and testing", "batch.cost:cost", _show),
+    "cost": ("time training and testing", "batch.upkeep:cost", _show),
     "reproduce": ("run the notebooks", "batch.reproduce:reproduce", _show),
     "ship": ("make what ships with the package", "batch.upkeep:ship_or_restamp", _show),
     "clean": ("list runs that no question finds, and remove them", "batch.upkeep:clean", _show),

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, get_args, get_origin
+from typing import Annotated, Literal, get_args, get_origin
 
 import typer
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from .config import Config, requirement
+from .config import PROFILES, Config, load_config, requirement
 
 
 # ------------------------------------------------------------------------------------ what a flag may hold
@@ -43,6 +44,9 @@ File = Annotated[str, AfterValidator(_file), "FILE"]
 NewFile = Annotated[str, AfterValidator(partial(_to_write, folder=False)), "FILE"]
 Folder = Annotated[str, AfterValidator(partial(_to_write, folder=True)), "FOLDER"]
 Device = Annotated[str, AfterValidator(_device), "DEVICE"]
+Profile = Literal[tuple(PROFILES)]
+Older = Literal["ask", "use", "retrain"]
+Half = Literal["", "all", "base", "novel"]
 Workers = Annotated[int, Field(ge=0, le=256)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 
@@ -61,6 +65,19 @@ def read_value(of: FieldInfo, default, text):
         raise typer.BadParameter(f"{text!r}; {why}") from None
 
 
+def effective(profile: str, file: str, flags: Mapping) -> Config:
+    """The configuration that a command line names: flags win over the file, the file over the profile."""
+    said = {}
+    if file:
+        try:
+            said = json.loads(Path(file).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"--config {file!r} cannot be read: {error}") from error
+        if not isinstance(said, dict):
+            raise ValueError(f"--config {file!r} holds a {type(said).__name__}; allowed: an object with settings")
+    return load_config(profile, **{**said, **{name: value for name, value in flags.items() if value is not None}})
+
+
 # ------------------------------------------------------------------------------------ verbs
 def as_verb(function: Callable, show: Callable) -> tuple[Callable, set[str]]:
     """A function for typer that shows what `function` answers, and which of its flags take several values.
@@ -77,15 +94,14 @@ def as_verb(function: Callable, show: Callable) -> tuple[Callable, set[str]]:
             fields = Config.model_fields.items()
             parameters += [_flag(name, of, _described(of), None) for name, of in fields]
         else:
-            home = sys.modules[(function if one in own else show).__module__]
-            of = FieldInfo.from_annotation(_without_none(eval(one.annotation, vars(home))))
+            of = FieldInfo.from_annotation(_without_none(_evaluated(one.annotation, function if one in own else show)))
             parameters.append(_flag(one.name, of, said.get(one.name, ""), one.default, one.kind))
             lists |= {_dashed(one.name)} if _item(of) and one.kind is one.KEYWORD_ONLY else set()
 
     def verb(**given):
         how = {one.name: given.pop(one.name) for one in shown}
         first = [given.pop(one.name) for one in own if one.kind is one.POSITIONAL_ONLY]
-        return show(function(*first, **given), given, **how)
+        return show(function(*first, **given), **how)
 
     verb.__signature__, verb.__doc__ = inspect.Signature(parameters), text
     return verb, lists
@@ -98,6 +114,10 @@ def _described(of: FieldInfo) -> str:
 
 def _dashed(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def _evaluated(annotation, function: Callable):
+    return eval(annotation, vars(sys.modules[function.__module__])) if isinstance(annotation, str) else annotation
 
 
 def _without_none(annotation):
@@ -135,7 +155,7 @@ def command(verbs: Mapping, arguments: Sequence[str], name: str = "mede") -> int
     """Run the verb that the arguments ask for: of {verb: (summary, function or "module:function", show)} only its
     function is loaded; a mapping in place of the three holds further verbs. Returns what `show` does, as exit code.
     """
-    app, lists = _group(verbs, arguments, f"Open-MeDe. `{name} VERB --help` says more.")
+    app, lists = _group(verbs, list(arguments), f"Open-MeDe. `{name} VERB --help` says more.")
     return app(_spread(arguments, lists), prog_name=name, standalone_mode=False) or 0
 
 

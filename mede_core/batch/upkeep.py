@@ -6,12 +6,17 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from ..config import Seed
 from ..files import append_line
-from ..flags import Count, Folder, NewFile
+from ..flags import Count, Device, File, Folder, NewFile, Profile, effective
 from ..runs import default_folder, size_of, stale_runs
 from ..study.units import SECTIONS, units_of
+
+Seconds = Annotated[float, Field(gt=0.0, le=1e6)]
 
 
 def study(
@@ -48,6 +53,33 @@ def study(
     for section in wanted:
         where = {"folder": to} if to else {}
         run_section(section, Workspace(runs or None), seeds=seeds, variants=variants, retrain=retrain, **where)
+
+
+def cost(
+    *,
+    profile: Profile = "cpu",
+    config: File = "",
+    steps: Count = 20,
+    seconds: Seconds = 30.0,
+    classes: Count = 400,
+    device: Device = "cpu",
+    **settings,
+) -> str:
+    """Time the training step and the test of a configuration, as one line of JSON; its data are not read.
+
+    Args:
+        profile: what applies where neither a flag nor the file says something
+        config: JSON file with settings; flags win
+        steps: rounds, after one that warms up
+        seconds: no further round begins after that long
+        classes: of the class-text head
+        device: cpu, cuda or cuda:NUMBER
+    """
+    wanted = effective(profile, config, settings)
+    from ..report.costs import measure_costs
+
+    limits = {"steps": steps, "seconds": seconds}
+    return json.dumps(vars(measure_costs({"it": wanted}, **limits, classes=classes, device=device)["it"]))
 
 
 def pretrain(
