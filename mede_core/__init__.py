@@ -23,7 +23,6 @@ _HOME = {  # public name -> the module that defines it
     "harmonic_mean": "report.metrics",
     "attention_maps": "attention",
     "static_bias": "attention",
-    "ResultStore": "report.records",
     "compare_with_paper": "report.paper",
     "load_config": "config",
     "EvalSet": "config",

@@ -87,7 +87,7 @@ def in_a_new_process(code):
 @pytest.mark.parametrize(
     "module",
     [
-        "report.records",
+        "report.tables",
         "report.figures.results",
         "report.metrics",
         "config",
