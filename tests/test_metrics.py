@@ -9,21 +9,8 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mede_core.report.intervals import (
-    Interval,
-    bootstrap_accuracy,
-    bootstrap_harmonic_mean,
-    paired_difference,
-)
-from mede_core.report.metrics import (
-    contrasted_accuracy,
-    harmonic_mean,
-    mean_std,
-    order_gap,
-    static_gap,
-    topk_accuracy,
-    topk_correct,
-)
+from mede_core.report.intervals import Interval, bootstrap_accuracy, bootstrap_harmonic_mean, paired_difference
+from mede_core.report.metrics import contrasted_accuracy, harmonic_mean, mean_std, static_gap
 
 # Base / Novel / HM as published in FROSTER's README: K400, HMDB, UCF, SSv2 of each method.
 PUBLISHED_HM = """
@@ -39,47 +26,6 @@ FROSTER      77.8/64.3/70.4 74.1/58.0/65.1 95.3/80.0/87.0 18.3/12.2/14.6
 """
 TRIPLES = [tuple(map(float, cell.split("/"))) for cell in PUBLISHED_HM.split() if cell.count("/") == 2]
 percent = st.floats(0, 100)
-
-
-# ------------------------------------------------------------------------------------- accuracy
-def test_topk_equals_a_sort_based_count_where_nothing_ties():
-    rng = np.random.default_rng(0)
-    logits, labels = rng.normal(size=(200, 11)), rng.integers(0, 11, 200)
-    order = np.argsort(-logits, axis=1)
-    for k in (1, 5, 11):
-        expected = (order[:, :k] == labels[:, None]).any(1)
-        assert (topk_correct(logits, labels, k) == expected).all()
-        assert topk_accuracy(logits, labels, k) == pytest.approx(100 * expected.mean())
-
-
-def test_topk_does_not_depend_on_the_order_of_classes_even_with_ties():
-    rng = np.random.default_rng(1)
-    logits, labels = rng.integers(0, 3, size=(100, 6)).astype(float), rng.integers(0, 6, 100)
-    shuffle = rng.permutation(6)
-    for k in (1, 3):
-        renamed = topk_correct(logits[:, shuffle], np.argsort(shuffle)[labels], k)
-        assert (renamed == topk_correct(logits, labels, k)).all()
-
-
-def test_a_collapsed_model_with_equal_logits_scores_zero():
-    assert topk_accuracy(np.zeros((30, 10)), np.arange(30) % 10) == 0
-
-
-@pytest.mark.parametrize(
-    ("logits", "labels", "k", "message"),
-    [
-        (np.zeros((2, 3)), [0], 1, r"\(2, 3\) and \(1,\)"),
-        (np.zeros((0, 3)), np.zeros(0, int), 1, "N >= 1"),
-        (np.zeros((2, 3)), [0.0, 1.0], 1, "integers"),
-        (np.zeros((2, 3)), [0, 3], 1, "from 0 to 3; allowed: 0 to 2"),
-        (np.zeros((2, 3)), [0, -1], 1, "from -1"),
-        (np.zeros((2, 3)), [0, 1], 4, "k is 4; allowed: 1 to 3"),
-        (np.array([[0.0, 1], [np.nan, 1]]), [0, 1], 1, "clip 1 are not finite"),
-    ],
-)
-def test_bad_logits_and_labels_are_named(logits, labels, k, message):
-    with pytest.raises(ValueError, match=message):
-        topk_correct(logits, labels, k)
 
 
 # ------------------------------------------------------------------------------------- harmonic mean
@@ -122,29 +68,17 @@ def test_harmonic_mean_refuses_values_without_meaning(bad):
 
 # ------------------------------------------------------------------------------------- spread and gaps
 def test_mean_std_is_the_sample_standard_deviation_and_says_so():
-    result = mean_std([82.0, 84.0, 86.0])
-    assert result == (84.0, 2.0, 3, 1)
-    assert mean_std([82.0, 84.0, 86.0], ddof=0).std == pytest.approx(np.sqrt(8 / 3))
+    assert mean_std([82.0, 84.0, 86.0]) == (84.0, 2.0, 3)
 
 
 def test_one_seed_has_no_spread_rather_than_a_spread_of_zero():
     assert np.isnan(mean_std([63.2]).std)
     assert mean_std([63.2]).n == 1
-    assert mean_std([63.2], ddof=0).std == 0
 
 
-@pytest.mark.parametrize(("values", "ddof"), [([], 1), ([1.0, np.nan], 1), ([1.0, 2.0], 2), ([[1.0]], 1)])
-def test_mean_std_refuses_bad_values(values, ddof):
-    with pytest.raises(ValueError, match=r"values must be|ddof is 2"):
-        mean_std(values, ddof)
-
-
-def test_gaps_are_signed_differences_in_points():
+def test_a_gap_is_a_signed_difference_in_points():
     assert static_gap(83.7, 44.7) == pytest.approx(39.0)
     assert static_gap(40.0, 50.0) == -10.0
-    assert order_gap([80.0, 70.0], [60.0, 70.0]) == pytest.approx([20.0, 0.0])
-    with pytest.raises(ValueError, match="out_of_context is 101"):
-        static_gap(50, 101)
 
 
 # ------------------------------------------------------------------------------------- bootstrap
@@ -218,7 +152,7 @@ def test_intervals_are_a_function_of_their_seed():
 def test_every_resample_is_formed_whatever_the_clips():
     for shared in (True, False):
         interval = bootstrap_accuracy(np.ones((2, 50), bool), resamples=101, shared_clips=shared)
-        assert interval == Interval(100, 100, 100, 0.95, 2, 50)
+        assert interval == Interval(100, 100, 100, 2, 50)
 
 
 def test_clips_that_all_differ_are_drawn_like_those_that_repeat():
@@ -258,8 +192,6 @@ def test_a_share_of_backgrounds_is_bootstrapped_like_correctness():
 def test_seeds_with_different_numbers_of_clips_weigh_the_same():
     rows = [np.ones(10, bool), np.zeros(1000, bool)]
     assert bootstrap_accuracy(rows, shared_clips=False).value == 50.0
-    with pytest.raises(ValueError, match=r"\[10, 1000\] clips"):
-        bootstrap_accuracy(rows)
 
 
 @pytest.mark.parametrize(
@@ -278,16 +210,6 @@ def test_contrasted_accuracy_lies_between_the_gap_and_the_scuba_accuracy(pairs):
     value = contrasted_accuracy(moving, still)
     assert max(0, 100 * (moving.mean() - still.mean())) <= value + 1e-9
     assert value <= 100 * min(moving.mean(), 1 - still.mean()) + 1e-9
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "words"),
-    [([], [], "correct_scuba is"), ([1, 0], [1, 0], "allowed: bool"), ([True], [True, False], "1 videos"),
-     ([True], [0.0], "correct_scufo is float64"), ([[True]], [[True]], "bool")],
-)  # fmt: skip
-def test_contrasted_accuracy_refuses_what_does_not_pair(first, second, words):
-    with pytest.raises(ValueError, match=words):
-        contrasted_accuracy(first, second)
 
 
 def test_verdict_rests_on_the_paired_interval_and_needs_two_seeds():
@@ -310,19 +232,12 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: bootstrap_accuracy([]), "one or more clips"),
-        (lambda: bootstrap_accuracy(np.zeros((2, 0), bool)), "one or more clips"),
-        (lambda: bootstrap_accuracy(np.array([0, 1])), "int64; allowed: bool"),
-        (lambda: bootstrap_accuracy(np.array([30.0, 90.0])), "runs from 30.0 to 90.0"),
-        (lambda: bootstrap_accuracy(np.array([np.nan, 1.0])), "nan"),
         (lambda: bootstrap_harmonic_mean([[True]] * 2, [True], paired_clips=False), "2 seeds, second 1"),
-        (lambda: bootstrap_accuracy(np.ones(5, bool), level=95), "level is 95"),
-        (lambda: bootstrap_accuracy(np.ones(5, bool), resamples=10), "resamples is 10"),
         (lambda: paired_difference(np.ones(5, bool), np.ones(6, bool)), "same seeds and clips"),
         (lambda: paired_difference(np.ones((2, 5), bool), np.ones(5, bool)), "same seeds and clips"),
     ],
 )
-def test_bad_bootstrap_input_is_named(call, message):
+def test_what_does_not_pair_is_never_compared(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
