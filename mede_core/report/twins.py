@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
+from ..files import unpack_correct
 from ..video.protocol import IN_CONTEXT_CLIPS
 from .intervals import Interval
-from .metrics import harmonic_mean, mean_std
+from .metrics import contrasted_accuracy, harmonic_mean, mean_std
 from .paper import IN_OUT_COLUMNS, PAPER_ROWS, paper_table
 from .tables import LONG, NOT_RUN, SPLITS, base_novel, method_label, methods_of
 from .write import MISSING, format_interval, format_mean_std, format_signed
@@ -170,6 +171,19 @@ def scuba_cells(inside: Sequence[Mapping], outside: Sequence[Mapping], **facts) 
             for name, value in numbers.items()
         ]
     return cells, pd.DataFrame(rows, columns=["method", "column", "value", "low", "high"])
+
+
+def contrasted(records: Sequence[Mapping]) -> list[Mapping]:
+    """Records in which each test with one frame repeated is the contrasted accuracy of the same clips in motion."""
+    where = ("method", "run", "set", "split", "part", "context")
+    moving = {tuple(r[name] for name in where): r for r in records if r["order"] == "forward"}
+    found = []
+    for still in records:
+        if still["order"] == "single":
+            bits = [unpack_correct(r["correct"], r["n"]) for r in (moving[tuple(still[name] for name in where)], still)]
+            still = {**still, "metric": "contrasted", "value": contrasted_accuracy(*bits), "correct": ""}
+        found.append(still)
+    return found
 
 
 def stated_means() -> pd.DataFrame:
