@@ -22,33 +22,50 @@ def picture(index, width=96, height=64, seed=0):
 
 
 def make_clip(
-    path, frames=20, codec="libx264", *, sizes=((96, 64),), audio=False, pixels="yuv420p", gop=6, options=()
-):
-    """Write a video: one stream for each size, with or without sound; returns its path."""
+    path, frames=20, codec="libx264", *,
+    sizes=((96, 64),), audio=False, pixels="yuv420p", gop=6, options=(), seconds=None,
+):  # fmt: skip
+    """Write a video: one stream for each size, with or without sound, frames in even steps or at the given seconds."""
+    rate = Fraction(RATE)
     with av.open(os.fspath(path), "w") as container:
         streams = []
         for width, height in sizes:
-            stream = container.add_stream(codec, rate=RATE, options=dict(options))
+            stream = container.add_stream(codec, rate=rate, options=dict(options))
             stream.width, stream.height, stream.pix_fmt = width, height, pixels
             stream.codec_context.gop_size = gop
+            if seconds is not None:
+                stream.codec_context.time_base = Fraction(1, 1000)
             streams.append(stream)
         sound = container.add_stream("aac", rate=16000, layout="mono") if audio else None
-        for index in range(frames):
+        for index in range(frames if seconds is None else len(seconds)):
             for seed, stream in enumerate(streams):
-                frame = av.VideoFrame.from_ndarray(
-                    picture(index, stream.width, stream.height, seed), format="rgb24"
-                )
-                frame.pts, frame.time_base = index, Fraction(1, RATE)
+                frame = av.VideoFrame.from_ndarray(picture(index, stream.width, stream.height, seed), format="rgb24")
+                frame.pts, frame.time_base = index, 1 / rate
+                if seconds is not None:
+                    frame.pts, frame.time_base = round(1000 * seconds[index]), Fraction(1, 1000)
                 container.mux(stream.encode(frame))
             if sound:
-                silence = av.AudioFrame.from_ndarray(
-                    np.zeros((1, 1600), np.float32), format="fltp", layout="mono"
-                )
+                silence = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.float32), format="fltp", layout="mono")
                 silence.sample_rate, silence.pts = 16000, index * 1600
                 container.mux(sound.encode(silence))
         for stream in [*streams, *([sound] if sound else [])]:
             container.mux(stream.encode())
     return Path(path)
+
+
+def cut_clip(source, target, seconds, *, at_key=True, start=0.0):
+    """Copy packets from a moment on, as phones and `-c copy` do; the moment becomes `start`."""
+    with av.open(os.fspath(source)) as container, av.open(os.fspath(target), "w") as copy:
+        stream = container.streams.video[0]
+        new, begun = copy.add_stream_from_template(stream), False
+        shift = round((start - seconds) / stream.time_base)
+        for packet in container.demux(stream):
+            late = packet.size and packet.pts * stream.time_base >= seconds
+            begun = begun or (late and (packet.is_keyframe or not at_key))
+            if packet.size and begun:
+                packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, new
+                copy.mux(packet)
+    return Path(target)
 
 
 def turn(path, degrees):
@@ -65,11 +82,18 @@ def turn(path, degrees):
     Path(path).write_bytes(data)
 
 
-def decoded(path):
-    """uint8 [N, H, W, 3]: every frame of the best video stream in order, by PyAV alone."""
+def shown(path):
+    """(uint8 [N, H, W, 3], seconds or None of each): what a sequential decode gives, by PyAV alone."""
     with av.open(os.fspath(path)) as container:
-        frames = list(container.decode(container.streams.best("video")))
-    return np.stack([np.rot90(f.to_ndarray(format="rgb24"), round(f.rotation / 90) % 4) for f in frames])
+        stream = container.streams.best("video")
+        frames = list(container.decode(stream))
+        times = [frame.pts if frame.pts is None else float(frame.pts * stream.time_base) for frame in frames]
+    return np.stack([np.rot90(f.to_ndarray(format="rgb24"), round(f.rotation / 90) % 4) for f in frames]), times
+
+
+def decoded(path):
+    """uint8 [N, H, W, 3]: every frame of the best video stream in order."""
+    return shown(path)[0]
 
 
 def real_clips():

@@ -209,18 +209,18 @@ def test_compat_moves_the_frames_that_are_read(tmp_path, compat):
     dataset = VideoDataset(manifest, 8, 64, sampling="dense", views=3, compat=compat)
     frames = decoded(tmp_path / "long.mp4")[:, :, 16:80]
     for view in range(3):
-        expected = frames[dense_indices(120, 10, view=view, views=3, compat=compat)]
+        expected = frames[dense_indices(np.arange(120) / 10, 10, view=view, views=3, compat=compat)]
         assert np.array_equal(dataset[0][0][view].permute(0, 2, 3, 1), expected)
     assert not torch.equal(dataset[0][0], VideoDataset(manifest, 8, 64, sampling="dense", views=3)[0][0])
     train = [VideoDataset(manifest, 8, 64, sampling="dense", train=True, compat=c)[0][0] for c in (compat, None)]
     assert compat == "torchvision" or not torch.equal(*train)
 
 
-def test_known_lengths_save_the_check_but_not_the_look_for_the_file(good, folder):
+def test_known_timelines_save_the_check_but_not_the_look_for_the_file(good, folder):
     report = check_manifest(good)
-    lengths = [(info.frames, info.frames / info.fps) for info in report.infos.values()]
+    lines = [report.infos[position].timeline for position in range(6)]
     paths = [*good.paths[:5], folder / "gone.mp4"]
-    known = Manifest(paths, good.labels, good.class_names, good.source, lengths)
+    known = Manifest(paths, good.labels, good.class_names, good.source, lines)
     with pytest.raises(ManifestError, match=r"gone\.mp4: no such file"):
         VideoDataset(known, 4, 32)
     trusted = VideoDataset(known, 4, 32, sampling="dense", skip_bad=True)

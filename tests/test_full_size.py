@@ -13,8 +13,8 @@ from mede_core.learner import build_learner
 from mede_core.scoring import evaluate
 from mede_core.video import manifest as manifest_module
 from mede_core.video.clips import VideoDataset
-from mede_core.video.prepare import prepare
 from mede_core.video.manifest import Manifest, select
+from mede_core.video.prepare import prepare
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +25,10 @@ def learner():
 def evaluated(learner, manifest, count=6):
     """The class names a sample of a selection is scored in, after checks that it was scored."""
     some = range(0, len(manifest), max(1, len(manifest) // count))
-    paths, labels, lengths = (
-        [values[i] for i in some] for values in (manifest.paths, manifest.labels, manifest.lengths)
+    paths, labels, timelines = (
+        [values[i] for i in some] for values in (manifest.paths, manifest.labels, manifest.timelines)
     )
-    sample = Manifest(paths, labels, manifest.class_names, manifest.source, lengths)
+    sample = Manifest(paths, labels, manifest.class_names, manifest.source, timelines)
     result = evaluate(learner, VideoDataset(sample, 2, learner.image_size, views=3))
     assert result.labels.tolist() == labels
     assert result.logits.shape == (len(labels), len(manifest.class_names))

@@ -21,6 +21,7 @@ from torchvision.transforms import v2
 from .decode import VideoInfo, read_clip
 from .manifest import Manifest, ManifestError, check_manifest
 from .sampling import dense_indices, uniform_indices
+from .timeline import VideoError
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,12 @@ def view_indices(
     """The frames of each view of a video for evaluation: V arrays of T frame numbers."""
     if sampling == "uniform":
         return [uniform_indices(info.frames, num_frames, view=k, views=views) for k in range(views)]
-    return [dense_indices(info.frames, info.fps, num_frames, view=k, views=views, compat=compat) for k in range(views)]
+    how = {"views": views, "compat": compat}
+    return [dense_indices(info.timeline.times, info.fps, num_frames, view=k, **how) for k in range(views)]
+
+
+def _without_times(info: VideoInfo) -> str:
+    return "" if info.fps > 0 or info.frames == 1 else "no times of its frames, which dense sampling needs"
 
 
 def center_views(frames: Tensor, image_size: int) -> Tensor:
@@ -49,8 +55,10 @@ def read_views(
     path, info: VideoInfo, *, num_frames: int, image_size: int, sampling: str, views: int, compat: str | None = None
 ) -> Tensor:
     """Read a video as evaluation sees it, every view scaled and cropped: uint8 [V, T, 3, S, S]."""
+    if sampling == "dense" and _without_times(info):
+        raise VideoError(path, _without_times(info))
     indices = np.concatenate(view_indices(info, num_frames, sampling, views, compat))
-    frames = center_views(_channels_first(read_clip(path, indices)), image_size)
+    frames = center_views(_channels_first(read_clip(path, indices, info=info)), image_size)
     return frames.view(views, num_frames, 3, image_size, image_size)
 
 
@@ -62,7 +70,7 @@ class VideoDataset(Dataset):
     window), short side scaled at random, random crop, horizontal flip; all frames of a clip alike. Clips of a
     class whose name says left or right are not flipped (the peers flip them: ``flip_directions``).
 
-    Every file is decoded once before the first clip (about 0.1 s each), unless the manifest brings the lengths.
+    Every file is decoded once before the first clip (about 0.1 s each), unless the manifest brings the timelines.
     Training leaves bad files out, an evaluation refuses them with a ManifestError that lists all, or leaves them out
     with ``skip_bad``; they are in ``bad``, {file: reason}. ``rows`` holds, of each item, its row in the manifest.
     """
@@ -85,10 +93,10 @@ class VideoDataset(Dataset):
         self.train, self.seed, self.compat, self.class_names = train, seed, compat, list(manifest.class_names)
         self.flip = [flip_directions or not _DIRECTION.search(name) for name in self.class_names]
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that outlive an epoch
-        report = check_manifest(manifest, "known" if manifest.lengths else "full")
+        report = check_manifest(manifest, "known" if manifest.timelines else "full")
         for position, info in report.infos.copy().items():
-            if sampling == "dense" and info.fps <= 0:
-                report.problems[position] = "no frame rate, which dense sampling needs"
+            if sampling == "dense" and _without_times(info):
+                report.problems[position] = _without_times(info)
                 del report.infos[position]
         lines = report.lines(manifest)
         if lines and not (train or skip_bad):
@@ -124,10 +132,11 @@ class VideoDataset(Dataset):
         if self.sampling == "uniform":
             indices = uniform_indices(info.frames, self.num_frames, generator=generator)
         else:
-            indices = dense_indices(info.frames, info.fps, self.num_frames, generator=generator, compat=self.compat)
+            how = {"generator": generator, "compat": self.compat}
+            indices = dense_indices(info.timeline.times, info.fps, self.num_frames, **how)
         size = self.image_size
         short = int(generator.integers(size, round(size * _JITTER) + 1))
-        clip = _short_side(_channels_first(read_clip(path, indices)), short)
+        clip = _short_side(_channels_first(read_clip(path, indices, info=info)), short)
         top = int(generator.integers(0, clip.shape[-2] - size + 1))
         left = int(generator.integers(0, clip.shape[-1] - size + 1))
         clip = v2.functional.crop(clip, top, left, size, size)

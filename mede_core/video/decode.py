@@ -1,7 +1,7 @@
 """Reading video files: what a file holds, and chosen frames of it as RGB arrays.
 
-decord decodes where it can be trusted (see packets.py) and PyAV everything else; where both can, they give
-the same bits. Which file is read with PyAV, and why, is logged.
+The frames are those that a player shows, in its order. decord decodes where it can be trusted (see timeline.py) and
+PyAV everything else; where both can, they give the same bits.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import av
 import numpy as np
 
-from .packets import Packets, VideoError, list_packets, video_stream
+from .timeline import Timeline, VideoError, list_packets, timeline, video_stream
 
 log = logging.getLogger(__name__)
 
 _PYAV_ERRORS = (av.error.FFmpegError, VideoError, UnicodeError, OSError)
-_logged: set[tuple[str, ...]] = set()  # a fallback is logged once per file, not once per epoch
+_FAR = 60  # frames: PyAV decodes shorter ways through, longer ones it seeks
 
 
 @dataclass(frozen=True)
@@ -29,24 +30,35 @@ class VideoInfo:
     """What a video file holds.
 
     Attributes:
-        frames: frames that can be read.
-        fps: average frames per second; 0.0 where the file does not say.
+        timeline: when its frames are shown, and who reads them.
         width, height: pixels, after rotation.
         rotation: degrees clockwise by which the stored picture is turned for display: 0, 90, 180 or 270.
-        backend: ``decord`` or ``pyav``, whichever reads it.
         announced: frames that the header promises; more than ``frames`` where the file was cut off.
         damaged: frames decoded with concealed errors; counted with ``full=True`` only.
     """
 
-    frames: int
-    fps: float
-    width: int
-    height: int
-    rotation: int
-    backend: str
+    timeline: Timeline
+    width: int = 0
+    height: int = 0
+    rotation: int = 0
     codec: str = ""
     announced: int = 0
     damaged: int = 0
+
+    @property
+    def frames(self) -> int:
+        """Frames that a player shows."""
+        return self.timeline.frames
+
+    @property
+    def fps(self) -> float:
+        """Average frames per second, by their times; 0.0 where there are none."""
+        return self.timeline.fps
+
+    @property
+    def backend(self) -> str:
+        """``decord`` or ``pyav``, whichever reads it."""
+        return "decord" if self.timeline.reader == "decord" else "pyav"
 
     @property
     def truncated(self) -> bool:
@@ -55,32 +67,32 @@ class VideoInfo:
 
 
 def probe(path: str | os.PathLike, *, full: bool = False) -> VideoInfo:
-    """Say what a video file holds; the header's frame count is taken only where the packets agree with it.
+    """Say what a video file holds, by its packets; where these leave a doubt, by a sequential decode.
 
     ``full`` decodes every frame, which finds damage anywhere in the file (as slow as reading a clip of it). A
-    truncated file is logged, with both counts; one that no backend can read is a VideoError.
+    truncated file is logged, with both counts; one that no backend can read is a VideoError. What was found is kept
+    as long as the file does not change.
     """
     name = _existing(path)
+    stat = os.stat(name)
     try:
-        packets = list_packets(name)
-        info = _probe_pyav(name, packets, full)
+        info = _probed(name, full, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
     except _PYAV_ERRORS as error:
         raise VideoError(path, f"PyAV: {_short(error)}", _decord_reason(name)) from error
-    distrust = packets.distrust or _decord_reason(name)
-    if distrust:
-        _log_fallback(path, distrust)
     if info.truncated:
         log.warning("video %s is truncated: it holds %d of %d frames", path, info.frames, info.announced)
     if info.damaged:
         log.warning("video %s is damaged in %d of its %d frames", path, info.damaged, info.frames)
-    return VideoInfo(**{**vars(info), "backend": "pyav" if distrust else "decord"})
+    return info
 
 
-def read_clip(path: str | os.PathLike, frame_indices: Sequence[int], *, size: int | None = None) -> np.ndarray:
+def read_clip(
+    path: str | os.PathLike, frame_indices: Sequence[int], *, size: int | None = None, info: VideoInfo | None = None
+) -> np.ndarray:
     """Read chosen frames of a video (0-based, in any order, repetitions allowed): uint8 [T, H, W, 3], RGB.
 
     They are turned as the file's rotation says, and come in the order asked for. With ``size``, frames whose short
-    side is larger are shrunk to that many pixels after decoding.
+    side is larger are shrunk to that many pixels after decoding. ``info`` is what ``probe`` said of the file.
 
     Raises:
         ValueError: no indices, or an index out of range.
@@ -89,30 +101,34 @@ def read_clip(path: str | os.PathLike, frame_indices: Sequence[int], *, size: in
     indices = np.asarray(frame_indices)
     if indices.ndim != 1 or indices.size == 0 or not np.issubdtype(indices.dtype, np.integer):
         raise ValueError(f"frame_indices is {frame_indices!r}; expected one or more integers")
-    name = _existing(path)
+    info, name = info or probe(path), _existing(path)
     wanted, order = np.unique(indices, return_inverse=True)
-    try:
-        packets = list_packets(name)
-    except _PYAV_ERRORS as error:
-        raise VideoError(path, f"PyAV: {_short(error)}", _decord_reason(name)) from error
-    _check_range(path, wanted, packets.count, packets)
-    reason = packets.distrust
-    if not reason:
+    if wanted[0] < 0 or wanted[-1] >= info.frames:
+        outside = wanted[0] if wanted[0] < 0 else wanted[-1]
+        short = f" (the file is truncated: its header announces {info.announced})" if info.truncated else ""
+        allowed = f"0 to {info.frames - 1} for {os.fspath(path)!r}{short}"
+        raise ValueError(f"frame_indices holds {outside}; allowed: {allowed}")
+    reason = ""
+    if info.backend == "decord":
         try:
             reader = _open_decord(name)
-            frames = list(reader.get_batch(wanted.tolist()).asnumpy())
-            return np.stack(_shrunk(frames, size))[order]
+            if len(reader) == info.frames:
+                return np.stack(_shrunk(list(reader.get_batch(wanted.tolist()).asnumpy()), size))[order]
+            reason = f"decord: it holds {len(reader)} frames, not {info.frames}"
         except _decord_errors() as error:
             reason = f"decord: {_short(error)}"
-    _log_fallback(path, reason)
+    if reason:
+        _say_once(os.fspath(path), reason)
     try:
-        frames, found = _read_pyav(name, wanted, size)
+        frames = _read_pyav(name, info.timeline, wanted.tolist(), size)
     except _PYAV_ERRORS as error:
-        raise VideoError(path, reason, f"PyAV: {_short(error)}{packets.shortfall()}") from error
-    if found <= wanted[-1]:
-        lost = f"PyAV: frame {wanted[-1]} is wanted, but {found} of {packets.count} frames can be decoded"
-        raise VideoError(path, reason, lost + packets.shortfall())
-    return np.stack(frames)[order]
+        raise VideoError(path, reason, f"PyAV: {_short(error)}") from error
+    return np.stack([frames[index] for index in wanted.tolist()])[order]
+
+
+@lru_cache(maxsize=4096)
+def _say_once(path: str, reason: str) -> None:
+    log.warning("video %s is read with PyAV instead of decord: %s", path, reason)
 
 
 def _existing(path: str | os.PathLike) -> str:
@@ -129,13 +145,6 @@ def _existing(path: str | os.PathLike) -> str:
     return os.path.abspath(file)
 
 
-def _check_range(path, wanted: np.ndarray, count: int, packets: Packets) -> None:
-    if wanted[0] < 0 or wanted[-1] >= count:
-        outside = wanted[0] if wanted[0] < 0 else wanted[-1]
-        allowed = f"0 to {count - 1} for {os.fspath(path)!r}{packets.shortfall()}"
-        raise ValueError(f"frame_indices holds {outside}; allowed: {allowed}")
-
-
 def _short(error: BaseException) -> str:
     """One line of an error; decord's come with a time and a source position before, a stack trace behind."""
     if isinstance(error, VideoError):
@@ -144,11 +153,33 @@ def _short(error: BaseException) -> str:
     return re.sub(r"\[[\d:]+\] \S+?:\d+: (Check failed: )?", "", text.splitlines()[0])[:200]
 
 
-def _log_fallback(path, reason: str) -> None:
-    key = (os.path.abspath(path), reason)
-    if key not in _logged:
-        _logged.add(key)
-        log.warning("video %s is read with PyAV instead of decord: %s", os.fspath(path), reason)
+# ------------------------------------------------------------------------------------ PyAV
+@lru_cache(maxsize=4096)
+def _probed(name: str, full: bool, _changed: tuple) -> VideoInfo:
+    packets = list_packets(name)
+    whole = full or bool(packets.doubt)
+    first, ticks, damaged = None, [], 0
+    with av.open(name) as container:
+        stream = video_stream(container, name)
+        try:
+            for frame in container.decode(stream):
+                first = first or frame
+                ticks.append(frame.pts)
+                damaged += frame.is_corrupt
+                if not whole:
+                    break
+        except av.error.FFmpegError as error:
+            if first is None or (full and not packets.announced):
+                raise VideoError(name, f"frame {len(ticks)} of {len(packets.pts)}: {_short(error)}") from error
+        if first is None:
+            raise VideoError(name, f"0 of {len(packets.pts)} frames can be decoded")
+        found, turns = timeline(packets, ticks if whole else None), _turns(first)
+        reason = _decord_reason(name) if found.reader == "decord" else ""
+        if reason:
+            found = Timeline("seek", found.frames, found.rate, why=reason)
+        width, height = (first.height, first.width) if turns % 2 else (first.width, first.height)
+        codec, announced = stream.codec_context.codec.canonical_name, packets.announced or found.frames
+        return VideoInfo(found, width, height, -90 * turns % 360, codec, announced, damaged if full else 0)
 
 
 def _turns(frame: av.VideoFrame) -> int:
@@ -156,56 +187,46 @@ def _turns(frame: av.VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
-def _probe_pyav(name: str, packets: Packets, full: bool) -> VideoInfo:
-    counted = full or packets.count != packets.header_count or not packets.starts_with_key
-    first, decoded, damaged = None, 0, 0
+def _read_pyav(name: str, line: Timeline, wanted: list[int], size: int | None) -> dict[int, np.ndarray]:
+    """{index: picture} of the wanted frames, which ascend."""
+    pictures: dict[int, np.ndarray] = {}
     with av.open(name) as container:
-        stream = video_stream(container, name)
-        try:
-            for frame in container.decode(stream):
-                first = first or frame
-                decoded += 1
-                damaged += full and frame.is_corrupt
-                if not counted:
-                    break
-        except av.error.FFmpegError as error:
-            if first is None or (full and not packets.announced):
-                raise VideoError(name, f"frame {decoded} of {packets.count}: {_short(error)}") from error
-        if first is None:
-            raise VideoError(name, f"0 of {packets.count} frames can be decoded")
-        turns = _turns(first)
-        width, height = (first.height, first.width) if turns % 2 else (first.width, first.height)
-        frames = decoded if counted else packets.count
-        return VideoInfo(
-            frames=frames,
-            fps=float(stream.average_rate or stream.guessed_rate or 0),
-            width=width,
-            height=height,
-            rotation=-90 * turns % 360,
-            backend="pyav",
-            codec=stream.codec_context.codec.canonical_name,
-            announced=packets.announced or frames,
-            damaged=damaged,
-        )
+        stream, shape = video_stream(container, name), None
+        for index, frame in _walk(container, stream, line, wanted):
+            shape = shape or (frame.width, frame.height)  # a stream may change its size midway
+            picture = frame.to_ndarray(format="rgb24", width=shape[0], height=shape[1])
+            pictures[index] = _shrunk([np.ascontiguousarray(np.rot90(picture, _turns(frame)))], size)[0]
+    lost = [index for index in wanted if index not in pictures]
+    if lost and line.reader == "order":
+        raise VideoError(name, f"frame {lost[0]} of {line.frames} cannot be decoded")
+    return _read_pyav(name, replace(line, reader="order"), wanted, size) if lost else pictures
 
 
-def _read_pyav(name: str, wanted: np.ndarray, size: int | None) -> tuple[list[np.ndarray], int]:
-    """The wanted (sorted) frames, as far as the file goes, and how many frames were decoded on the way."""
-    targets, frames, position = set(wanted.tolist()), [], 0
-    with av.open(name) as container:
-        stream = video_stream(container, name)
-        shape = None
-        for frame in container.decode(stream):
-            if position in targets:
-                shape = shape or (frame.width, frame.height)  # a stream may change its size midway
-                picture = frame.to_ndarray(format="rgb24", width=shape[0], height=shape[1])
-                frames += _shrunk([np.ascontiguousarray(np.rot90(picture, _turns(frame)))], size)
-            position += 1
-            if len(frames) == len(targets):
+def _walk(container, stream, line: Timeline, wanted: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+    """The wanted frames in order; where the times allow it, far ones are sought."""
+    if line.reader == "order":
+        targets = set(wanted)
+        for index, frame in enumerate(container.decode(stream)):
+            if index in targets:
+                yield index, frame
+            if index >= wanted[-1]:
+                return
+    times, position, frames = line.times, -1, container.decode(stream)
+    half = np.diff(times).min(initial=1.0) / 2
+    for target in wanted:
+        if target - position > _FAR:
+            container.seek(int(times[target] / stream.time_base), stream=stream)
+            frames = container.decode(stream)
+        for frame in frames:
+            position = int(np.searchsorted(times, float((frame.pts or 0) * stream.time_base) + half)) - 1
+            if position >= target:
                 break
-    return frames, position
+        if position != target:
+            return
+        yield target, frame
 
 
+# ------------------------------------------------------------------------------------ decord
 def _shrunk(frames: list[np.ndarray], size: int | None) -> list[np.ndarray]:
     height, width = frames[0].shape[:2]
     if size is None or min(height, width) <= size:

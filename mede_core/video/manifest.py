@@ -20,11 +20,12 @@ from ..files import available_cpus, progress
 from .classes import check_class_names, is_index, unknown_label
 from .decode import VideoError, VideoInfo, probe
 from .splits import few_shot
+from .timeline import Timeline, parse
 
 log = logging.getLogger(__name__)
 
 HALVES = ("all", "base", "novel")
-COLUMNS = ("path", "label", "split", "frames", "duration")  # of a prepared list
+COLUMNS = ("path", "label", "split", "frames", "duration", "timeline")  # of a prepared list
 _SHOWN = 20  # problems spelled out in an error; all of them are in its `problems`
 _PATH_COLUMNS = ("path", "video", "file", "filename")
 _LABEL_COLUMNS = ("label", "class")
@@ -52,15 +53,14 @@ class Manifest:
     Attributes:
         labels: of each file, an index into ``class_names``.
         class_names: all classes, also those without a file.
-        lengths: (frames, seconds) of each file, where a prepared manifest brings them; seconds are 0.0 where
-            the file has no frame rate.
+        timelines: of each file, where a prepared manifest brings them.
     """
 
     paths: list[Path]
     labels: list[int]
     class_names: list[str]
     source: Path
-    lengths: list[tuple[int, float]] | None = None
+    timelines: list[Timeline] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -223,8 +223,8 @@ def select(csv: str | os.PathLike, *, split: str = "all", half: str = "all", sho
         if fewest < shots:
             log.warning("%s: a class has only %d of %d shots", path, fewest, shots)
         paths, labels = [manifest.paths[i] for i in chosen], [manifest.labels[i] for i in chosen]
-        lengths = manifest.lengths and [manifest.lengths[i] for i in chosen]
-        manifest = Manifest(paths, labels, manifest.class_names, path, lengths)
+        timelines = manifest.timelines and [manifest.timelines[i] for i in chosen]
+        manifest = Manifest(paths, labels, manifest.class_names, path, timelines)
     return manifest
 
 
@@ -249,10 +249,10 @@ def _select_rows(path: Path, sidecar: dict, split: str, half: str) -> tuple[Mani
     index = {name: i for i, name in enumerate(names)}
     rows = [r for r in rows if r["label"] in index and (split == "all" or split in r["split"].split())]
     root = path.parent / sidecar["root"]
-    known_lengths = bool(rows) and all(row.get("frames") for row in rows)
-    lengths = [(int(r["frames"]), float(r["duration"] or 0)) for r in rows] if known_lengths else None
+    known = bool(rows) and all(row.get("timeline") for row in rows)
+    timelines = [parse(row["timeline"]) for row in rows] if known else None
     files, labels = [root / row["path"] for row in rows], [index[row["label"]] for row in rows]
-    manifest = Manifest(files, labels, names, path, lengths)
+    manifest = Manifest(files, labels, names, path, timelines)
     _check_present(manifest, root)
     if problems := sidecar.get("problems"):
         log.warning("%s: prepared with %d problems, listed in %s.json", path, len(problems), path.stem)
@@ -264,15 +264,14 @@ def check_manifest(manifest: Manifest, check: str = "full", *, workers: int | No
     """Try every file of a manifest: missing, empty, audio-only, undecodable and truncated ones are listed.
 
     ``full`` decodes every frame (about 0.1 s for a 10-second clip); ``open`` looks at the packets and the first frame
-    (about 0.01 s), which misses damage further on; ``known`` takes the manifest's own lengths and looks only whether
+    (about 0.01 s), which misses damage further on; ``known`` takes the manifest's own timelines and looks only whether
     the file is there. Hard links to one file are tried once; ``workers`` are threads.
     """
     report = ManifestReport()
     if check == "known":
-        for position, (path, (frames, seconds)) in enumerate(zip(manifest.paths, manifest.lengths, strict=True)):
+        for position, (path, line) in enumerate(zip(manifest.paths, manifest.timelines, strict=True)):
             if path.is_file():
-                rate = frames / seconds if seconds else 0.0
-                report.infos[position] = VideoInfo(frames, rate, width=0, height=0, rotation=0, backend="")
+                report.infos[position] = VideoInfo(line)
             else:
                 report.problems[position] = "no such file"
         return report

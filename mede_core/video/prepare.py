@@ -236,16 +236,15 @@ def _locate(entries, files: Files, found: Annotations, spec: Dataset, problems) 
 
 
 def _checked(located, root: Path, check: str, workers, problems) -> tuple[list[tuple[str, Entry]], list[tuple]]:
-    """The usable files with their (frames, seconds); empty cells where nothing was checked or the rate is unknown."""
+    """The usable files with their (frames, seconds, timeline); empty cells where nothing was checked."""
     if check == "none":
-        return located, [("", "")] * len(located)
+        return located, [("", "", "")] * len(located)
     manifest = Manifest([root / name for name, _ in located], [0] * len(located), ["any"], root)
     report = check_manifest(manifest, check, workers=workers)
     problems["undecodable files"] = [f"{located[i][0]}: {reason}" for i, reason in sorted(report.problems.items())]
     good = sorted(report.infos)
     infos = [report.infos[i] for i in good]
-    # repr keeps all digits: the frame rate must come back exactly, or a dense window could move by a frame
-    lengths = [(info.frames, repr(info.frames / info.fps) if info.fps > 0 else "") for info in infos]
+    lengths = [(i.frames, f"{i.frames / i.fps:.3f}" if i.fps else "", str(i.timeline)) for i in infos]
     return [located[i] for i in good], lengths
 
 

@@ -1,8 +1,9 @@
 """Which frames of a video make a clip.
 
 Two rules. *Uniform*: the whole video in equal segments, the center of each (TSN's rule; SCUBA was probably
-read so). *Dense*: a window of 16 frames for each frame of the clip at 30 fps, evenly spaced inside (the rule of
-Open-VCLIP and its descendants: 8 frames, rate 16). Videos shorter than needed repeat frames.
+read so). *Dense*: the frames shown at even moments of a window that lasts 16/30 s for each frame of the clip (the
+rule of Open-VCLIP and its descendants: 8 frames, rate 16 at 30 fps), whatever the video's own rate. Videos shorter
+than needed repeat frames.
 
 The peers' code has quirks that move the frames of their views; ``compat`` repeats them (facts: the decoders
 that Open-VCLIP's scripts choose, ``pyav`` for UCF101 and Kinetics, ``torchvision`` for HMDB51).
@@ -44,7 +45,7 @@ def uniform_indices(
 
 
 def dense_indices(
-    total: int,
+    times: np.ndarray,
     fps: float,
     num_frames: int = 8,
     *,
@@ -53,20 +54,36 @@ def dense_indices(
     compat: str | None = None,
     generator: np.random.Generator | None = None,
 ) -> np.ndarray:
-    """Evenly spaced frames of one window of T * 16/30 seconds: int64 [T], ascending.
+    """The frames shown at T moments, evenly over a window of T * 16/30 seconds: int64 [T], ascending.
 
-    The window holds ``L = T * 16 / 30 * fps`` source frames and can begin anywhere in 0 .. total - L: at a place that
-    the generator draws, or that of the view (``view_starts``); the clip is ``linspace(begin, begin + L - 1, T)``, cut
-    to whole frames and clamped to the video (Open-VCLIP's test protocol). A video shorter than the window repeats its
-    last frame.
+    ``times`` are the moments (seconds, ascending) at which the video's N frames appear, ``fps`` its average rate. The
+    window can begin anywhere in the video so that it ends in it, at a place that the generator draws, or that of the
+    view (``view_starts``). At 30 fps it holds L = 16 T frames, and the clip is ``linspace(begin, begin + L - 1, T)``
+    cut to whole frames (Open-VCLIP's test protocol). A video shorter than the window repeats its last frame.
 
-    ``compat="pyav"``: windows begin at k/V of where they can (0, 1/3, 2/3; one view: at 0) and are one clip step
-    short, so that the last frame is clamped. ``"torchvision"``: as None, but the distance of the views is cut to
-    whole frames. Both begin at a whole frame.
+    ``compat`` counts frames as the peers do, at the average rate: windows begin at whole frames, under ``pyav`` at k/V
+    of where they can (0, 1/3, 2/3; one view: at 0) and one clip step short, so that the last frame is clamped; under
+    ``torchvision`` at view_starts, their distance cut to whole frames.
 
     Source: Open-VCLIP's test protocol and the two decoders its scripts choose (8 x 16 at 30 fps, 300 frames:
         pyav begins at 0, 62, 125 and ends 112 frames later, torchvision at 0, 86, 172 and 127 later).
     """
+    total = len(times)
+    if total == 1:
+        return np.zeros(num_frames, np.int64)
+    if compat:
+        return _peers_indices(total, fps, num_frames, view, views, compat, generator)
+    window = num_frames * _RATE / _TARGET_FPS
+    free = max(times[-1] - times[0] + 1 / fps - window, 0.0)
+    begin = times[0] + free * (view_starts(views)[view] if generator is None else generator.random())
+    moments = begin + np.linspace(0, window - 1 / _TARGET_FPS, num_frames)
+    # Moments that miss a frame's beginning by a rounding error must not lose it.
+    return np.maximum(np.searchsorted(times, moments + 1e-6 / fps, side="right") - 1, 0)
+
+
+def _peers_indices(
+    total: int, fps: float, num_frames: int, view: int, views: int, compat: str, generator: np.random.Generator | None
+) -> np.ndarray:
     window = num_frames * _RATE / _TARGET_FPS * fps
     read = max(1.0, math.ceil((num_frames - 1) * _RATE / _TARGET_FPS * fps)) if compat == "pyav" else window
     free = max(total - read, 0.0)
@@ -74,13 +91,9 @@ def dense_indices(
         begin = generator.random() * free
     elif compat == "pyav":
         begin = free * view / views
-    elif compat == "torchvision":
-        begin = view * (free // (views - 1)) if views > 1 else free // 2
     else:
-        begin = view_starts(views)[view] * free
-    last = total - 1
-    if compat:
-        begin = math.floor(begin)
+        begin = view * (free // (views - 1)) if views > 1 else free // 2
+    begin, last = math.floor(begin), total - 1
     if compat == "pyav":
         last = min(last, begin + int(read))  # the decoder hands on one frame after its window, and no more
     position = np.linspace(begin, begin + max(window - 1, 0.0), num_frames)

@@ -25,7 +25,7 @@ from pydantic import Field
 from ...files import atomic_write, progress, run_lock, sha256_file, versions
 from ...flags import Count, File, Folder
 from ..classes import read_class_names
-from ..decode import VideoError, probe
+from ..decode import VideoError, VideoInfo, probe
 from ..manifest import Manifest, ManifestError, read_manifest, select
 from .backgrounds import Background, Backgrounds
 from .composites import SAVE, claim, finished_clip, smoothed, write_clips
@@ -144,7 +144,7 @@ class _Work:
                 rule = f"only {100 * share:.0f} % of its frames have a mask of {100 * MIN_AREA:.0f} % of the area"
                 self.left_out[name] = f"{rule}; {100 * MIN_SHARE:.0f} % are needed"
                 return
-            self._clips(path, name, label, masks)
+            self._clips(path, info, name, label, masks)
         except NoMaskError as error:
             self.left_out[name] = str(error)
             return
@@ -154,7 +154,7 @@ class _Work:
         if masks.note:
             self.notes[name] = masks.note
 
-    def _clips(self, path: Path, name: str, label: int, masks: ClipMasks) -> None:
+    def _clips(self, path: Path, info: VideoInfo, name: str, label: int, masks: ClipMasks) -> None:
         facts = {
             "video_sha256": sha256_file(path),
             "mask_sha256": hashlib.sha256(masks.alpha.tobytes()).hexdigest(),
@@ -168,7 +168,7 @@ class _Work:
         missing = [folder for folder, record in records.items() if record is None]
         if missing:
             records |= write_clips(
-                self.out, missing, path, masks, facts, self._draw,
+                self.out, missing, path, info, masks, facts, self._draw,
                 image_format=self.settings["image_format"], short_side=self.settings["short_side"],
             )  # fmt: skip
         for folder in twins:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ...files import atomic_write
-from ..decode import read_clip
+from ..decode import VideoInfo, read_clip
 from .backgrounds import Background
 from .masks import ClipMasks, nearest
 
@@ -65,6 +65,7 @@ def write_clips(
     out: Path,
     folders: Sequence[str],
     video: Path,
+    info: VideoInfo,
     masks: ClipMasks,
     facts: dict,
     draw: Callable[[str, int, int], Background | None],
@@ -85,7 +86,7 @@ def write_clips(
             folder.mkdir()
         for start in range(0, facts["frames"], _CHUNK):
             alpha = masks.alpha[start : start + _CHUNK]
-            frames = read_clip(video, np.arange(len(alpha)) + masks.first + start, size=short_side or None)
+            frames = read_clip(video, np.arange(len(alpha)) + masks.first + start, size=short_side or None, info=info)
             height, width = frames.shape[1:3]
             alpha = np.stack([nearest(mask, height, width) for mask in alpha])
             for folder in folders:

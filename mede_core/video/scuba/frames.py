@@ -24,8 +24,8 @@ from ...files import available_cpus, progress
 from ..classes import check_class_names, read_text
 from ..clips import center_views
 from ..manifest import ManifestError
-from ..packets import VideoError
 from ..sampling import uniform_indices
+from ..timeline import VideoError
 from .backgrounds import IMAGE_ERRORS
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,256 @@
+"""When a video's frames are shown, told by one pass over its packets, and which reader gives them rightly.
+
+Headers lie: edit lists hide packets, browsers write no rate, phones record uneven steps. The packets' times do not.
+Where they leave a doubt (a cut without a keyframe, packets that give no frame), a sequential decode decides: the
+frames of a video are those that it gives, in its order.
+
+decord reads by index and seeks by keyframe. It is right where the times are a plain ladder from 0 and nothing is
+hidden; where frames reach across keyframes (open GOP: most h265, some h264 and mpeg4), where a keyframe is no fresh
+start (intra refresh) or where reordered frames carry no times of their own (avi, ts), it silently returns neighboring
+or broken frames. PyAV reads these, by time where it can seek, else in order.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import av
+import numpy as np
+
+_INDEXED = ("mp4", "matroska", "flv", "avi")  # formats in which seeking finds a keyframe
+_MISSING = 0.05  # truncated: the file ends this share of its announced duration, and two frames, too early
+_H264_IDR = 5  # NAL unit type of a picture after which nothing refers to what came before
+
+
+class VideoError(ValueError):
+    """A video file that no backend can read, and what is wrong, or what each backend said."""
+
+    def __init__(self, path: str | os.PathLike, *reasons: str):
+        self.path, self.reasons = os.fspath(path), tuple(reason for reason in reasons if reason)
+        super().__init__(f"video {self.path!r} cannot be read: {'; '.join(self.reasons)}")
+
+    def __reduce__(self):  # data loader workers send exceptions through pickle
+        return type(self), (self.path, *self.reasons)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The times of a video's frames: a ladder from ``start`` (seconds) at ``rate``, or where that is 0, ``ticks``.
+
+    Attributes:
+        reader: ``decord`` by index; ``seek``: PyAV, by time; ``order``: PyAV, the k-th frame of a sequential decode.
+        ticks: of each frame, in units of ``base`` seconds.
+        why: what keeps decord from being right.
+    """
+
+    reader: str
+    frames: int
+    rate: Fraction = Fraction(0)
+    start: Fraction = Fraction(0)
+    ticks: tuple[int, ...] = ()
+    base: Fraction = Fraction(0)
+    why: str = field(default="", compare=False)
+
+    @property
+    def fps(self) -> float:
+        """Frames a second, from the first to the last; 0.0 where a video has no times or a single frame."""
+        span = (self.ticks[-1] - self.ticks[0]) * self.base if self.ticks else 0
+        return float((self.frames - 1) / span if span else self.rate)
+
+    @property
+    def times(self) -> np.ndarray:
+        """float64 [N] seconds."""
+        if self.ticks:
+            return np.array(self.ticks, dtype=np.float64) * float(self.base)
+        return float(self.start) + np.arange(self.frames) / float(self.rate or 1)
+
+    def __str__(self) -> str:
+        """As a list of videos keeps it; :func:`parse` reads it."""
+        steps = np.diff(self.ticks, prepend=0).tolist()
+        parts = [self.reader, str(self.frames), str(self.rate), str(self.start), str(self.base)]
+        return " ".join(parts if self.ticks else parts[:4]) + "".join(f" {step}" for step in steps)
+
+
+def parse(text: str) -> Timeline:
+    """The timeline that a list of videos keeps as text."""
+    reader, frames, rate, start, *rest = text.split()
+    ticks = tuple(np.cumsum([int(step) for step in rest[1:]]).tolist())
+    if reader not in ("decord", "seek", "order") or len(ticks) not in (0, int(frames)):
+        raise ValueError(f"timeline is {text[:60]!r}")
+    return Timeline(reader, int(frames), Fraction(rate), Fraction(start), ticks, Fraction(*rest[:1]))
+
+
+@dataclass(frozen=True)
+class Packets:
+    """What one pass over a stream's packets says."""
+
+    pts: list  # ticks of the packets that are shown, in their order; None where one has no time
+    base: Fraction
+    rates: list[Fraction]  # that the header gives
+    announced: int  # frames that the header promises, where the packets end too early; otherwise 0
+    doubt: str  # why only a decode can tell the frames; empty where the packets do
+    unseekable: str  # why decoding cannot begin at any keyframe
+    undecord: str  # why decord's colors or streams are others
+
+    def shortfall(self) -> str:
+        return f" (the file is truncated: its header announces {self.announced})" if self.announced else ""
+
+
+def video_stream(container, path: str):
+    """The best video stream that is no cover picture."""
+    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if not streams:
+        kinds = ", ".join(sorted({s.type for s in container.streams})) or "none"
+        raise VideoError(path, f"no video stream (streams: {kinds})")
+    best = container.streams.best("video")
+    stream = best if best in streams else streams[0]
+    stream.codec_context.thread_count = 1  # data loader workers read in parallel, not threads within a file
+    return stream
+
+
+def list_packets(name: str) -> Packets:
+    """List the packets of a file's best video stream, without decoding; the name is absolute."""
+    with av.open(name) as container:
+        stream = video_stream(container, name)
+        times, keys, hidden, ends, fresh = [], [], [], {}, True
+        for packet in container.demux():
+            index = packet.stream_index
+            if not packet.size:  # the flush packet at the end, and avi's empty chunks
+                continue
+            if packet.pts is not None:
+                end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                ends[index] = max(ends.get(index, end), end)
+            if index == stream.index:
+                times.append((packet.pts, packet.dts))
+                keys.append(packet.is_keyframe)
+                hidden.append(packet.is_discard or _is_invisible(packet, stream))
+                fresh = fresh and (not packet.is_keyframe or _is_fresh_start(packet, stream))
+        if not times:
+            raise VideoError(name, "its video stream holds no data")
+        name, reordered = container.format.name, any(pts != dts for pts, dts in times)
+        if name == "avi":  # a chunk is a moment of display; avi stores no other times
+            times = [(dts, dts) for _, dts in times]
+        pts = [pts for (pts, _), gone in zip(times, hidden) if not gone]
+        rates = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
+        announced = _announced(container, stream, ends, len(times))
+        doubt = _doubt(times, keys)
+        if name == "avi" and reordered:
+            doubt = "its frames are reordered, and avi stores no times of display"
+        elif any(hidden):
+            doubt = doubt or "packets that give no frame (an edit list, or invisible pictures)"
+        elif not doubt and (announced or stream.frames not in (0, len(times))):
+            doubt = f"its header announces {announced or stream.frames} frames, it has {len(times)} packets"
+        unseekable = doubt or _unseekable(times, keys, fresh)
+        if not any(part in _INDEXED for part in name.split(",")):
+            unseekable = unseekable or f"its format is {name}, which has no index of keyframes"
+        return Packets(pts, stream.time_base, rates, announced, doubt, unseekable, _undecord(container, stream))
+
+
+def _is_invisible(packet, stream) -> bool:
+    """Whether vp8's header says that the picture is not shown, only referred to."""
+    return stream.codec_context.name == "vp8" and not bytes(packet)[0] & 16
+
+
+def _is_fresh_start(packet, stream) -> bool:
+    """Whether decoding can begin at a keyframe; h264 also marks the points where a gradual refresh begins."""
+    if stream.codec_context.name != "h264":
+        return True
+    data, header = bytes(packet), stream.codec_context.extradata or b""
+    if header[:1] != b"\x01":  # byte stream: each unit follows a start code
+        return any(unit[0] & 31 == _H264_IDR for unit in data.split(b"\0\0\1")[1:] if unit)
+    width, position = (header[4] & 3) + 1, 0
+    while position + width < len(data):  # mp4 and mkv: each unit follows its length
+        if data[position + width] & 31 == _H264_IDR:
+            return True
+        position += width + int.from_bytes(data[position : position + width], "big")
+    return False
+
+
+def _announced(container, stream, ends: dict[int, float], count: int) -> int:
+    """Frames that the header promises, if the packets end too early; 0 if they do not, or it promises none.
+
+    The end of the packets decides, not their number: avi counts empty chunks as frames. Audio may outlast the
+    video, so the end of any stream will do; avi's reader replaces the duration by what it found, but not the
+    chunk count. A cut can go unnoticed in a file that starts late, but no whole file is suspected.
+    """
+    if container.format.name == "avi":
+        promised, end = float(stream.frames * stream.time_base), ends.get(stream.index, 0.0)
+    else:
+        promised = (container.duration or 0) / av.time_base
+        end = max(ends.values(), default=0.0)
+    if end <= 0 or promised - end <= max(_MISSING * promised, 2 / float(stream.average_rate or 25)):
+        return 0
+    return stream.frames if stream.frames > count else round(count * promised / end)
+
+
+def _doubt(times: list[tuple], keys: list[bool]) -> str:
+    """Why packets do not tell which frames are shown when; empty where they do."""
+    if any(pts is None for pts, _ in times):
+        return "frames without timestamps"
+    if len({pts for pts, _ in times}) < len(times):
+        return "frames share timestamps"
+    if not keys[0]:
+        return "it does not start with a keyframe"
+    if min(pts for pts, _ in times) < times[0][0]:
+        return "frames before its first keyframe"
+    decoding = [dts for _, dts in times if dts is not None]
+    return "its packets run backwards in time" if decoding != sorted(decoding) else ""
+
+
+def _unseekable(times: list[tuple], keys: list[bool], fresh: bool) -> str:
+    if not fresh:
+        return "its keyframes are no fresh starts (intra refresh)"
+    shown = np.array([pts for pts, _ in times])
+    latest, earliest = np.maximum.accumulate(shown), np.minimum.accumulate(shown[::-1])[::-1]
+    for index in np.flatnonzero(keys):
+        if earliest[index] < shown[index] or (index and latest[index - 1] > shown[index]):
+            return "frames reach across keyframes (open GOP)"
+    return ""
+
+
+def _undecord(container, stream) -> str:
+    pixels = stream.codec_context.format
+    if sum(s.type == "video" for s in container.streams) > 1:
+        return "several video streams"
+    if pixels is not None and any(component.bits > 8 for component in pixels.components):
+        return f"more than 8 bits a color ({pixels.name})"
+    return ""
+
+
+def timeline(packets: Packets, decoded: list | None = None) -> Timeline:
+    """The timeline that packets tell, or in doubt, the times of all frames that a sequential decode gave."""
+    told = None if packets.doubt or None in packets.pts else sorted(packets.pts)
+    ticks = told if decoded is None else decoded
+    if "avi stores no" in packets.doubt:
+        ticks = sorted(packets.pts) if len(packets.pts) == len(decoded) else [None] * len(decoded)
+    increasing = None not in ticks and bool(np.all(np.diff(ticks) > 0))
+    doubt = packets.doubt or ("" if ticks == told else "its packets are not its frames")
+    reader, why = ("order", doubt) if doubt else ("seek", packets.undecord)
+    if packets.unseekable and not doubt:
+        reader, why = "order", packets.unseekable
+    if not increasing:  # the packets tell an average rate, or else the header does
+        known = sorted({pts for pts in packets.pts if pts is not None})
+        mean = (len(known) - 1) / ((known[-1] - known[0]) * packets.base) if len(known) > 1 else 0
+        return Timeline("order", len(ticks), *([mean] if mean else packets.rates[:1]), why=why)
+    start = ticks[0] * packets.base
+    rate = _ladder(np.array(ticks), packets)
+    if rate is None:
+        return Timeline(reader, len(ticks), ticks=tuple(ticks), base=packets.base, why=why or "uneven steps of time")
+    if not why and start == 0:
+        return Timeline("decord", len(ticks), rate)
+    return Timeline(reader, len(ticks), rate, start, why=why or f"it starts at {float(start):.3f} s")
+
+
+def _ladder(ticks: np.ndarray, packets: Packets) -> Fraction | None:
+    """The rate at which the times are a regular ladder, up to rounding to the time base; None where they are not."""
+    count = len(ticks)
+    if count == 1:
+        return Fraction(0)
+    mean = (count - 1) / (Fraction(int(ticks[-1] - ticks[0])) * packets.base)
+    for rate in (*packets.rates, Fraction(round(mean)), Fraction(round(mean * 1001), 1001), mean):
+        step = 1 / (rate * packets.base) if rate else 0
+        if step and np.abs(ticks - ticks[0] - np.arange(count) * float(step)).max() <= min(1.0, float(step) / 4):
+            return rate
+    return None
