@@ -9,7 +9,7 @@ import pytest
 from toy_notebooks import notebook
 
 from mede_core.report.gallery import build_gallery, check_offline, mathml, title_of
-from mede_core.report.summary import build_summary, duration, headline
+from mede_core.report.summary import duration, outside_tolerance, write_summary
 
 PNG = base64.b64encode(b"\x89PNG not really").decode()
 PROSE = r"""# Weights $w_t$ and **bias**
@@ -26,11 +26,8 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def output(**data):
-    return {
-        "output_type": "display_data",
-        "metadata": {},
-        "data": {k.replace("_", "/", 1): v for k, v in data.items()},
-    }
+    data = {kind.replace("_", "/", 1): value for kind, value in data.items()}
+    return {"output_type": "display_data", "metadata": {}, "data": data}
 
 
 @pytest.fixture
@@ -44,10 +41,7 @@ def folder(tmp_path):
     content = notebook("plot()", "slider()", "table()", "hidden = 1", prose=PROSE, tags={1: "widget", 3: "hide-input"})
     cells = content["cells"]
     content["metadata"]["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
-    cells[2]["outputs"] = [
-        output(image_png=PNG),
-        {"output_type": "display_data", "metadata": {}, "data": {WIDGET: {}}},
-    ]
+    cells[2]["outputs"] = [output(image_png=PNG), output(**{WIDGET: {}})]
     cells[3]["outputs"] = [output(text_plain="SLIDER")]
     fragment = '<style>@import url("https://x.org/a.css");</style><link href="https://x.org/b.css"><b>TABLE</b>'
     cells[4]["outputs"] = [output(text_html=fragment), output(text_latex=r"$\alpha$")]
@@ -56,10 +50,9 @@ def folder(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(each))
     (out / "tables").mkdir()
-    (out / "results").mkdir()
-    (out / "results" / "a.jsonl").write_text('{"value": 42.0, "seed": 7}\n{"value": 43.0, "seed": 8}\n')
-    (out / "tables" / "main_table.html").write_text("<html><body><table><td>42.0</td></table></body></html>")
+    (out / "tables" / "main_table.html").write_text("<table><td>42.0</td></table>")
     (out / "tables" / "main_table.md").write_text("| 42.0 |")
+    (out / "tables" / "main_table.json").write_text('{"comparable": false, "outside_tolerance": true}')
     (out / "figures").mkdir()
     for name in ("curve.svg", "curve.dark.svg"):
         (out / "figures" / name).write_text("<svg/>")
@@ -67,35 +60,16 @@ def folder(tmp_path):
 
 
 STEPS = {
-    "one": {
-        "notebook": "this.ipynb",
-        "chosen": {"method": "a"},
-        "status": "done",
-        "provides": [],
-        "seconds": 75,
-    },
+    "one": {"notebook": "this.ipynb", "chosen": {"method": "a"}, "status": "done", "seconds": 75, "peak_memory_mb": 12},
     "two": {
-        "notebook": "other.ipynb",
-        "chosen": {},
-        "status": "failed",
-        "reason": "no | luck <b>",
+        "notebook": "other.ipynb", "status": "failed", "reason": "no | luck <b>", "seconds": None,
         "provides": ["tables/main_table.html"],
     },
-}
-MANIFEST = {
-    "profile": "toy",
-    "started": "2026-01-01",
-    "finished": "2026-01-02",
-    "threads": 1,
-    "gpus": [],
-    "steps": STEPS,
-    "versions": {"torch": "2.15.0", "decord": None},
-    "git": {"commit": "abc", "dirty": True},
-}
+}  # fmt: skip
 
 
-def build(folder):
-    return build_gallery(STEPS, folder / "reports" / "toy", folder / "notebooks", "toy")
+def build(folder, steps=STEPS):
+    return build_gallery(folder / "reports" / "toy", steps, folder / "notebooks")
 
 
 def read_page(folder, name):
@@ -157,10 +131,10 @@ def test_unchanged_pages_are_not_rebuilt_and_changed_ones_are(folder):
 
 def test_the_index_lists_the_pages_and_forgets_those_without_a_notebook(folder):
     build(folder)
-    assert 'href="notebook_one.html"' in read_page(folder, "index.html") and 'href="notebook_two.html"' in read_page(
-        folder, "index.html"
-    )
-    assert 'src="notebook_one.png"' in read_page(folder, "index.html")
+    index = read_page(folder, "index.html")
+    assert 'href="notebook_one.html"' in index and 'href="notebook_two.html"' in index
+    assert 'src="notebook_one.png"' in index and "this.ipynb (method=a)" in index
+    assert "Profile <code>toy</code>" in index
     (folder / "reports" / "toy" / "executed" / "two.ipynb").unlink()
     build(folder)
     assert "notebook_two.html" not in read_page(folder, "index.html")
@@ -170,7 +144,7 @@ def test_the_index_lists_the_pages_and_forgets_those_without_a_notebook(folder):
 def test_a_step_called_index_does_not_take_the_gallerys_own_page(folder):
     out = folder / "reports" / "toy"
     (out / "executed" / "index.ipynb").write_text(json.dumps(notebook("1", prose="# Contents")))
-    build_gallery({"index": STEPS["one"]}, out, folder / "notebooks", "toy")
+    build(folder, {"index": STEPS["one"]})
     assert "Executed notebooks" in read_page(folder, "index.html")
     assert '<h1 id="Contents">Contents' in read_page(folder, "notebook_index.html")
 
@@ -193,31 +167,34 @@ def test_a_page_that_needs_the_network_is_an_error(text):
 
 
 def test_links_and_quoted_addresses_are_no_network_use():
-    check_offline(
-        '<a href="https://x.org">x</a><pre>&lt;img src="https://x.org"&gt; url(https://x.org)</pre>', "a.html"
-    )
+    text = '<a href="https://x.org">x</a><pre>&lt;img src="https://x.org"&gt; url(https://x.org)</pre>'
+    check_offline(text, "a.html")
 
 
 def test_the_summary_shows_every_status_table_and_figure_and_marks_what_is_old(folder):
     out = folder / "reports" / "toy"
     build(folder)
-    build_summary(MANIFEST, out)
+    said = write_summary(out, STEPS, {"Commit": "abc with uncommitted changes", "torch": "2.15.0"})
+    assert said == "1 of 2 steps are up to date, 1 failed"
     page, text = (out / "summary.html").read_text(), (out / "summary.md").read_text()
-    assert "42.0" in page and "<body><table>" not in page and "| 42.0 |" in text
+    assert "<td>42.0</td>" in page and "| 42.0 |" in text
     assert "From an earlier run: two" in page and "From an earlier run: two" in text
     assert "no | luck &lt;b&gt;" in page and "no \\| luck" in text
-    assert "1 min 15 s" in page and "1 min 15 s" in text
     assert 'srcset="figures/curve.dark.svg"' in page and page.count("<figure>") == 1
     for each in (page, text):
-        assert "abc with uncommitted changes" in each and "seed 7, seed 8" in each and "2.15.0" in each
-        assert "1 of 2 notebooks are up to date, 1 failed" in each
+        for words in (said, "1 min 15 s", "12 MB", "abc with uncommitted changes", "2.15.0"):
+            assert words in each
         assert str(folder) not in each
 
 
-def test_the_headline_says_what_is_outside_its_tolerance():
-    done = {**MANIFEST, "steps": {"one": STEPS["one"]}}
-    assert headline(done) == "All 1 notebooks are up to date"
-    assert headline({**done, "outside_tolerance": ["main"]}).endswith("outside tolerance: main")
+def test_the_headline_says_what_is_outside_its_tolerance_and_what_has_no_data(folder):
+    out, done = folder / "reports" / "toy", {"one": STEPS["one"]}
+    assert outside_tolerance(out) == []  # the table with a number far off is not comparable
+    absent = {**STEPS["two"], "status": "missing data"}
+    said = write_summary(out, {**done, "two": absent}, {})
+    assert said == "All 1 steps that have their data are up to date, 1 without data not run"
+    (out / "tables" / "off.json").write_text('{"comparable": true, "outside_tolerance": true}')
+    assert write_summary(out, done, {}) == "All 1 steps are up to date; outside tolerance: off"
 
 
 @pytest.mark.parametrize(
