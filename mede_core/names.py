@@ -39,6 +39,8 @@ def _dump(node) -> str:
     for name, value in ast.iter_fields(node):
         if name == "body" and isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             value = value[1:] if _is_text(value[0] if value else None) else value
+        if name == "values" and isinstance(node, ast.JoinedStr):  # 3.12 ends some format specs with an empty text
+            value = [part for part in value if getattr(part, "value", None) != ""]
         if value is not None and value != []:
             fields.append(f"{name}={_dump(value)}")
     return f"{type(node).__name__}({','.join(fields)})"
