@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -86,7 +87,6 @@ def test_a_writer_that_fails_or_writes_nothing_leaves_the_old_file_and_no_tempor
 @pytest.mark.parametrize("torn", ['{"n": 3', '{"n": 3}', "x" * 5000])
 def test_a_line_that_a_kill_has_torn_is_no_record_and_is_cut_off_by_the_next(tmp_path, torn):
     path = tmp_path / "deep" / "scores.jsonl"
-    assert read_lines(path) == []
     append_line(path, {"n": 1})
     append_line(path, {"n": 2, "words": "é"})
     with open(path, "a") as file:
