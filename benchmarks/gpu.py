@@ -1,0 +1,196 @@
+"""What the methods cost on one GPU: `python benchmarks/gpu.py [--device cpu --small]`; it ends after 5 minutes.
+
+Checks come first, then times: each row is printed and appended to benchmarks/gpu.md when it is measured, the most
+telling first, and what was not reached is listed. Video and weights are random; a step is what training does, with its
+optimizer. MFU counts the multiply-adds that torch's flop counter sees, against the matrix rate measured here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from mede_core.config import load_config
+from mede_core.meta import meta_gradients
+from mede_core.methods import build_method, build_optimizer, cross_entropy
+from mede_core.runs import learner_for, teacher_for
+
+LIMIT_S = 300
+MODELS = {"ViT-B/16": "ViT-B-16-quickgelu", "ViT-L/14": "ViT-L-14-quickgelu"}
+STEPS = ("open_mede", "finetune", "evaluation", "open_vclip", "froster")
+
+
+class Syncs(TorchDispatchMode):
+    """Counts the numbers that are read back from the device: each makes the host wait for it."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+class Bench:
+    """One learner and what its steps cost."""
+
+    def __init__(self, device: str, small: bool):
+        self.device, self.small, self.started = device, small, time.monotonic()
+        self.rate, self.counted = self.matrix_rate(), {}
+
+    def left(self) -> float:
+        return LIMIT_S - (time.monotonic() - self.started)
+
+    def wait(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def seconds(self, run, rounds: int = 7) -> float:
+        """Median of `rounds` after two that warm up (compile, allocate, choose kernels)."""
+        times = []
+        for _ in range(rounds + 2):
+            self.wait()
+            started = time.perf_counter()
+            run()
+            self.wait()
+            times.append(time.perf_counter() - started)
+        return statistics.median(times[2:])
+
+    def matrix_rate(self) -> float:
+        """Measured multiply-adds times two a second, bfloat16 on a GPU."""
+        size, dtype = (512, torch.float32) if self.small else (8192, torch.bfloat16)
+        a, b = (torch.randn(size, size, device=self.device, dtype=dtype) for _ in range(2))
+        return 2 * size**3 / self.seconds(lambda: a @ b)
+
+    def compiled(self, module):
+        return torch.compile(module, backend="eager" if self.small else "inductor", dynamic=False)
+
+    def config(self, model: str, method: str, **changes):
+        sizes = {"batch_size": 8, "adapter_width": 384, "adapter_form": "published"}
+        if self.small:
+            return load_config("smoke", method=method, **changes)
+        common = {"model": model, "random_weights": True, "temporal_module": "st_adapter", "trainable": "adapters"}
+        return load_config("paper", **{**common, **sizes, "method": method, **changes})
+
+    def step_of(self, model: str, step: str, batch: int, *, compiled: bool, precision: str = "bf16"):
+        """(a function that does one step, the learner)."""
+        config = self.config(model, "finetune" if step == "evaluation" else step, precision=precision)
+        learner = learner_for(config, self.device)
+        learner.set_classes([f"class {number}" for number in range(400 if not self.small else 9)])
+        size = (batch, config.num_frames, 3, learner.image_size, learner.image_size)
+        videos = [torch.randint(0, 256, size, dtype=torch.uint8, device=self.device) for _ in range(2)]
+        batches = [(video, torch.arange(batch, device=self.device) % 9) for video in videos]
+        if compiled:
+            learner.visual = self.compiled(learner.visual)
+        if step == "evaluation":
+
+            @torch.no_grad()
+            def run():
+                with torch.autocast(self.device, torch.bfloat16, enabled=precision == "bf16"):
+                    learner.eval()(videos[0])
+
+            return run, learner
+        method = build_method(config, learner.train(), teacher_for(config, self.device))
+        optimizer, generator = build_optimizer(learner, config, method), torch.Generator().manual_seed(0)
+        given = tuple(batches) if method.passes == 2 else batches[0]
+        return lambda: method.step(given, optimizer, generator), learner
+
+    def flops(self, name: str, step: str, batch: int) -> float:
+        """Of a step, from those of a forward pass and of a forward and backward pass, counted once a model."""
+        if name not in self.counted:
+            learner = self.step_of(MODELS[name], "finetune", 1, compiled=False)[1]
+            video = torch.zeros(1, 8, 3, learner.image_size, learner.image_size, dtype=torch.uint8, device=self.device)
+            with FlopCounterMode(display=False) as both:
+                loss = learner(video).sum()
+                forward = both.get_total_flops()
+                loss.backward()
+            self.counted[name] = forward, both.get_total_flops()
+        forward, both = self.counted[name]
+        of = {"open_mede": 2 * both, "finetune": both, "evaluation": forward, "open_vclip": 2 * both}
+        return batch * of.get(step, both + forward)  # FROSTER's teacher is one more forward pass
+
+    def row(self, name: str, step: str, batch: int, compiled: bool) -> str:
+        run, _ = self.step_of(MODELS[name], step, batch, compiled=compiled)
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        taken = self.seconds(run)
+        memory = f"{torch.cuda.max_memory_allocated() / 2**30:.1f}" if self.device == "cuda" else ""
+        syncs = ""
+        if not compiled:
+            with Syncs() as counter:
+                run()
+            syncs = str(counter.count)
+        clips = batch * (2 if step == "open_mede" else 1) / taken
+        mfu = 100 * self.flops(name, step, batch) / taken / self.rate
+        mode = "compiled" if compiled else "eager"
+        cells = (name, step, batch, mode, f"{1e3 * taken:.1f}", f"{clips:.0f}", f"{mfu:.0f}", memory, syncs)
+        return f"| {' | '.join(map(str, cells))} |"
+
+    def checks(self):
+        """Worst relative differences: float32 on the device against float64 on the CPU, compiled, bfloat16."""
+        config = load_config("smoke", method="open_mede")
+        video = torch.randint(0, 256, (2, 4, 8, 3, 32, 32), dtype=torch.uint8)
+        labels = torch.arange(4) % 3
+
+        def grads(device, dtype, *, compiled=False, autocast=False):
+            learner = learner_for(config).to(dtype).to(device)
+            learner.set_classes(["a", "b", "c"])
+            if compiled:
+                learner.visual = self.compiled(learner.visual)
+            (s, q), own = video.to(device), labels.to(device)
+            with torch.autocast(device, torch.bfloat16, enabled=autocast):
+                found = meta_gradients(learner, cross_entropy, (s, own), (q, own), inner_lr=0.5).grads
+            return torch.cat([grad.flatten().double().cpu() for grad in found.values()])
+
+        exact = grads("cpu", torch.float64)
+        eager = grads(self.device, torch.float32)
+        for name, found, reference in (
+            ("meta-gradient, float32 here against float64 on the CPU", eager, exact),
+            ("the same, compiled against eager", grads(self.device, torch.float32, compiled=True), eager),
+            ("the same, bfloat16 against float64", grads(self.device, torch.float32, autocast=True), exact),
+        ):
+            yield f"* {name}: {((found - reference).norm() / reference.norm()).item():.1e}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--small", action="store_true", help="the small CLIP, to see that it runs on a CPU")
+    parser.add_argument("--out", default=str(Path(__file__).with_suffix(".md")))
+    options = parser.parse_args()
+    torch.set_float32_matmul_precision("high")  # TF32 where float32 remains
+    bench = Bench(options.device, options.small)
+    card = torch.cuda.get_device_name() if options.device == "cuda" else "CPU, small sizes"
+    with open(options.out, "w", encoding="utf-8") as file:
+
+        def say(line: str) -> None:
+            print(line, flush=True)
+            file.write(line + "\n")
+            file.flush()
+
+        say(f"# {card}, torch {torch.__version__}: matrix rate {bench.rate / 1e12:.3g} TFLOP/s")
+        say("\nRandom weights and clips of 8 frames, ST-Adapters of width 384, bfloat16, AdamW, 400 classes. A clip")
+        say("counts each time that it is seen. Relative L2 differences of the small CLIP's meta-gradient:\n")
+        for line in bench.checks():
+            say(line)
+        say("\n| model | step | batch | mode | ms | clips/s | MFU % | GiB | syncs |")
+        say("|---" * 9 + "|")
+        names, sizes = (["ViT-B/16"], (4,)) if options.small else (list(MODELS), (32, 64, 16))
+        rows = [(name, step, size, False) for name, size, step in itertools.product(names, sizes[:1], STEPS)]
+        rows += [(name, step, sizes[0], True) for name, step in itertools.product(names[:1], STEPS[:3])]
+        rows += [(names[0], step, size, False) for size, step in itertools.product(sizes[1:], STEPS[:3])]
+        while rows and bench.left() > 0:
+            say(bench.row(*rows.pop(0)))
+        say(f"\nNot reached: {', '.join(map(str, rows)) or 'nothing'}.")
+
+
+if __name__ == "__main__":
+    main()
