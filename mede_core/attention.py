@@ -1,17 +1,21 @@
-"""Attention maps of the class token, and measures of static bias that need no new data.
+"""Where a learner looks, maps that explain a class, and measures of static bias.
 
-* attention mass on the actor: what share of the class token's attention to patches falls on the actor's pixels,
-  beside the share of the area that the actor covers (a model that looks everywhere evenly scores that);
-* order gap: how much accuracy falls when the frames of each clip are shuffled or one frame is repeated. A model that
-  is blind to the order of frames has an order gap of zero under shuffling.
+Maps: raw attention and its rollout say where the class token looks; gradient-weighted relevance and occlusion say what
+speaks for a class. `faithfulness` tests whether a map finds what the learner uses.
+
+Static bias: attention on the actor; the order gap (accuracy lost when frames are shuffled: about zero for a model that
+is blind to order); and, by intervention, how far the class margin falls when only the background is swapped, and when
+only the motion is reversed before the same background.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,22 +25,30 @@ from .learner import VideoLearner
 from .scoring import Reordered, evaluate
 
 
+@dataclass(frozen=True)
+class LayerAttention:
+    """What one attention layer did within each frame: N tokens, M = B*T frames."""
+
+    weights: Tensor  # [M, heads, N, N]
+    value: Tensor  # [M, N, D], the layer's input
+    output: Tensor  # [M, N, D]
+
+
 @contextmanager
-def record_attention(module: nn.Module) -> Iterator[dict[nn.Module, Tensor]]:
+def record_attention(module: nn.Module) -> Iterator[dict[nn.Module, LayerAttention]]:
     """Record the spatial attention of every ``nn.MultiheadAttention`` below a module, in the order they run.
 
-    Yields a dict that fills with {layer: [B*T, heads, N, N]}. open_clip asks for no weights (``need_weights=False``),
-    so the request is changed on the way in. Where a layer runs twice in a pass (AIM: along time first), the second
-    counts; of expanded attention only the share within the frame itself, whose keys stand last.
+    Yields a dict that fills as they run. open_clip asks for no weights (``need_weights=False``), so the request is
+    changed on the way in. Where a layer runs twice in a pass (AIM: along time first), the second counts; of expanded
+    attention only the share within the frame itself, whose keys stand last.
     """
-    recorded: dict[nn.Module, Tensor] = {}
+    recorded: dict[nn.Module, LayerAttention] = {}
 
     def ask(_module, args, kwargs):
         return args, {**kwargs, "need_weights": True, "average_attn_weights": False}
 
-    def keep(layer, _args, output):
-        own = output[1][..., -output[1].shape[-2] :]
-        recorded[layer] = own / own.sum(-1, keepdim=True)
+    def keep(layer, args, output):
+        recorded[layer] = LayerAttention(output[1][..., -output[1].shape[-2] :], args[-1], output[0])
 
     layers = [layer for layer in module.modules() if isinstance(layer, nn.MultiheadAttention)]
     handles = [layer.register_forward_pre_hook(ask, with_kwargs=True) for layer in layers]
@@ -71,16 +83,155 @@ def attention_maps(learner: VideoLearner, video: Tensor, *, method: str = "last"
         raise ValueError(f"method is {method!r}; allowed: last, rollout")
     with record_attention(learner.visual) as recorded:
         learner.encode(video)
-    layers = [layer.mean(1) for layer in recorded.values()]  # [B*T, N, N] each
+    layers = []  # [B*T, N, N] each
+    for layer in recorded.values():
+        layers.append((layer.weights / layer.weights.sum(-1, keepdim=True)).mean(1))
     attention = layers[-1]
     if method == "rollout":
         attention = identity = torch.eye(attention.shape[-1], device=attention.device)
         for layer in layers:
             attention = (layer + identity) / 2 @ attention
     patches = attention[:, 0, 1:]
-    patches = patches / patches.sum(-1, keepdim=True)
+    return _on_grid(patches / patches.sum(-1, keepdim=True), video)
+
+
+def _on_grid(patches: Tensor, video: Tensor) -> Tensor:
     side = round(patches.shape[-1] ** 0.5)
     return patches.view(*video.shape[:2], side, side)
+
+
+# ------------------------------------------------------------------------------------ maps that explain a class
+def log_probability(logits: Tensor, labels: Tensor) -> Tensor:
+    """[B] of the classes in labels [B], among all of logits [B, K]: what relevance and occlusion explain."""
+    return logits.log_softmax(1).gather(1, labels[:, None])[:, 0]
+
+
+def relevance_maps(learner: VideoLearner, video: Tensor, labels: Tensor) -> Tensor:
+    """What the patches of each frame contribute to a class's log-probability: gradient-weighted attention relevance.
+
+    Positive parts of attention times its gradient, mean over heads, are followed from block to block along the
+    residual stream within each frame (Chefer, Gur and Wolf, ICCV 2021: "Generic Attention-model Explainability").
+
+    Args:
+        learner: its classes are set.
+        video: [B, T, 3, H, W] as the learner takes it.
+        labels: [B] the classes to explain.
+
+    Returns:
+        [B, T, h, w] on the patch grid, >= 0; frames compare with each other, clips do not.
+    """
+    frames = _floating(learner, video).requires_grad_()  # so that gradients flow where all parameters are frozen
+    with torch.enable_grad(), record_attention(learner.visual) as recorded:
+        score = log_probability(learner(frames), labels).sum()
+        gradients = torch.autograd.grad(score, [layer.output for layer in recorded.values()])
+    relevance = torch.eye(next(iter(recorded.values())).weights.shape[-1], device=frames.device)
+    for (module, layer), gradient in zip(recorded.items(), gradients, strict=True):
+        step = (weight_gradient(module, layer, gradient) * layer.weights).clamp(min=0).mean(1).detach()
+        relevance = relevance + step @ relevance
+    return _on_grid(relevance[:, 0, 1:], video)
+
+
+def weight_gradient(module: nn.MultiheadAttention, layer: LayerAttention, gradient: Tensor) -> Tensor:
+    """[M, heads, N, N] gradient by the attention weights, from that by the layer's output [M, N, D]."""
+    start = 2 * module.embed_dim  # the values are the last third of what is projected
+    values = F.linear(layer.value, module.in_proj_weight[start:], module.in_proj_bias[start:])
+    attended = gradient @ module.out_proj.weight
+    attended, values = (one.unflatten(-1, (module.num_heads, -1)) for one in (attended, values))  # [M, N, heads, d]
+    return torch.einsum("mqhd,mkhd->mhqk", attended, values)
+
+
+@torch.no_grad()
+def occlusion_maps(
+    learner: VideoLearner,
+    video: Tensor,
+    labels: Tensor,
+    *,
+    window: int = 8,
+    stride: int = 2,
+    together: bool = False,
+    batch_size: int = 256,
+) -> Tensor:
+    """How far a class's log-probability falls when a square is covered with the weights' mean color: many passes.
+
+    Args:
+        learner, video, labels: as above.
+        window: side of the square in pixels; it slides in steps of ``stride``.
+        together: cover the same place of all frames at once, instead of one frame at a time: T times fewer passes.
+        batch_size: clips at once.
+
+    Returns:
+        [B, T, h, w] in nats, h = w = (H - window) // stride + 1; below zero where what is covered speaks against the
+        class. ``together`` gives each frame the same map.
+    """
+    frames, count = _floating(learner, video), video.shape[1]
+    starts = range(0, video.shape[-1] - window + 1, stride)
+    squares = torch.zeros(len(starts) ** 2, video.shape[-2], video.shape[-1], dtype=torch.bool, device=frames.device)
+    for square, (top, left) in zip(squares, ((y, x) for y in starts for x in starts), strict=True):
+        square[top : top + window, left : left + window] = True
+    shown = torch.eye(count, dtype=torch.bool, device=frames.device)  # one frame at a time
+    shown = shown.any(0, keepdim=True) if together else shown
+    covers = (shown[:, None, :, None, None, None] & squares[None, :, None, None]).flatten(0, 1)  # [places, T, 1, H, W]
+    maps = []
+    for clip, label in zip(frames, labels, strict=True):
+        parts = (torch.zeros_like(covers[:1]), *covers.split(batch_size))  # nothing covered comes first
+        scores = torch.cat([log_probability(learner(torch.where(part, 0.0, clip)), label.expand(len(part)))
+                            for part in parts])  # fmt: skip
+        maps.append((scores[0] - scores[1:]).view(-1, len(starts), len(starts)).expand(count, -1, -1))
+    return torch.stack(maps)
+
+
+MAPS: dict[str, Callable[[VideoLearner, Tensor, Tensor], Tensor]] = {  # of clips [B, T, 3, H, W] and classes [B]
+    "attention": lambda learner, video, labels: attention_maps(learner, video),
+    "rollout": lambda learner, video, labels: attention_maps(learner, video, method="rollout"),
+    "relevance": relevance_maps,
+    "occlusion": occlusion_maps,
+}
+
+
+@torch.no_grad()
+def faithfulness(
+    learner: VideoLearner, video: Tensor, labels: Tensor, maps: Tensor, *, cell: int = 4, steps: int = 16
+) -> dict[str, Tensor]:
+    """Whether a map finds what a learner uses: the probability of the class while cells are covered, or shown.
+
+    All frames' cells of ``cell`` pixels are ranked by ``maps`` [B, T, h, w]. ``deletion`` covers the highest first: the
+    better the map, the faster the probability falls. ``insertion`` shows them first, of a covered clip: the faster it
+    rises. A curve's mean is compared with that of a random order, a map of random numbers. Both: [B, steps + 1], 0..1.
+    """
+    frames, side = _floating(learner, video), video.shape[-1] // cell
+    clips, count = frames.shape[:2]
+    cells = F.interpolate(maps.float(), size=(side, side), mode="bilinear", align_corners=False)
+    rank = cells.flatten(1).argsort(1, descending=True).argsort(1).view(clips, count, 1, side, side)
+    rank = rank.repeat_interleave(cell, -1).repeat_interleave(cell, -2)
+    curves: dict[str, list[Tensor]] = {"deletion": [], "insertion": []}
+    for step in range(steps + 1):
+        first = rank < step * count * side * side / steps
+        for name, covered in (("deletion", first), ("insertion", ~first)):
+            curves[name].append(log_probability(learner(torch.where(covered, 0.0, frames)), labels).exp())
+    return {name: torch.stack(points, 1) for name, points in curves.items()}
+
+
+@torch.no_grad()
+def shuffled_weights(learner: VideoLearner, seed: int = 0) -> VideoLearner:
+    """A copy whose visual weights are shuffled within each tensor: a map that explains a learner changes with it."""
+    generator, other = torch.Generator().manual_seed(seed), copy.deepcopy(learner)
+    for parameter in other.visual.parameters():
+        order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
+        parameter.copy_(parameter.flatten()[order].view_as(parameter))
+    return other
+
+
+def _floating(learner: VideoLearner, video: Tensor) -> Tensor:
+    """Clips normalized as the learner does it; zero is the weights' mean color."""
+    video = video.to(learner.logit_scale.device)
+    return video if video.is_floating_point() else (video / 255 - learner.mean) / learner.std
+
+
+# ------------------------------------------------------------------------------------ static bias
+def class_margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """[B] by how much the logit of a class (labels [B]) is above the highest other one of [B, K]."""
+    others = logits.scatter(1, labels[:, None], -torch.inf)
+    return logits.gather(1, labels[:, None])[:, 0] - others.amax(1)
 
 
 def actor_mass(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,21 +245,13 @@ def actor_mass(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class StaticBias:
-    """Measures of how much a learner relies on what stands still, in percent.
+    """Measures of how much a learner relies on what stands still, in percent."""
 
-    Attributes:
-        accuracy: top-1 on the clips as they are.
-        shuffled: top-1 with each clip's frames in random order.
-        single_frame: top-1 with the middle frame repeated.
-        actor_mass: attention on the actor.
-        actor_area: the actor's share of the area.
-    """
-
-    accuracy: float
-    shuffled: float
-    single_frame: float
-    actor_mass: float
-    actor_area: float
+    accuracy: float  # top-1 on the clips as they are
+    shuffled: float  # top-1 with each clip's frames in random order
+    single_frame: float  # top-1 with the middle frame repeated
+    actor_mass: float  # attention on the actor
+    actor_area: float  # the actor's share of the area
 
     @property
     def order_gap(self) -> float:
@@ -134,3 +277,22 @@ def static_bias(learner: VideoLearner, clips: Dataset, *, seed: int = 0, map_cli
     maps = attention_maps(learner, clips.videos[:map_clips])
     mass, area = actor_mass(maps, clips.masks[:map_clips])
     return StaticBias(plain, shuffled, single, 100 * mass.mean().item(), 100 * area.mean().item())
+
+
+@torch.no_grad()
+def causal_effects(learner: VideoLearner, clips: Dataset, swapped: Dataset, *, batch_size: int = 64) -> dict:
+    """By how much the margin of each clip's class falls when one thing is changed and all else is as before.
+
+    ``swapped`` are the actors and motions of ``clips`` before other backgrounds, clip by clip. Gives [N] in logits of
+    ``background`` (swapped: about zero without static bias) and ``motion`` (frames in reversed order: zero, up to
+    rounding, for a learner that is blind to order).
+    """
+    learner.set_classes(clips.class_names)
+
+    def margins(videos: Tensor) -> np.ndarray:
+        parts = zip(videos.split(batch_size), clips.labels.split(batch_size))
+        device = learner.logit_scale.device
+        return torch.cat([class_margin(learner(v.to(device)), y.to(device)) for v, y in parts]).cpu().numpy()
+
+    own = margins(clips.videos)
+    return {"background": own - margins(swapped.videos), "motion": own - margins(clips.videos.flip(1))}

@@ -4,7 +4,22 @@ import pytest
 import torch
 from torch import nn
 
-from mede_core.attention import actor_mass, attention_maps, record_attention, static_bias
+from mede_core.attention import (
+    MAPS,
+    LayerAttention,
+    actor_mass,
+    attention_maps,
+    causal_effects,
+    class_margin,
+    faithfulness,
+    log_probability,
+    occlusion_maps,
+    record_attention,
+    relevance_maps,
+    shuffled_weights,
+    static_bias,
+    weight_gradient,
+)
 from mede_core.learner import build_learner
 from mede_core.world.synthetic import World, make_set
 
@@ -43,7 +58,7 @@ def test_recording_changes_no_output_and_leaves_no_hook(clips):
     with record_attention(learner.visual) as recorded:
         during = learner.encode(clips.videos[:2])
     torch.testing.assert_close(before, during, rtol=1e-4, atol=1e-5)
-    assert [layer.shape for layer in recorded.values()] == [(16, 4, 17, 17)] * 4
+    assert [layer.weights.shape for layer in recorded.values()] == [(16, 4, 17, 17)] * 4
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in learner.modules())
     with pytest.raises(RuntimeError), record_attention(learner.visual):
         raise RuntimeError
@@ -56,7 +71,7 @@ def test_recorded_weights_equal_softmax_of_queries_and_keys():
         layer(x, x, x, need_weights=False)
         q, k, _ = (x @ layer.in_proj_weight.T + layer.in_proj_bias).chunk(3, -1)
         q, k = (t.view(1, 5, 2, 4).transpose(1, 2) for t in (q, k))
-        torch.testing.assert_close(recorded[layer], (q @ k.transpose(-1, -2) / 2).softmax(-1))
+        torch.testing.assert_close(recorded[layer].weights, (q @ k.transpose(-1, -2) / 2).softmax(-1))
 
 
 def test_even_attention_has_the_actors_area_as_its_mass(clips):
@@ -85,3 +100,107 @@ def test_frozen_clip_has_no_order_gap_and_a_temporal_model_moves(clips):
 def test_unknown_methods_are_named(clips):
     with pytest.raises(ValueError, match="method is 'gradcam'; allowed: last, rollout"):
         attention_maps(build_learner(), clips.videos[:1], method="gradcam")
+
+
+# ------------------------------------------------------------------------------------ maps that explain a class
+class Watcher:
+    """Looks at one corner of the third frame alone: the brighter it is, the more it says "bright"."""
+
+    mean, std, logit_scale = torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.25), torch.tensor(1.0)
+
+    def set_classes(self, names):
+        return self
+
+    def __call__(self, frames):
+        frames = frames if frames.is_floating_point() else (frames / 255 - self.mean) / self.std
+        seen = frames[:, 2, :, :8, 8:16].mean((1, 2, 3))
+        return torch.stack([seen, -seen, torch.full_like(seen, -9)], 1)
+
+
+BRIGHT = torch.full((2, 4, 3, 32, 32), 255, dtype=torch.uint8)
+
+
+def test_occlusion_finds_the_place_and_the_frame_that_count():
+    maps = occlusion_maps(Watcher(), BRIGHT, torch.tensor([0, 1]))
+    assert maps.shape == (2, 4, 13, 13)
+    assert not maps[:, [0, 1, 3]].any()
+    assert (maps[0] >= 0).all() and (maps[1] <= 0).all(), "what speaks for one class speaks against the other"
+    assert divmod(int(maps[0, 2].argmax()), 13) == (0, 4)  # rows 0 to 8, columns 8 to 16
+    whole = log_probability(Watcher()(BRIGHT[:1]), torch.tensor([0]))
+    covered = log_probability(torch.tensor([[0, 0, -9.0]]), torch.tensor([0]))
+    torch.testing.assert_close(maps[0, 2, 0, 4], (whole - covered)[0])
+    everywhere = occlusion_maps(Watcher(), BRIGHT[:1], torch.tensor([0]), together=True, stride=8, batch_size=3)
+    assert (everywhere[0] > 0).sum((1, 2)).tolist() == [1] * 4
+
+
+def test_a_true_map_falls_and_rises_faster_than_a_random_one_and_an_inverted_one_slower():
+    labels, maps = torch.tensor([0, 0]), torch.zeros(2, 4, 8, 8)
+    maps[:, 2, :2, 2:4] = 1
+    noise = torch.rand(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    means = [
+        [curve.mean().item() for curve in faithfulness(Watcher(), BRIGHT, labels, one).values()]
+        for one in (maps, noise, -maps)
+    ]
+    assert means[0][0] < means[1][0] < means[2][0] and means[0][1] > means[1][1] > means[2][1]
+    curves = faithfulness(Watcher(), BRIGHT, labels, noise, steps=5)
+    assert curves["deletion"].shape == (2, 6)
+    torch.testing.assert_close(curves["deletion"][:, 0], curves["insertion"][:, -1])
+    torch.testing.assert_close(curves["deletion"][:, -1], curves["insertion"][:, 0])
+
+
+def test_the_gradient_of_the_attention_weights_is_autograds():
+    layer, x = nn.MultiheadAttention(8, 2, batch_first=True).double(), torch.randn(3, 5, 8, dtype=torch.float64)
+    value = (x @ layer.in_proj_weight[16:].T + layer.in_proj_bias[16:]).unflatten(-1, (2, 4)).transpose(1, 2)
+    weights = torch.rand(3, 2, 5, 5, dtype=torch.float64, requires_grad=True)
+    output = layer.out_proj((weights @ value).transpose(1, 2).flatten(2))
+    upstream = torch.randn_like(output)
+    (expected,) = torch.autograd.grad(output, weights, upstream, retain_graph=True)
+    torch.testing.assert_close(weight_gradient(layer, LayerAttention(weights, x, output), upstream), expected)
+
+
+@pytest.mark.parametrize("module", ["st_adapter", "aim", "expanded"])
+def test_relevance_is_of_the_class_asked_for_and_leaves_the_learner_alone(clips, module):
+    learner = build_learner(temporal_module=module, trainable="visual", num_frames=8).set_classes(clips.class_names)
+    one, other = (relevance_maps(learner, clips.videos[:3], labels) for labels in (clips.labels[:3], clips.labels[3:6]))
+    assert one.shape == (3, 8, 4, 4) and (one >= 0).all() and (one > 0).any()
+    assert not torch.allclose(one, other)
+    assert all(p.grad is None for p in learner.parameters())
+    torch.testing.assert_close(relevance_maps(learner, clips.videos[1:2], clips.labels[1:2]), one[1:2])
+
+
+def test_relevance_and_rollout_find_what_frozen_clip_uses_better_than_chance(clips):
+    learner = build_learner().set_classes(clips.class_names)
+    video, labels = clips.videos[:48], clips.labels[:48]
+    noise = torch.rand(48, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    chance = faithfulness(learner, video, labels, noise)
+    for name in ("rollout", "relevance"):
+        curves = faithfulness(learner, video, labels, MAPS[name](learner, video, labels))
+        assert curves["deletion"].mean() < chance["deletion"].mean() - 0.02
+        assert curves["insertion"].mean() > chance["insertion"].mean() + 0.02
+
+
+def test_shuffled_weights_are_the_same_numbers_in_another_order(clips):
+    learner = build_learner()
+    other = shuffled_weights(learner)
+    one, two = learner.visual.proj, other.visual.proj
+    assert not torch.equal(one, two) and torch.equal(one.flatten().sort().values, two.flatten().sort().values)
+    assert torch.equal(learner.visual.proj, build_learner().visual.proj)
+    maps = [MAPS["rollout"](x, clips.videos[:2], clips.labels[:2]) for x in (learner, other)]
+    assert not torch.allclose(*maps)
+
+
+# ------------------------------------------------------------------------------------ by intervention
+def test_the_margin_is_the_lead_over_the_best_other_class():
+    logits = torch.tensor([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0]])
+    assert class_margin(logits, torch.tensor([0, 1])).tolist() == [1.0, -2.0]
+
+
+def test_a_learner_that_reads_a_corner_has_a_background_effect_and_frozen_clip_no_motion_effect(clips):
+    twins = make_set(World(1), half="all", count=144, context="stripes")
+    effects = causal_effects(build_learner(), clips, twins)
+    assert abs(effects["motion"]).max() < 1e-4 < abs(effects["background"]).max()
+    assert effects["background"].shape == effects["motion"].shape == (144,)
+    bright = type("Clips", (), {"videos": BRIGHT, "labels": torch.tensor([0, 0]), "class_names": ["a"]})
+    dark = type("Clips", (), {"videos": BRIGHT // 4})
+    told = causal_effects(Watcher(), bright, dark)
+    assert told["background"] == pytest.approx([2 * 2 * 0.75 * 2] * 2, rel=0.02) and not told["motion"].any()
