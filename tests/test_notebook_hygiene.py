@@ -1,54 +1,45 @@
 """Notebooks in git are clean, runnable by parameters, and readable before they were run."""
 
 import ast
+import inspect
 import json
 import re
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import yaml
-from toy_notebooks import PARAMETERS, notebook
+from toy_notebooks import notebook
 
-from mede_core.config import PROFILES, Config, load_config
+from mede_core.batch import PlanError, asks
+from mede_core.batch.plan import load_plan, notebook_parameters
+from mede_core.config import Config
 from mede_core.files import repo_root
-from mede_core.notebook import overrides
-from mede_core.reproduce.plan import (
-    COMMON_PARAMETERS,
-    PlanError,
-    check_parameters,
-    code_cells,
-    load_plan,
-    notebook_parameters,
-    read_notebook,
-    source_of,
-)
-from mede_core.reproduce.stepkey import without_magics
 
 ROOT = repo_root()
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-PLAN = ROOT / "notebooks" / "reproduce.yaml"
 TAGS = {"parameters", "widget", "hide-input", "remove-in-html"}
+COMMON_PARAMETERS = ("profile", "settings", "out_dir", "runs_dir")
+MOST_PARAMETERS = 12  # lines
+NOT_SETTINGS = {"method", "data"}  # names of parameters that fields of the configuration have too; data: data.yaml
 LONGEST_DEF = 8  # lines; what is longer belongs to the core, where it is tested
 FORBIDDEN = (r"^\s*[!%]\s*pip\b", r"^\s*%cd\b", r"\bsys\.exit\(|(?<![.\w])exit\(", r"\brich\.traceback\b")
 LINK = re.compile(r"""\]\(\s*<?([^)\s>]+)|(?:src|href|srcset)\s*=\s*["']([^"']+)["']""")
+RESULT = re.compile(r"\d\.\d+ ?(?:%|points?\b)|\b\d\d\.\d\b")
 
 
 def problems(path: Path) -> list[str]:
     """Return what is wrong with a committed notebook, one sentence each."""
-    content = read_notebook(path)
+    content = json.loads(path.read_text(encoding="utf-8"))
     found = []
     metadata = content["metadata"]
     found += [f"metadata.{name} is left in it" for name in ("widgets", "papermill", "jupytext") if name in metadata]
     if metadata.get("kernelspec", {}).get("name") != "python3":
         found.append("its kernelspec is not python3")
     try:
-        if missing := set(COMMON_PARAMETERS) - set(notebook_parameters(path)):
-            found.append(f"it lacks the parameters {sorted(missing)}")
-    except (PlanError, SyntaxError) as error:
+        found += parameter_problems(notebook_parameters(path))
+    except PlanError as error:
         found.append(str(error))
     first = content["cells"][0]
-    text = source_of(first)
+    text = "".join(first["source"])
     if first["cell_type"] != "markdown" or not text.startswith("# "):
         found.append("its first cell is no title")
     if "**You will learn**" not in text.replace(":**", "**"):
@@ -58,22 +49,38 @@ def problems(path: Path) -> list[str]:
     for number, cell in enumerate(content["cells"]):
         unknown = set(cell["metadata"].get("tags", [])) - TAGS
         found += [f"cell {number}: unknown tag {tag}" for tag in sorted(unknown)]
-        if cell["cell_type"] == "markdown":
-            found += [f"cell {number}: {link} does not exist" for link in dead_links(source_of(cell), path.parent)]
-    for number, cell in enumerate(code_cells(content)):
-        found += [f"code cell {number}: {problem}" for problem in code_problems(cell)]
+        check = prose_problems if cell["cell_type"] == "markdown" else code_problems
+        found += [f"cell {number}: {problem}" for problem in check(cell, path.parent)]
     return found
 
 
-def code_problems(cell: dict) -> list[str]:
+def parameter_problems(given: dict) -> list[str]:
+    """Everybody has four parameters, few have more, and what the configuration knows goes into `settings`."""
+    found = [f"it lacks the parameter {name}" for name in COMMON_PARAMETERS if name not in given]
+    found += [f"{name} belongs into settings" for name in sorted(given.keys() & Config.model_fields.keys() - NOT_SETTINGS)]
+    found += [f"{name} is -1: a parameter says what it means" for name, value in given.items() if value == -1]
+    return found + ([f"{len(given)} parameters"] if len(given) > MOST_PARAMETERS else [])
+
+
+def prose_problems(cell: dict, folder: Path) -> list[str]:
+    """Links and pictures lead somewhere, and results are printed by code: a typed number says whose it is."""
+    text = "".join(cell["source"])
+    typed = [part for part in text.split("\n\n") if RESULT.search(part) and not re.search("paper|FROSTER", part)]
+    return [*(f"{link} does not exist" for link in dead_links(text, folder)),
+            *(f"a result is typed by hand: {RESULT.search(part)[0]}" for part in typed)]  # fmt: skip
+
+
+def code_problems(cell: dict, _folder: Path) -> list[str]:
     """Return what is wrong with one code cell."""
-    source = source_of(cell)
+    source = "".join(cell["source"])
     found = ["it holds outputs"] if cell["outputs"] else []
     if cell["execution_count"] is not None:
         found.append("it holds an execution count")
     found += [f"forbidden: {m[0].strip()}" for rule in FORBIDDEN if (m := re.search(rule, source, re.MULTILINE))]
+    if "parameters" in cell["metadata"].get("tags", []) and len(source.splitlines()) > MOST_PARAMETERS:
+        found.append(f"it has {len(source.splitlines())} lines")
     try:
-        tree = ast.parse(without_magics(source))
+        tree = ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE))
     except SyntaxError as error:
         return [*found, f"line {error.lineno}: {error.msg}"]
     for node in ast.walk(tree):
@@ -81,6 +88,8 @@ def code_problems(cell: dict) -> list[str]:
             length = node.end_lineno - node.lineno + 1
             if length > LONGEST_DEF:
                 found.append(f"{node.name} has {length} lines: move it to mede_core")
+        elif isinstance(node, ast.Attribute) and node.attr in ("backward", "step"):
+            found.append(f"{ast.unparse(node)}: a training belongs to mede_core")
     return found
 
 
@@ -97,30 +106,21 @@ def test_a_notebook_is_clean(path):
     assert problems(path) == []
 
 
-@pytest.mark.skipif(not PLAN.exists(), reason="no plan yet")
-def test_the_plan_fits_the_notebooks_in_every_profile():
-    for profile in yaml.safe_load(PLAN.read_text())["profiles"]:
-        plan = load_plan(PLAN, profile)
-        ids = {step.id for step in plan.steps}
-        assert check_parameters(plan, ids).keys() == ids
-        for step in plan.steps:
-            for module in step.ignore_sources:
-                assert find_spec(f"mede_core.{module}"), f"step {step.id}: ignore_sources: no module {module}"
+@pytest.mark.parametrize("profile", ["smoke", "cpu", "full"])
+def test_the_plan_fits_the_notebooks(profile):
+    plan = load_plan(profile)  # refuses a parameter that its notebook lacks
+    jobs = {job.notebook for job in plan.jobs.values()}
+    assert jobs <= {path.stem for path in NOTEBOOKS}
+    assert profile == "full" or len(jobs) == len(NOTEBOOKS)
 
 
-@pytest.mark.skipif(not PLAN.exists(), reason="no plan yet")
-def test_every_notebook_is_run_by_the_plan():
-    planned = {step["notebook"] for step in yaml.safe_load(PLAN.read_text())["steps"]}
-    assert {path.name for path in NOTEBOOKS} == planned
-
-
-@pytest.mark.parametrize("name", ["10_train", "11_evaluate"])
-@pytest.mark.parametrize("profile", list(PROFILES))
-def test_a_notebooks_own_parameters_leave_the_profiles_configuration_as_it_is(name, profile):
-    given = notebook_parameters(ROOT / "notebooks" / f"{name}.ipynb")
-    fields = set(Config.model_fields) - {"method"}
-    left = overrides(**{field: given[field] for field in fields & given.keys()})
-    assert load_config(profile, **left) == load_config(profile)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_is_asked_for_a_notebook_is_what_it_asks_by_default(path):
+    ask, given = getattr(asks, path.stem.partition("_")[2], None), notebook_parameters(path)
+    for name, parameter in inspect.signature(ask).parameters.items() if ask else ():
+        assert name in given, f"{ask.__name__} takes {name}, which is no parameter of the notebook"
+        if parameter.default is not parameter.empty:
+            assert (parameter.default or "") == (given[name] or ""), name
 
 
 def test_committed_figures_are_small():
@@ -129,8 +129,8 @@ def test_committed_figures_are_small():
 
 
 # --- the checker itself -----------------------------------------------------------------------------------
-
 GOOD = "# A title\n**You will learn**\n- this\n\n**Cost**: CPU, 1 min; ![p](picture.svg) [x](other.md#part)"
+PARAMETERS = 'profile = "cpu"\nsettings = {}\nout_dir = ""\nruns_dir = ""\nclips = 3'
 
 
 @pytest.fixture
@@ -140,7 +140,8 @@ def check(tmp_path):
         (tmp_path / name).touch()
 
     def run(change=lambda content: None, **arguments):
-        content = notebook(*arguments.pop("code", ["%matplotlib inline\nx = 1"]), **{"prose": GOOD, **arguments})
+        arguments = {"prose": GOOD, "parameters": PARAMETERS, **arguments}
+        content = notebook(*arguments.pop("code", ["%matplotlib inline\nx = 1"]), **arguments)
         change(content)
         (tmp_path / "toy.ipynb").write_text(json.dumps(content))
         return problems(tmp_path / "toy.ipynb")
@@ -180,13 +181,17 @@ def test_a_dirty_notebook_is_found_out(check, change, finding):
         ({"prose": GOOD.replace("picture.svg", "gone.svg")}, "gone.svg does not exist"),
         ({"prose": GOOD + '<img src="../figures/gone.svg">'}, "../figures/gone.svg does not exist"),
         ({"prose": GOOD.replace("other.md", "gone.md")}, "gone.md does not exist"),
-        ({"parameters": PARAMETERS + "\nk: int | None = 1"}, "does not see the parameter k"),
-        ({"parameters": PARAMETERS.replace("runs_dir", "runs")}, "lacks the parameters ['runs_dir']"),
+        ({"prose": GOOD + "\n\nIt gains 2.3 points."}, "typed by hand: 2.3 points"),
+        ({"parameters": PARAMETERS + "\nk: int | None = 1"}, "parameters cell"),
+        ({"parameters": PARAMETERS.replace("runs_dir", "runs")}, "lacks the parameter runs_dir"),
+        ({"parameters": PARAMETERS + "\nseed = 7"}, "seed belongs into settings"),
+        ({"parameters": PARAMETERS + "\nk = -1"}, "k is -1"),
+        ({"parameters": PARAMETERS + "\n# more" * 8}, "it has 13 lines"),
         ({"code": ["def f():\n" + "    x = 1\n" * 8]}, "f has 9 lines"),
         ({"code": ["class C:\n" + "    x = 1\n" * 8]}, "C has 9 lines"),
-        ({"code": ["x = ("]}, "code cell 1: line 1"),
+        ({"code": ["for batch in loader:\n    optimizer.step()"]}, "optimizer.step: a training"),
+        ({"code": ["x = ("]}, "cell 2: line 1"),
         ({"code": ["!pip install x"]}, "forbidden: !pip"),
-        ({"code": ["%pip install x"]}, "forbidden: %pip"),
         ({"code": ["%cd .."]}, "forbidden: %cd"),
         ({"code": ["import sys\nsys.exit(0)"]}, "forbidden: sys.exit("),
     ],
