@@ -218,7 +218,7 @@ def _build(
     from safetensors import SafetensorError
 
     from ..checkpoints import interpolate
-    from ..experiment import learner_for
+    from ..runs import learner_for
 
     if checkpoint:
         tensors, facts, config = _read_checkpoint(Path(checkpoint))
