@@ -81,7 +81,7 @@ class Workspace:
         skip_bad: bool = False,
     ):
         given = os.environ.get
-        self.folder = Path(folder) if folder else default_folder()
+        self.folder = Path(str(folder)) if folder else default_folder()
         # `make reproduce` says the next three to its notebooks by the environment.
         self.shipped = given("MEDE_SHIPPED") != "0" if shipped is None else shipped
         self.make = given("MEDE_MAKE") != "0" if make is None else make

@@ -281,7 +281,7 @@ def scuba(found: DataYaml, name: str, orders=("forward", "single")) -> list[dict
 
 def _data_yaml(path: str) -> DataYaml:
     """What it says; default: the repository's."""
-    return read_data_yaml(path or (repo_root() or Path()) / "data.yaml")
+    return read_data_yaml(str(path) if path else (repo_root() or Path()) / "data.yaml")
 
 
 def _real(found: DataYaml, names: list[str], learner, tests, settings: Mapping) -> list[Ask]:
