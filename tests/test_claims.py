@@ -1,124 +1,151 @@
-"""Verdicts follow from intervals by the committed rules; a claim can come out either way."""
+"""Verdicts follow from per-seed differences by the committed rules; a claim can come out either way."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 
-from mede_core.files import pack_correct
-from mede_core.report.intervals import Interval, difference_of_differences, paired_difference
 from mede_core.study.claims import (
     CLAIMS,
+    CONTRADICTED,
+    HINT,
     MARGIN,
-    NOT_SUPPORTED,
+    NOT_RUN,
     SUPPORTED,
     UNDECIDED,
+    Comparison,
+    Measured,
+    claim_records,
+    claims_frame,
+    claims_summary,
     claims_table,
-    joint_verdict,
-    time_verdict,
-    verdict,
+    holm,
+    measure_comparison,
+    verdicts,
 )
+from mede_core.study.store import study_records
 
-METHODS = ("frozen", "finetune", "open_vclip", "froster", "open_mede_no_gwa", "open_mede")
-
-
-def interval(low, high, seeds=5):
-    return Interval((low + high) / 2, low, high, seeds, 100)
+METHODS = ("frozen", "finetune", "open_vclip", "froster", "open_mede_no_gwa", "open_mede", "joint")
+SEEDS = (4, 5, 6, 7)
 
 
+def came_out(p, expected=True, seeds=5):
+    return Measured(1.0, 0.0, 2.0, seeds, p, expected)
+
+
+# ------------------------------------------------------------------------------------ the rules
 @pytest.mark.parametrize(
-    ("low", "high", "expected", "says"),
-    [
-        (0.1, 3, "above", SUPPORTED), (-1, 3, "above", UNDECIDED), (-3, 0.9, "above", NOT_SUPPORTED),
-        (-3, -0.1, "below", SUPPORTED), (-3, 1, "below", UNDECIDED), (-0.9, 3, "below", NOT_SUPPORTED),
-        (-0.9, 2, "not below", SUPPORTED), (-1.1, 2, "not below", UNDECIDED), (-3, -1.1, "not below", NOT_SUPPORTED),
-    ],
+    ("expected", "shift", "right"),
+    [("above", 1, True), ("above", -1, False), ("below", 1, False), ("below", -1, True), ("not below", -0.5, True),
+     ("not below", -1.5, False), ("no more", 0.05, True), ("no more", 0.2, False)],
 )  # fmt: skip
-def test_a_verdict_follows_from_the_interval_and_the_margin(low, high, expected, says):
+def test_a_comparison_is_the_t_test_of_its_limit(expected, shift, right):
     assert MARGIN == 1.0
-    assert verdict(interval(low, high), expected) == says
+    noise = dict(enumerate((-0.02, 0.01, 0.03, -0.02)))
+    found = {("a", "out"): {s: 50 + shift + e for s, e in noise.items()}, ("b", "out"): dict.fromkeys(range(5), 50.0)}
+    one = measure_comparison(found, Comparison("a", "b", "out", expected))
+    limit = {"not below": -1.0, "no more": np.log(1.1)}.get(expected, 0.0)
+    reference = scipy.stats.ttest_1samp([shift + e for e in noise.values()], limit)
+    assert (one.value, one.seeds, one.expected) == (pytest.approx(shift), 4, right)
+    assert one.p == pytest.approx(reference.pvalue)
 
 
-def test_one_seed_decides_nothing():
-    assert verdict(interval(5, 6, seeds=1), "above") == UNDECIDED
-    assert time_verdict([1.0], "no more") == UNDECIDED
+def test_holm_agrees_with_the_textbook_and_never_passes_one():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
 
 
-def test_a_time_claim_needs_every_seed():
-    assert time_verdict([1.0, 1.1], "no more") == SUPPORTED
-    assert time_verdict([1.0, 1.2], "no more") == UNDECIDED
-    assert time_verdict([1.9, 2.1], "no more") == NOT_SUPPORTED
-    assert time_verdict([0.9, 1.0], "less") == UNDECIDED
+def test_a_claim_needs_all_its_comparisons_and_fails_with_one():
+    assert verdicts([[came_out(0.01), came_out(0.04)]]) == [SUPPORTED]
+    assert verdicts([[came_out(0.01), came_out(0.06)]]) == [UNDECIDED]
+    assert verdicts([[came_out(0.01), came_out(0.02, expected=False)]]) == [CONTRADICTED]
+    assert verdicts([[came_out(0.01), came_out(0.03, expected=False)]]) == [UNDECIDED], "one of two: twice its p"
 
 
-def test_a_claim_fails_with_one_of_its_comparisons():
-    assert joint_verdict([SUPPORTED, SUPPORTED]) == SUPPORTED
-    assert joint_verdict([SUPPORTED, UNDECIDED]) == UNDECIDED
-    assert joint_verdict([UNDECIDED, NOT_SUPPORTED]) == NOT_SUPPORTED
+def test_many_claims_ask_for_more_than_one_does():
+    assert verdicts([[came_out(0.03)]]) == [SUPPORTED]
+    assert verdicts([[came_out(0.03)]] * 2) == [UNDECIDED] * 2
+    assert verdicts([[came_out(0.03)], [came_out(0.0001)]]) == [SUPPORTED] * 2
 
 
-def study(accuracy, clips=400, seeds=(4, 5, 6)):
-    """Records and times in which a method is right on the first ``accuracy[method, set, context]`` of all clips."""
+def test_fewer_than_four_seeds_are_a_hint_and_cost_the_others_nothing():
+    few = [came_out(1e-9, seeds=3)]
+    assert verdicts([few, [came_out(0.04)], [None]]) == [HINT, SUPPORTED, NOT_RUN]
+
+
+# ------------------------------------------------------------------------------------ from records
+def study(accuracy, seeds=SEEDS):
+    """Records and times of methods whose accuracy in percent is ``accuracy(method, set, half, "in" or "out")``."""
     records, times = [], []
     for seed in seeds:
-        order = np.random.default_rng(seed).permutation(clips)
         for method in METHODS:
             seconds = 2.0 if method == "open_mede" else 1.0
             times.append({"average": method, "seed": seed, "metric": "step_seconds", "value": seconds})
-            for name, contexts in (("source", ("in", "scene", "noise", "stripes")), ("direction", ("in",))):
-                for split in ("base", "novel"):
-                    for context in contexts:
-                        share = accuracy(method, name, "in" if context == "in" else "out")
-                        right = order < share * clips
-                        records.append({
-                            "method": method, "set": name, "split": split, "context": context, "metric": "top1",
-                            "seed": seed, "world_seed": seed, "value": 100 * right.mean(), "n": clips,
-                            "correct": pack_correct(right),
-                        })  # fmt: skip
+            tests = [("source", half, context) for half in ("base", "novel") for context in ("in", "scene", "noise")]
+            tests += [(name, "all", "in") for name in ("transfer_a", "transfer_b", "superset")]
+            tests += [("direction", half, "in") for half in ("base", "novel")]
+            for name, half, context in tests:
+                value = accuracy(method, name, half, "in" if context == "in" else "out") + 0.1 * seed
+                where = {"set": name, "split": half, "context": context, "part": 1, "metric": "top1", "average": ""}
+                records.append({**where, "method": method, "seed": seed, "value": value})
     return records, times
 
 
-def verdicts(accuracy):
-    table = claims_table(*study(accuracy))
+def said(*measured):
+    table = claims_table(*measured)
     heads = table[table["Claim"] != ""]
+    assert len(heads) == len(CLAIMS)
     return dict(zip(heads["Claim"], heads["Verdict"], strict=True))
 
 
 def test_the_papers_own_order_supports_every_claim_but_the_equal_time():
     paper = {
-        ("frozen", "in"): 0.5, ("frozen", "out"): 0.45, ("finetune", "in"): 0.6, ("finetune", "out"): 0.4,
-        ("open_vclip", "in"): 0.7, ("open_vclip", "out"): 0.3, ("froster", "in"): 0.7, ("froster", "out"): 0.3,
-        ("open_mede_no_gwa", "in"): 0.7, ("open_mede_no_gwa", "out"): 0.46, ("open_mede", "in"): 0.75,
-        ("open_mede", "out"): 0.6,
+        ("frozen", "in"): 50, ("frozen", "out"): 45, ("finetune", "in"): 60, ("finetune", "out"): 40,
+        ("open_vclip", "in"): 70, ("open_vclip", "out"): 30, ("froster", "in"): 70, ("froster", "out"): 30,
+        ("open_mede_no_gwa", "in"): 70, ("open_mede_no_gwa", "out"): 46, ("open_mede", "in"): 75,
+        ("open_mede", "out"): 60, ("joint", "in"): 60, ("joint", "out"): 40,
     }  # fmt: skip
 
-    def accuracy(method, name, context):
-        return 0.95 if (name, method) == ("direction", "open_mede") else paper[method, context]
+    def accuracy(method, name, half, context):
+        return 95 if (name, method) == ("direction", "open_mede") else paper[method, context]
 
-    found = verdicts(accuracy)
-    assert len(found) == len(CLAIMS)
+    found = said(*study(accuracy))
     assert {says for claim, says in found.items() if "overhead" not in claim.lower()} == {SUPPORTED}
-    assert found["No additional overhead: training takes no longer than fine-tuning"] == NOT_SUPPORTED
+    assert found["No additional overhead: training takes no longer than fine-tuning"] == CONTRADICTED
 
 
-def test_methods_that_are_all_alike_support_no_claim_of_a_gain():
-    found = verdicts(lambda method, name, context: 0.5)
-    assert SUPPORTED not in {says for claim, says in found.items() if "GWA adds" in claim or "largest" in claim}
-    assert found["Meta-optimization does better than fine-tuning out of context"] == NOT_SUPPORTED
+def test_methods_that_are_all_alike_support_no_claim_of_a_gain_and_contradict_none():
+    found = said(*study(lambda *where: 50.0))
+    assert {says for claim, says in found.items() if "overhead" not in claim and "no worse" not in claim} == {UNDECIDED}
 
 
-def test_a_difference_of_differences_is_their_difference_and_wider_than_each():
-    rng = np.random.default_rng(0)
-    a, b, c, d = (rng.random((4, 300)) < share for share in (0.8, 0.6, 0.7, 0.65))
-    one, other = paired_difference(a, b), paired_difference(c, d)
-    both = difference_of_differences((a, b), (c, d))
-    assert both.value == pytest.approx(one.value - other.value)
-    assert both.high - both.low > max(one.high - one.low, other.high - other.low)
-    with pytest.raises(ValueError, match="the same seeds"):
-        difference_of_differences((a, b), (c[:2], d[:2]))
+def test_the_opposite_of_a_claim_contradicts_it():
+    found = said(*study(lambda method, *where: 40.0 if method == "open_mede" else 50.0))
+    assert found["Open-MeDe recognizes novel classes best"] == CONTRADICTED
+    assert found["Average: GWA adds to accuracy out of context"] == CONTRADICTED
 
 
 def test_a_study_that_is_not_finished_is_judged_on_the_seeds_that_both_methods_have():
-    records, times = study(lambda method, name, context: 0.6 if method == "open_mede" else 0.5)
+    records, times = study(lambda method, *where: 60.0 if method == "open_mede" else 50.0)
     partial = [r for r in records if not (r["method"] == "open_mede" and r["seed"] == 6)]
-    table = claims_table(partial, times)
-    row = table[table["Claim"] == "GWA adds to accuracy out of context"].iloc[0]
-    assert "2 seeds" in row["Measured"]
+    gone = [r for r in partial if r["method"] != "joint"]
+    found = said(gone, times)
+    assert found["Average: GWA adds to accuracy out of context"] == HINT
+    assert found["Open-MeDe does best out of context: also against as many clips an update without an inner step"] == (
+        NOT_RUN
+    )
+
+
+def test_the_claims_figure_shows_what_their_table_says():
+    main = claim_records()
+    shown, table = claims_frame(main), claims_table(main, study_records("cost"))
+    assert set(shown["quantity"]) == {"in", "out"} and not shown.duplicated(["label", "quantity"]).any()
+    for row in shown.itertuples():
+        told = f"{row.value:+.1f} [{row.low:+.1f} to {row.high:+.1f}]".replace("-0.0", "0.0").replace("+0.0", "0.0")
+        assert table["Measured"].str.startswith(told).any(), row
+
+
+def test_the_readme_says_what_the_rules_say():
+    readme = " ".join((Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").split())
+    assert claims_summary(claims_table(claim_records(), study_records("cost"))) in readme

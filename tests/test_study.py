@@ -19,7 +19,6 @@ from mede_core.study.answers_training import (
     predictions,
     selections,
 )
-from mede_core.study.claims import NOT_SUPPORTED, SUPPORTED, UNDECIDED, claims_frame, claims_table
 from mede_core.study.units import (
     CONTROLS,
     DESIGN_SEED,
@@ -160,17 +159,6 @@ def test_the_answer_sets_the_method_its_parts_and_the_inner_step_beside_their_co
     for first, second in ANSWER_PAIRS:
         assert told["value"][first, second] == pytest.approx(out[first] - out[second])
     assert list(answer(main, []).index) == [0, 1, 2]
-
-
-def test_the_claims_figure_shows_what_their_table_says():
-    main = store.study_records("main")
-    shown, table = claims_frame(main), claims_table(main, store.study_records("cost"))
-    assert set(table["Comparison"]) <= {SUPPORTED, NOT_SUPPORTED, UNDECIDED}
-    assert (table["Measured"].str.contains("seeds|repetitions")).all()
-    assert set(shown["quantity"]) == {"in", "out"} and not shown.duplicated(["label", "quantity"]).any()
-    for row in shown.itertuples():
-        said = f"{row.value:+.1f} [{row.low:+.1f} to {row.high:+.1f}]"
-        assert table["Measured"].str.startswith(said).any(), row
 
 
 def test_a_criterions_map_is_what_it_chooses_by():

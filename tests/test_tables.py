@@ -192,12 +192,12 @@ def test_differences_are_paired_and_signed():
 
 def test_one_seed_is_never_decided():
     frame = differences(study(SHARES), [("open_mede", "frozen")])
-    assert set(frame["verdict"]) == {"undecided across seeds"}
-    assert "one seed: undecided across seeds" in verdict_markdown(frame)
+    assert set(frame["verdict"]) == {"this seed"}
+    assert "other seeds may differ" in verdict_markdown(frame)
 
 
 def test_several_seeds_decide_a_clear_difference_and_no_equal_pair():
-    records = study(SHARES, seeds=(0, 1, 2))
+    records = study(SHARES, seeds=(0, 1, 2, 3))
     twin = [dict(r, method="finetune", run="x") for r in records if r["method"] == "open_mede"]
     frame = differences([*records, *twin], [("open_mede", "frozen"), ("open_mede", "finetune")])
     verdicts = frame.set_index(["second", "quantity"])["verdict"]
@@ -215,8 +215,10 @@ def test_a_verdict_says_what_its_numbers_say():
     assert "2.3 points below" in below
     assert "includes zero" in below
     assert "level with" in verdict_sentence({**row, "value": 0.04, "low": -1.0, "high": 1.0})
-    many = verdict_sentence({**row, "value": 2.0, "low": 1.0, "high": 3.0, "seeds": 3, "verdict": "higher"})
-    assert many.endswith("over 3 seeds and their clips: higher).")
+    many = verdict_sentence({**row, "value": 2.0, "low": 1.0, "high": 3.0, "seeds": 4, "verdict": "higher"})
+    assert many.endswith("over 4 seeds: higher).")
+    few = verdict_sentence({**row, "value": 2.0, "low": 1.0, "high": 3.0, "seeds": 3, "verdict": "hint"})
+    assert few.endswith("over 3 seeds: a hint, no verdict).")
 
 
 def test_a_difference_needs_the_same_seeds():

@@ -118,8 +118,8 @@ class PaperComparison:
             )
         else:
             notes.append(
-                "Reproduced: mean over seeds ± standard deviation (ddof=1); the 95 % interval is a two-level "
-                "bootstrap over seeds and clips; with one seed it covers the choice of clips only."
+                "Reproduced: mean over seeds ± standard deviation (ddof=1); the 95 % interval is a t-interval over "
+                "seeds; with one seed it covers the choice of clips only."
             )
         notes.append(
             "Tolerance: the larger of half the claimed effect and two standard deviations (the paper's where "

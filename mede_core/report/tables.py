@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..files import unpack_correct
-from .intervals import Interval, bootstrap_accuracy, bootstrap_harmonic_mean, paired_difference
+from .intervals import Interval, accuracy_interval, harmonic_interval, paired_difference
 from .metrics import harmonic_mean, mean_std, static_gap
 from .paper import PAPER_ROWS
 from .write import MISSING, format_interval, format_signed
@@ -83,9 +83,8 @@ def base_novel(records: Sequence[Mapping], test_set: str = "source", context: st
             clip_scores(records, method, test_set=test_set, splits=(split,), contexts=(context,)) for split in SPLITS
         )
         _same_seeds(base, novel, method)
-        rows += [_accuracy(method, "base", base, records), _accuracy(method, "novel", novel, records)]
-        both, shared = (_stack(base), _stack(novel)), _shared(records)
-        joined = bootstrap_harmonic_mean(*both, paired_clips=False, shared_clips=shared)
+        rows += [_accuracy(method, "base", base), _accuracy(method, "novel", novel)]
+        joined = harmonic_interval(_stack(base), _stack(novel), paired_clips=False)
         rows.append(_row(method, "hm", joined, harmonic_mean(_percent(base), _percent(novel))))
     return pd.DataFrame(rows, columns=list(LONG))
 
@@ -102,17 +101,15 @@ def in_and_out(
     for method in methods_of(records):
         where = {"test_set": test_set, "splits": splits}
         inside = clip_scores(records, method, **where, contexts=("in",))
-        rows.append(_accuracy(method, "in", inside, records))
+        rows.append(_accuracy(method, "in", inside))
         for context in contexts:
-            rows.append(_accuracy(method, context, clip_scores(records, method, **where, contexts=(context,)), records))
+            rows.append(_accuracy(method, context, clip_scores(records, method, **where, contexts=(context,))))
         outside = clip_scores(records, method, **where, contexts=contexts)
         _same_seeds(inside, outside, method)
-        rows.append(_accuracy(method, "out", outside, records))
-        both, shared = (_stack(inside), _stack(outside)), _shared(records)
-        per_seed = _percent(inside), _percent(outside)
-        joined = bootstrap_harmonic_mean(*both, paired_clips=True, shared_clips=shared)
-        rows.append(_row(method, "hm", joined, harmonic_mean(*per_seed)))
-        rows.append(_row(method, "gap", paired_difference(*both, shared_clips=shared), static_gap(*per_seed)))
+        rows.append(_accuracy(method, "out", outside))
+        both, per_seed = (_stack(inside), _stack(outside)), (_percent(inside), _percent(outside))
+        rows.append(_row(method, "hm", harmonic_interval(*both, paired_clips=True), harmonic_mean(*per_seed)))
+        rows.append(_row(method, "gap", paired_difference(*both), static_gap(*per_seed)))
     return pd.DataFrame(rows, columns=list(LONG))
 
 
@@ -123,7 +120,7 @@ def accuracies(
     rows = []
     for method, name, context in itertools.product(methods_of(records), sets, contexts):
         scores = clip_scores(records, method, test_set=name, splits=splits, contexts=(context,))
-        rows.append(_accuracy(method, f"{name}/{context}", scores, records))
+        rows.append(_accuracy(method, f"{name}/{context}", scores))
     return pd.DataFrame(rows, columns=list(LONG))
 
 
@@ -158,7 +155,7 @@ def differences(
 
     Columns first, second, quantity ("in", "out", "gap"), value, low, high, seeds, clips, verdict.
     """
-    rows, shared = [], _shared(records)
+    rows = []
     for first, second in pairs:
         scores = {
             (method, where): clip_scores(records, method, test_set=test_set, splits=splits, contexts=contexts)
@@ -168,17 +165,9 @@ def differences(
         for seeds in scores.values():
             _same_seeds(scores[first, "in"], seeds, f"{first} and {second}")
         table = {key: _stack(value) for key, value in scores.items()}
-        found = {
-            where: paired_difference(table[first, where], table[second, where], shared_clips=shared)
-            for where in ("in", "out")
-        }
-        # Each clip's (in minus out) lies in -1..1; the bootstrap takes 0..1, so it sees half of it, shifted.
-        gaps = [
-            [(i - o + 1) / 2 for i, o in zip(table[method, "in"], table[method, "out"], strict=True)]
-            for method in (first, second)
-        ]
-        half = paired_difference(*gaps, shared_clips=shared)
-        found["gap"] = Interval(2 * half.value, 2 * half.low, 2 * half.high, half.seeds, half.clips)
+        found = {where: paired_difference(table[first, where], table[second, where]) for where in ("in", "out")}
+        gaps = [[i - o for i, o in zip(table[one, "in"], table[one, "out"], strict=True)] for one in (first, second)]
+        found["gap"] = paired_difference(*gaps)
         for quantity, interval in found.items():
             numbers = {**vars(interval), "verdict": interval.verdict()}
             rows.append({"first": first, "second": second, "quantity": quantity, **numbers})
@@ -203,9 +192,8 @@ def _row(method: str, column: str, interval: Interval, per_seed: np.ndarray) -> 
     return dict(zip(LONG, (method, column, *values), strict=True))
 
 
-def _accuracy(method: str, column: str, scores: Mapping[int, np.ndarray], records: Sequence[Mapping]) -> dict:
-    interval = bootstrap_accuracy(_stack(scores), shared_clips=_shared(records))
-    return _row(method, column, interval, _percent(scores))
+def _accuracy(method: str, column: str, scores: Mapping[int, np.ndarray]) -> dict:
+    return _row(method, column, accuracy_interval(_stack(scores)), _percent(scores))
 
 
 def _stack(scores: Mapping[int, np.ndarray]) -> list[np.ndarray]:
@@ -214,11 +202,6 @@ def _stack(scores: Mapping[int, np.ndarray]) -> list[np.ndarray]:
 
 def _percent(scores: Mapping[int, np.ndarray]) -> np.ndarray:
     return np.array([100 * row.mean() for row in scores.values()])
-
-
-def _shared(records: Sequence[Mapping]) -> bool:
-    """Whether all seeds were scored on the same clips: those of one world."""
-    return len({record.get("world_seed") for record in records}) == 1
 
 
 def _same_seeds(first: Mapping, second: Mapping, what: str) -> None:
@@ -270,7 +253,7 @@ def records_table(records: Sequence[Mapping]) -> pd.DataFrame:
     for record in records:
         low = high = math.nan
         if record.get("correct"):
-            interval = bootstrap_accuracy(unpack_correct(record["correct"], record["n"]))
+            interval = accuracy_interval(unpack_correct(record["correct"], record["n"]))
             low, high = interval.low, interval.high
         rows.append({
             "Method": method_label(record["method"]), "Set": record["set"], "Split": str(record.get("part", MISSING)),
@@ -300,15 +283,15 @@ def verdict_sentence(row: Mapping) -> str:
     """One row of :func:`differences` in plain words, which follow from the numbers alone.
 
     "Open-MeDe is 2.3 points above Fine-tuning out of context (95 % interval +0.5 to +4.1 over this seed's clips, which
-    excludes zero; one seed: undecided across seeds)."
+    excludes zero; other seeds may differ)."
     """
     way = "level with"
     if round(abs(row["value"]), 1) > 0:
         way = f"{abs(row['value']):.1f} points {'above' if row['value'] > 0 else 'below'}"
-    over = f"over {row['seeds']} seeds and their clips: {row['verdict']}"
+    over = f"over {row['seeds']} seeds: {'a hint, no verdict' if row['verdict'] == 'hint' else row['verdict']}"
     if row["seeds"] < 2:
         zero = "excludes" if row["low"] > 0 or row["high"] < 0 else "includes"
-        over = f"over this seed's clips, which {zero} zero; one seed: undecided across seeds"
+        over = f"over this seed's clips, which {zero} zero; other seeds may differ"
     ends = f"{format_signed(row['low'])} to {format_signed(row['high'])}"
     where = {"in": "in context", "out": "out of context", "gap": "in its static gap"}[row["quantity"]]
     first, second = method_label(row["first"]), method_label(row["second"])

@@ -1,48 +1,56 @@
-"""The paper's claims, what would support each, and the verdicts: drawn by rule from intervals. Torch-free.
+"""The paper's claims, what would support each, and the verdicts: drawn by rule from per-seed differences. Torch-free.
 
-The rules were committed before the first run of the profile ``full``. A comparison is a paired difference over seeds
-and clips with its 95 % interval, on the source set, base and novel classes together:
+A comparison is a paired difference, seed by seed, on the source set and over base and novel classes unless it says
+otherwise; its interval is the 95 % t-interval over seeds, its p-value that of the two-sided t-test of its limit: zero,
+or, for "not below", ``MARGIN`` points under it. Times are ratios of one training step, all methods in turns in one
+process, tested by their logarithms; "no more" has the limit ``TIME_MARGIN``.
 
-* "above": supported where the whole interval lies above zero; not supported where it lies below ``MARGIN`` points, so
-  that even its upper end would not matter; else undecided. "below" is the mirror image.
-* "not below": supported where the interval lies above ``-MARGIN``; not supported where it lies below; else undecided.
-* a ratio of times is supported where it is at most ``TIME_MARGIN`` (or, "less", below 1) in every repetition, not
-  supported where in none, else undecided. Times are of one training step, all methods in turns in one process.
+A claim with several comparisons speaks for the paper where all of them lie on the expected side: its p-value is the
+largest of theirs. It speaks against the paper where one lies on the other side: the smallest of those, times the number
+of comparisons. By Holm's correction over all claims it is then *supported*, *contradicted* or *undecided*. Fewer than
+four seeds are a hint, never a verdict.
 
-A claim with several comparisons is supported where all are, and not supported where one is not. One seed decides
-nothing.
+The claims stand in three parts: the full method, as the paper has it, then against the control that takes as many clips
+an update without an inner step (``joint``); the trainer apart, without averages; the average apart, of one trajectory.
+Regularization is not judged against fine-tuning: it is tested averaged, fine-tuning is not, so that two things differ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtr
 
-from ..report.intervals import Interval, difference_of_differences
-from ..report.tables import SPLITS, clip_scores, differences, method_label
-from ..report.write import format_signed
+from ..report.intervals import VERDICT_FROM, t_interval
+from ..report.metrics import harmonic_mean
+from ..report.tables import SPLITS, method_label
+from ..report.write import MISSING, format_signed
+from .store import study_records
 
 MARGIN = 1.0  # points that would matter: about the standard error of one seed's accuracy
 TIME_MARGIN = 1.1
-SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
+ALPHA = 0.05
+SUPPORTED, CONTRADICTED, UNDECIDED, HINT, NOT_RUN = "supported", "contradicted", "undecided", "hint", "not run"
+OTHER_SETS = ("transfer_a", "transfer_b", "superset")  # in the place of UCF101, HMDB51, Kinetics-600
 TEMPORAL_SET = "direction"  # SSv2's part: classes that differ by direction alone
+QUANTITIES = {
+    "novel": "novel classes", "hm": "harmonic mean of base and novel", "cross": "mean of three other sets",
+    "in": "in context", "out": "out of context", "temporal": "gain on the temporal set minus gain on the source",
+    "time": "time of a training step",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One measured comparison: the first method minus the second; of times the first over the second.
-
-    ``quantity`` is ``in``, ``out`` (mean over swapped backgrounds), ``temporal`` (how much larger the difference in
-    context is on the temporal set than on the source set) or ``time`` (of a training step).
-    """
+    """One measured comparison: the first method minus the second; of times the first over the second."""
 
     first: str
     second: str
-    quantity: str
-    expected: str  # above, below or not below; of times no more or less
+    quantity: str  # of QUANTITIES
+    expected: str  # above, below or not below; of times less or no more
 
 
 @dataclass(frozen=True)
@@ -53,141 +61,179 @@ class Claim:
     comparisons: tuple[Comparison, ...]
 
 
-def _both(quantity: str, expected: str, *, than: str) -> tuple[Comparison, ...]:
-    return tuple(Comparison(method, than, quantity, expected) for method in ("open_vclip", "froster"))
+def _against(others: Sequence[str], quantity: str, expected: str = "above", *, method: str = "open_mede"):
+    return tuple(Comparison(method, other, quantity, expected) for other in others)
 
 
+_REGULARIZED = ("open_vclip", "froster")
+_FULL = {"novel": "recognizes novel classes best", "hm": "balances base and novel classes best",
+         "cross": "transfers best to other sets", "out": "does best out of context"}  # fmt: skip
+_META = "open_mede_no_gwa"
 CLAIMS = (
-    Claim("Regularization towards CLIP raises accuracy in context, against frozen CLIP",
-          _both("in", "above", than="frozen")),
-    Claim("Regularization towards CLIP lowers accuracy out of context, against frozen CLIP",
-          _both("out", "below", than="frozen")),
-    Claim("Regularization towards CLIP raises accuracy in context, against fine-tuning",
-          _both("in", "above", than="finetune")),
-    Claim("Regularization towards CLIP lowers accuracy out of context, against fine-tuning",
-          _both("out", "below", than="finetune")),
-    Claim("Meta-optimization alone restores accuracy out of context: no worse than frozen CLIP, better than "
-          "regularization",
-          (Comparison("open_mede_no_gwa", "frozen", "out", "not below"),
-           Comparison("open_mede_no_gwa", "open_vclip", "out", "above"),
-           Comparison("open_mede_no_gwa", "froster", "out", "above"))),
-    Claim("Meta-optimization does better than fine-tuning out of context",
-          (Comparison("open_mede_no_gwa", "finetune", "out", "above"),)),
-    Claim("GWA adds to accuracy in context", (Comparison("open_mede", "open_mede_no_gwa", "in", "above"),)),
-    Claim("GWA adds to accuracy out of context", (Comparison("open_mede", "open_mede_no_gwa", "out", "above"),)),
-    Claim("The gain over regularization is largest on the temporal set",
-          (Comparison("open_mede", "open_vclip", "temporal", "above"),
-           Comparison("open_mede", "froster", "temporal", "above"))),
+    *(Claim(f"Open-MeDe {says}", _against(("frozen", "finetune", *_REGULARIZED), quantity))
+      for quantity, says in _FULL.items()),
+    *(Claim(f"Open-MeDe {says}: also against as many clips an update without an inner step",
+            _against(("joint",), quantity))
+      for quantity, says in _FULL.items()),
+    Claim("Trainer: meta-optimization alone is no worse out of context than frozen CLIP",
+          _against(("frozen",), "out", "not below", method=_META)),
+    Claim("Trainer: meta-optimization alone does better out of context than fine-tuning",
+          _against(("finetune",), "out", method=_META)),
+    Claim("Trainer: meta-optimization alone does better out of context than as many clips without an inner step",
+          _against(("joint",), "out", method=_META)),
+    Claim("Average: GWA adds to accuracy in context", _against((_META,), "in")),
+    Claim("Average: GWA adds to accuracy out of context", _against((_META,), "out")),
+    Claim("Regularization towards CLIP, averaged, raises accuracy in context, against frozen CLIP",
+          tuple(Comparison(method, "frozen", "in", "above") for method in _REGULARIZED)),
+    Claim("Regularization towards CLIP, averaged, lowers accuracy out of context, against frozen CLIP",
+          tuple(Comparison(method, "frozen", "out", "below") for method in _REGULARIZED)),
+    Claim("The gain over regularization is largest on the temporal set", _against(_REGULARIZED, "temporal")),
     Claim("No additional overhead: training takes no longer than fine-tuning",
-          (Comparison("open_mede", "finetune", "time", "no more"),)),
-    Claim("Less overhead than regularization",
-          (Comparison("open_mede", "open_vclip", "time", "less"),
-           Comparison("open_mede", "froster", "time", "less"))),
+          _against(("finetune",), "time", "no more")),
+    Claim("Less overhead than regularization", _against(_REGULARIZED, "time", "less")),
 )  # fmt: skip
 
 
-def verdict(interval: Interval, expected: str) -> str:
-    """What an interval of a difference, in points, says of an expectation, by the rules above."""
-    if expected == "below":
-        mirrored = replace(interval, value=-interval.value, low=-interval.high, high=-interval.low)
-        return verdict(mirrored, "above")
-    if interval.seeds < 2:
-        return UNDECIDED
-    floor, ceiling = (0.0, MARGIN) if expected == "above" else (-MARGIN, -MARGIN)
-    if interval.low > floor:
-        return SUPPORTED
-    return NOT_SUPPORTED if interval.high < ceiling else UNDECIDED
+# ------------------------------------------------------------------------------------ what was measured
+def claim_records() -> list[dict]:
+    """The committed records that claims are judged by: the section ``main``, and ``joint`` of the controls."""
+    controls = study_records("meta", by="variant")
+    return [*study_records("main"), *(r for r in controls if r["method"] == "joint")]
 
 
-def time_verdict(ratios: Sequence[float], expected: str) -> str:
-    """What time ratios of several repetitions say: ``no more`` (than ``TIME_MARGIN``) or ``less`` (than one)."""
-    if len(ratios) < 2:
-        return UNDECIDED
-    limit = {"no more": TIME_MARGIN, "less": 1.0}[expected]
-    within = [ratio <= limit if expected == "no more" else ratio < limit for ratio in ratios]
-    return SUPPORTED if all(within) else UNDECIDED if any(within) else NOT_SUPPORTED
+def per_seed(records: Sequence[Mapping], times: Sequence[Mapping] = ()) -> dict[tuple[str, str], dict[int, float]]:
+    """{(method, quantity): {seed: percent}} of what claims compare, as far as it was measured; of times logarithms."""
+    learners: dict[tuple[str, int], list[Mapping]] = {}
+    for r in records:
+        if r["metric"] == "top1" and not r.get("average"):
+            learners.setdefault((r["method"], r["seed"]), []).append(r)
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for (method, seed), own in learners.items():
+
+        def mean(name, splits=("base", "novel", "all"), *, inside=True, own=own):
+            rows = [r for r in own if r["set"] == name and r["split"] in splits and (r["context"] == "in") == inside]
+            return np.mean([r["value"] for r in rows]) if rows else np.nan
+
+        base, novel, both = (mean("source", splits) for splits in (("base",), ("novel",), SPLITS))
+        measured = {
+            "novel": novel, "hm": harmonic_mean(base, novel) if np.isfinite(base + novel) else np.nan,
+            "cross": np.mean([mean(name) for name in OTHER_SETS]), "in": both, "out": mean("source", inside=False),
+            "temporal": mean(TEMPORAL_SET) - both,
+        }  # fmt: skip
+        for quantity, value in measured.items():
+            if np.isfinite(value):
+                found.setdefault((method, quantity), {})[seed] = float(value)
+    for r in times:
+        if r["metric"] == "step_seconds":
+            found.setdefault((r["average"], "time"), {})[r["seed"]] = float(np.log(r["value"]))
+    return found
 
 
-def joint_verdict(verdicts: Iterable[str]) -> str:
-    """The verdict of a claim from those of its comparisons."""
-    found = list(verdicts)
-    if NOT_SUPPORTED in found:
-        return NOT_SUPPORTED
-    return SUPPORTED if all(one == SUPPORTED for one in found) else UNDECIDED
+@dataclass(frozen=True)
+class Measured:
+    """A comparison as it came out: mean and t-interval of per-seed differences, and its two-sided p-value."""
+
+    value: float
+    low: float
+    high: float
+    seeds: int
+    p: float
+    expected: bool  # the mean lies on the expected side of the limit
 
 
-def measured(records: Sequence[Mapping], comparison: Comparison) -> Interval:
-    """The paired difference of a comparison of accuracies, in points, over the seeds that both methods have."""
-    pair = comparison.first, comparison.second
-    seeds = set.intersection(*({r["seed"] for r in records if r["method"] == method} for method in pair))
-    records = [r for r in records if r["method"] in pair and r["seed"] in seeds]
-    if comparison.quantity == "temporal":
-        sets = []
-        for name in (TEMPORAL_SET, "source"):
-            scores = [clip_scores(records, m, test_set=name, splits=SPLITS, contexts=("in",)) for m in pair]
-            sets.append(tuple(list(one.values()) for one in scores))
-        shared = len({record["world_seed"] for record in records}) == 1
-        return difference_of_differences(*sets, shared_clips=shared)
-    rows = differences(records, [pair])
-    row = rows[rows["quantity"] == comparison.quantity].iloc[0]
-    return Interval(row["value"], row["low"], row["high"], int(row["seeds"]), int(row["clips"]))
+def measure_comparison(found: Mapping, comparison: Comparison) -> Measured | None:
+    """Over the seeds that both methods have, from :func:`per_seed`; None where there is none."""
+    first, second = (found.get((m, comparison.quantity), {}) for m in (comparison.first, comparison.second))
+    values = np.array([first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())])
+    if not len(values):
+        return None
+    limit = {"not below": -MARGIN, "no more": np.log(TIME_MARGIN)}.get(comparison.expected, 0.0)
+    value, low, high = t_interval(values)
+    distance, p = value - limit, 1.0
+    if len(values) > 1 and distance:
+        error = values.std(ddof=1) / np.sqrt(len(values))
+        p = float(2 * stdtr(len(values) - 1, -abs(distance) / error)) if error else 0.0
+    upwards = comparison.expected in ("above", "not below")
+    return Measured(value, low, high, len(values), p, (distance > 0) == upwards)
 
 
-def time_ratios(times: Iterable[Mapping], comparison: Comparison) -> list[float]:
-    """Time of a step of the first method over that of the second, one ratio a repetition (``seed``)."""
-    seconds = {(r["average"], r["seed"]): r["value"] for r in times if r["metric"] == "step_seconds"}
-    seeds = sorted({seed for method, seed in seconds if method == comparison.first})
-    return [seconds[comparison.first, seed] / seconds[comparison.second, seed] for seed in seeds]
+# ------------------------------------------------------------------------------------ verdicts
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values: read at a level, the chance of any false verdict among all of them stays below it."""
+    adjusted, worst = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(np.argsort(p_values)):
+        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = worst
+    return adjusted
+
+
+def verdicts(claims: Sequence[Sequence[Measured | None]]) -> list[str]:
+    """The verdict of each claim, from its comparisons, see the top."""
+    said, judged = [""] * len(claims), {}
+    for index, parts in enumerate(claims):
+        if None in parts:
+            said[index] = NOT_RUN
+        elif min(one.seeds for one in parts) < VERDICT_FROM:
+            said[index] = HINT
+        elif against := [one.p for one in parts if not one.expected]:
+            judged[index] = (CONTRADICTED, min(1.0, min(against) * len(parts)))
+        else:
+            judged[index] = (SUPPORTED, max(one.p for one in parts))
+    for index, p in zip(judged, holm([p for _, p in judged.values()])):
+        said[index] = judged[index][0] if p <= ALPHA else UNDECIDED
+    return said
 
 
 def claims_table(records: Sequence[Mapping], times: Sequence[Mapping]) -> pd.DataFrame:
-    """Every claim with its comparisons and verdicts: a row a comparison, the claim and its verdict in its first row.
+    """Every claim with its comparisons and its verdict: a row a comparison, the claim in its first row.
 
-    Of the records of the study's section ``main``, and the times of ``cost``; without these, claims of times are
-    undecided.
+    Columns Claim, Verdict, Would be supported by, Measured, p (of the comparison alone), from :func:`claim_records`
+    and the section ``cost``.
     """
-    rows = []
-    for claim in CLAIMS:
-        found = [_judged(records, times, comparison) for comparison in claim.comparisons]
-        joint = joint_verdict(one for _, _, one in found)
-        for index, (needed, says, one) in enumerate(found):
-            head = (claim.text, joint) if index == 0 else ("", "")
-            rows.append(dict(zip(("Claim", "Verdict", "Would be supported by", "Measured", "Comparison"),
-                                 (*head, needed, says, one), strict=True)))  # fmt: skip
+    found, rows = per_seed(records, times), []
+    measured = [[measure_comparison(found, one) for one in claim.comparisons] for claim in CLAIMS]
+    for claim, verdict, parts in zip(CLAIMS, verdicts(measured), measured):
+        heads = [(claim.text, verdict), *[("", "")] * (len(parts) - 1)]
+        for head, comparison, one in zip(heads, claim.comparisons, parts):
+            told = _told(comparison, one) if one else (NOT_RUN, MISSING)
+            titles = ("Claim", "Verdict", "Would be supported by", "Measured", "p")
+            rows.append(dict(zip(titles, (*head, _needed(comparison), *told))))
     return pd.DataFrame(rows)
+
+
+def claims_summary(table: pd.DataFrame) -> str:
+    """What :func:`claims_table` says, in one line."""
+    heads = table[table["Claim"] != ""]
+    parts = []
+    for verdict in (SUPPORTED, CONTRADICTED, UNDECIDED, HINT, NOT_RUN):
+        own = heads[heads["Verdict"] == verdict]["Claim"]
+        named = f" ({'; '.join(own)})" if verdict in (SUPPORTED, CONTRADICTED) else ""
+        parts += [f"{len(own)} {verdict}{named}"] if len(own) else []
+    return f"of {len(heads)} claims {', '.join(parts)}."
 
 
 def claims_frame(records: Sequence[Mapping]) -> pd.DataFrame:
-    """The claims' comparisons in and out of context, in points, as ``figures.difference_forest`` takes them.
-
-    A comparison that two claims share comes once.
-    """
-    asked = {(c.first, c.second, c.quantity): c for claim in CLAIMS for c in claim.comparisons}
-    rows = []
-    for comparison in asked.values():
-        if comparison.quantity in ("in", "out"):
-            interval = measured(records, comparison)
+    """The claims' comparisons in and out of context, in points, as ``figures.difference_forest`` takes them."""
+    found, rows = per_seed(records), {}
+    for comparison in (one for claim in CLAIMS for one in claim.comparisons if one.quantity in ("in", "out")):
+        if one := measure_comparison(found, comparison):
             label = f"{method_label(comparison.first)} − {method_label(comparison.second)}"
-            ends = {"value": interval.value, "low": interval.low, "high": interval.high}
-            rows.append({"label": label, "quantity": comparison.quantity, **ends})
-    return pd.DataFrame(rows)
+            ends = {"value": one.value, "low": one.low, "high": one.high}
+            rows[label, comparison.quantity] = {"label": label, "quantity": comparison.quantity, **ends}
+    return pd.DataFrame([*rows.values()])
 
 
-_WHERE = {"in": "in context", "out": "out of context", "temporal": "gain on the temporal set minus gain on the source"}
-
-
-def _judged(records, times, comparison: Comparison) -> tuple[str, str, str]:
+def _needed(comparison: Comparison) -> str:
     first, second = method_label(comparison.first), method_label(comparison.second)
     if comparison.quantity == "time":
-        ratios = time_ratios(times, comparison)
-        limit = f"at most {TIME_MARGIN}" if comparison.expected == "no more" else "below 1"
-        says = "not measured"
-        if ratios:
-            says = f"{np.mean(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} repetitions)"
-        return f"time of {first} / {second} {limit}", says, time_verdict(ratios, comparison.expected)
-    interval = measured(records, comparison)
-    ends = f"{format_signed(interval.low)} to {format_signed(interval.high)}"
+        return f"time of {first} / {second} below {1 if comparison.expected == 'less' else TIME_MARGIN}"
     sign = {"above": "> 0", "below": "< 0", "not below": f"> −{MARGIN:g}"}[comparison.expected]
-    needed = f"{first} − {second}, {_WHERE[comparison.quantity]} {sign}"
-    says = f"{format_signed(interval.value)} [{ends}], {interval.seeds} seeds"
-    return needed, says, verdict(interval, comparison.expected)
+    return f"{first} − {second}, {QUANTITIES[comparison.quantity]} {sign}"
+
+
+def _told(comparison: Comparison, one: Measured) -> tuple[str, str]:
+    timed = comparison.quantity == "time"
+    value, low, high = (f"{np.exp(x):.2f}" if timed else format_signed(x) for x in (one.value, one.low, one.high))
+    p = f"{one.p:.1g}" if one.p >= 1e-4 else "< 0.0001"
+    count = f"{one.seeds} {'repetitions' if timed else 'seeds'}"
+    return f"{value} [{low} to {high}], {count}", p if one.seeds > 1 else MISSING
