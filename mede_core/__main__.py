@@ -21,6 +21,7 @@ import typer
 
 from .config import METHODS, Config, EvalSet
 from .flags import Device, File, Folder, Half, NewFile, Older, Profile, Workers, command, effective
+from .weights import support
 
 
 # ------------------------------------------------------------------------------------ train and evaluate
@@ -107,7 +108,10 @@ def evaluate(
 
 
 def _checked(config: Config) -> Config:
-    """The configuration, once the files that it names can be read."""
+    """The configuration, once its model can do what it asks and the files that it names can be read."""
+    fits = support(config.model)
+    if METHODS[config.method].trainer != "none" and not fits.adapters:
+        raise ValueError(fits.said)
     if config.data != "synthetic":
         _videos(config.data, config.data_split, config.half, config.shots)
     if config.prompts != "name":

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .adapters import insert_temporal
 from .checkpoints import load_checkpoint, save_checkpoint
-from .weights import build_clip
+from .weights import build_clip, support
 
 TRAINABLE_SETS = ("adapters", "visual")
 
@@ -54,8 +54,9 @@ class VideoLearner(nn.Module):
             self.temporal = insert_temporal(self.visual, temporal_module, **temporal_options)
         self.weights_id = weights_id
         self.text_cache: Path | None = None  # a folder: class-text features are kept there too
-        self.image_size = int(clip.visual.image_size[0])
-        self.embed_dim = int(clip.visual.output_dim)
+        size = clip.visual.image_size
+        self.image_size = size if isinstance(size, int) else int(size[0])
+        self.embed_dim = getattr(clip.visual, "output_dim", 0)  # timm's towers, which do not train, do not say
         self.register_buffer("mean", torch.tensor(clip.visual.image_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(clip.visual.image_std).view(3, 1, 1), persistent=False)
         # Frozen: trainable, it receives weight decay in the peers' recipes and has been "destroyed in training".
@@ -72,7 +73,7 @@ class VideoLearner(nn.Module):
         *,
         texts: Sequence[Sequence[str]] | None = None,
     ) -> VideoLearner:
-        """Switch the class set and return the learner; each text is encoded once, and kept on disk in `text_cache`, if set.
+        """Switch the class set and return the learner; each text is encoded once, and kept on disk in a `text_cache`.
 
         A class is the mean of the normalized embeddings of its `texts`, by default its name in each of the
         `templates` ("{}" stands for it), normalized again. Names must be unique.
@@ -101,7 +102,10 @@ class VideoLearner(nn.Module):
         if self.text_cache is None:
             return self._encode_texts(groups)
         # A small tensor that was trained with the text tower stands for its weights: names of weights can lie.
-        tower = self._text[0].positional_embedding.detach().cpu().numpy().tobytes()
+        tower = getattr(self._text[0], "text", self._text[0])
+        tensor = getattr(tower, "positional_embedding", None)
+        tensor = next(reversed([*tower.parameters()])) if tensor is None else tensor
+        tower = tensor.detach().cpu().numpy().tobytes()
         name = hashlib.sha256(tower + json.dumps(groups).encode()).hexdigest()[:16]
         path = self.text_cache / f"{name}.safetensors"
         if not path.is_file():
@@ -133,6 +137,7 @@ class VideoLearner(nn.Module):
         for module in self.temporal:
             module.num_frames = num_frames
         features = self.visual(frames)
+        features = features[0] if isinstance(features, tuple) else features  # CoCa gives its tokens, too
         features = features.float() if features.dtype.itemsize < 4 else features  # mixed precision ends here
         return F.normalize(features, dim=-1).view(clips, num_frames, -1)
 
@@ -204,6 +209,9 @@ def build_learner(
     Raises:
         ValueError: unknown model or tag, OpenAI weights without QuickGELU, or weights that are not on this machine.
     """
+    fits = support(model)
+    if adapter_width and not fits.adapters:
+        raise ValueError(fits.said)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         clip, tokenizer, weights_id = build_clip(model, weights, random_weights)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from .config import METHODS, Average, Config
 from .files import repo_root, say
 from .names import as_imported
+from .weights import support
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,12 +43,16 @@ def learner_for(config: Config, device: str = "cpu") -> VideoLearner:
 
     if config.data == "synthetic":
         room_of(config).check_home(config)
+    fits = support(config.model)
+    if trains(config) and not fits.adapters:
+        raise ValueError(fits.said)
     # Frozen CLIP sees each frame by itself: expanded attention, which has no identity, must not be in it.
-    plain = not trains(config) and config.temporal_module == "expanded"
+    plain = not trains(config) and (config.temporal_module == "expanded" or not fits.adapters)
     names = ("model", "weights", "trainable", "temporal_module", "adapter_form", "num_frames", "border",
              "random_weights", "seed")  # fmt: skip
     settings = {name: getattr(config, name) for name in names}
-    return build_learner(**settings, adapter_width=0 if plain else config.adapter_width, device=device)
+    settings |= {"trainable": "visual", "adapter_width": 0} if plain else {"adapter_width": config.adapter_width}
+    return build_learner(**settings, device=device)
 
 
 def teacher_for(config: Config, device: str = "cpu") -> VideoLearner | None:

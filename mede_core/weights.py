@@ -8,12 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from .files import ASSETS, sha256_file
 
 SMALL_CLIP = ASSETS / "small_clip"  # the synthetic world's CLIP, shipped with the package
+VITS = "ViT-B-16-quickgelu, ViT-B-32, ViT-L-14"
+CUSTOM_BLOCKS = ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
 
 
 def weights_hash(model: str, weights: str, random_weights: bool = False) -> str:
@@ -33,6 +38,59 @@ def build_clip(model: str, weights: str, random_weights: bool = False) -> tuple:
     """
     build = _build_small if model == "mede-small" else _build_open_clip
     return *build(model, weights, random_weights), weights_hash(model, weights, random_weights)
+
+
+@dataclass(frozen=True)
+class Support:
+    """What a model can do here, as its configuration says."""
+
+    adapters: bool  # a temporal module fits its image tower; if not, it can be scored as frozen CLIP, frame by frame
+    tokenizer: str  # what the package transformers must find on this machine; "" where open_clip brings its own
+    said: str  # in one line
+
+
+def model_files() -> dict[str, Path]:
+    """{name of an open_clip model: its configuration}; open_clip (and torch with it) is not loaded."""
+    found = find_spec("open_clip")
+    folders = found.submodule_search_locations if found else ()
+    return {file.stem: file for folder in folders for file in sorted(Path(folder).glob("model_configs/*.json"))}
+
+
+def support(model: str) -> Support:
+    """What a model can do, before anything is built; an unknown name is a ValueError that says what is close to it."""
+    if model == "mede-small":
+        return Support(True, "", "mede-small: adapters and frozen")
+    files = model_files()
+    if model not in files:
+        names = {name.lower(): name for name in files}
+        close = ", ".join(names[one] for one in get_close_matches(model.lower(), names)) or VITS
+        raise ValueError(f"model {model!r} is unknown to open_clip; for example: {close}")
+    config = json.loads(files[model].read_text(encoding="utf-8"))
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    tower = vision.get("timm_model_name") or ("a ResNet" if isinstance(vision["layers"], list) else "")
+    if not tower and (vision.get("block_type") == "custom" or any(vision.get(name) for name in CUSTOM_BLOCKS)):
+        tower = "a ViT of custom blocks"
+    tokenizer = text.get("hf_tokenizer_name") or text.get("hf_model_name") or ""
+    said = f"{model}: adapters and frozen"
+    if tower:
+        said = f"{model}: frozen only, since its image tower is {tower}; temporal modules and training need a ViT of "
+        said += f"open_clip's own blocks, such as {VITS}"
+    return Support(not tower, tokenizer, said + (f"; texts are read by {tokenizer} of a hub" if tokenizer else ""))
+
+
+def check_tokenizer(model: str) -> None:
+    """Refuse a model whose tokenizer is not on this machine: a hub that cannot be reached costs a minute of retries."""
+    if not (name := support(model).tokenizer):
+        return
+    needs = f"model {model!r} reads texts with {name} of a hub, by the package transformers"
+    if find_spec("transformers") is None:
+        raise ValueError(f"{needs}, which is not installed")
+    from huggingface_hub import try_to_load_from_cache
+
+    files = ("tokenizer_config.json", "tokenizer.json", "config.json", "spiece.model")
+    if not any(isinstance(try_to_load_from_cache(name, file), str) for file in files):
+        fetch = f"python -c \"import open_clip; open_clip.get_tokenizer('{model}')\""
+        raise ValueError(f"{needs}; it is not in the cache here: fetch it once where there is a network, by {fetch}")
 
 
 def _small_folder(weights: str) -> Path:
@@ -73,11 +131,10 @@ def _build_small(_model: str, weights: str, random_weights: bool) -> tuple:
 def _build_open_clip(model: str, weights: str, random_weights: bool) -> tuple:
     from pickle import UnpicklingError
 
+    check_tokenizer(model)
     import open_clip
     from safetensors import SafetensorError
 
-    if model not in open_clip.list_models():
-        raise ValueError(f"model {model!r} is unknown to open_clip; for example ViT-B-16-quickgelu, ViT-B-32, ViT-L-14")
     if random_weights:
         return open_clip.create_model(model, pretrained=None), open_clip.get_tokenizer(model)
     if weights == "shipped":

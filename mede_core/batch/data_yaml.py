@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import difflib
 import functools
-import importlib.util
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ..config import Config, load_config
 from ..video.manifest import read_manifest, read_sidecar
+from ..weights import model_files, support
 from . import PlanError
 
 DATASETS = ("kinetics400", "kinetics600", "ucf101", "hmdb51", "ssv2")
@@ -116,10 +116,12 @@ def _list(text: Any, info: ValidationInfo) -> VideoList:
 
 
 def _model(name: str) -> str:
-    names = model_names()
+    names = ["mede-small", *model_files()]
     if name not in names:
         close = difflib.get_close_matches(name, names, 3) or ["ViT-B-16-quickgelu", "ViT-L-14-quickgelu"]
         raise ValueError(f"expected mede-small or a model of open_clip such as {', '.join(close)}")
+    if not support(name).adapters:
+        raise ValueError(f"expected a model that trains; {support(name).said}")
     return name
 
 
@@ -284,11 +286,3 @@ def _settings_problems(settings: dict, profile: str) -> list[str]:
             if named not in left:
                 return problems
             del left[named]
-
-
-def model_names() -> list[str]:
-    """mede-small and the names of open_clip's models, without importing it (and torch with it)."""
-    found = importlib.util.find_spec("open_clip")
-    folders = found.submodule_search_locations if found else ()
-    files = [file for folder in folders for file in Path(folder).glob("model_configs/*.json")]
-    return ["mede-small", *sorted(file.stem for file in files)]
