@@ -79,7 +79,7 @@ def rho_frame():
 
 
 DRAW = {
-    "film_strip": lambda: film.film_strip([clip()[0]] * 2, ["one", "two"], title="clips"),
+    "film_strip": lambda: film.film_strip([clip()[0]] * 2, ["one", "two"]),
     "film_strip_attention": lambda: film.film_strip_attention(clip()[0], np.ones((T, 4, 4)), clip()[1]),
     "trajectory_steps": lambda: trajectories.trajectory_steps(STEPS),
     "weight_curves": lambda: trajectories.weight_curves(curves(), 5, 2),
@@ -90,7 +90,7 @@ DRAW = {
     "inner_step_curves": lambda: training.inner_step_curves(LENGTHS, 0.5),
     "meta_step_2d": lambda: training.meta_step_2d(**meta_arguments()),
     "rho_dial": lambda: results.rho_dial(rho_frame(), chance=1.4, bound=50),
-    "actor_mass": lambda: results.actor_mass(methods_frame(contexts=("in", "scene")), area=12),
+    "mass_on_actor": lambda: results.mass_on_actor(methods_frame(contexts=("in", "scene")), area=12),
     "difference_forest": lambda: comparisons.difference_forest(FOREST, margin=1.0),
     "epoch_lines": lambda: comparisons.epoch_lines(LINES, label="cosine", zero=True),
     "drop_scatter": lambda: comparisons.drop_scatter(LOOKS, {"order_gap": "order gap (points)"}),

@@ -136,7 +136,7 @@ def test_attention_is_shown_in_multiples_of_even_attention_with_the_actors_share
 
 
 def test_actor_mass_draws_the_even_attention_line_at_the_area():
-    axes = results.actor_mass(methods_frame(contexts=("in",)).drop(columns="context"), area=12.5).axes[0]
+    axes = results.mass_on_actor(methods_frame(contexts=("in",)).drop(columns="context"), area=12.5).axes[0]
     vertical = [line for line in axes.lines if list(line.get_xdata()) == [12.5, 12.5]]
     assert len(vertical) == 1
     looks = {look.marker for look in METHOD_STYLE.values()}

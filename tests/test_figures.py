@@ -25,7 +25,7 @@ from mede_core.report.figures.style import (
     METHOD_STYLE,
     figure_bytes,
     save_figure,
-    spread,
+    spread_apart,
     style,
 )
 
@@ -199,11 +199,11 @@ def test_color_is_never_the_only_difference():
 
 
 def test_labels_are_spread_as_little_as_possible_and_never_overlap():
-    assert spread([0.1, 0.5, 0.9], 0.1) == pytest.approx([0.1, 0.5, 0.9])
-    assert spread([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
-    assert spread([], 0.1).size == 0
+    assert spread_apart([0.1, 0.5, 0.9], 0.1) == pytest.approx([0.1, 0.5, 0.9])
+    assert spread_apart([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
+    assert spread_apart([], 0.1).size == 0
     random = np.random.default_rng(0).random(12)
-    moved = spread(random, 0.07)
+    moved = spread_apart(random, 0.07)
     assert np.diff(np.sort(moved)).min() > 0.07 - 1e-9
     assert (np.argsort(moved) == np.argsort(random)).all()
     assert moved.mean() == pytest.approx(random.mean())

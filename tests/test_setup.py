@@ -120,7 +120,9 @@ def test_an_unknown_name_is_an_attribute_error():
         mede_core.fitt  # noqa: B018
 
 
-@pytest.mark.parametrize("name", ["assets/reference/paper_tables.csv", "report/templates/style.css"])
+@pytest.mark.parametrize(
+    "name", ["assets/reference/paper_tables.csv", "report/templates/style.css", "report/figures/mede.mplstyle"]
+)
 def test_package_data_is_there(name):
     assert resources.files("mede_core").joinpath(name).is_file()
 

@@ -52,7 +52,8 @@ def build_gallery(folder: Path, steps: Mapping[str, Mapping], notebooks: Path) -
         notebook = json.loads(path.read_text(encoding="utf-8"))
         about = {"title": title_of(notebook), "subtitle": _subtitle(steps[step_id])}
         if not page.is_file() or key not in page.read_text(encoding="utf-8")[:400]:
-            text = render("page.html.j2", **about, key=key, css=_page_css(), body=notebook_body(path, notebooks, links))
+            body = notebook_body(path, notebooks, links)
+            text = fill_template("page.html.j2", **about, key=key, css=_page_css(), body=body)
             check_offline(text, page.name)
             atomic_write(page, text)
             _write_thumbnail(notebook, page.with_suffix(".png"))
@@ -63,7 +64,7 @@ def build_gallery(folder: Path, steps: Mapping[str, Mapping], notebooks: Path) -
     for file in gallery.glob("notebook_*"):
         if file.stem not in current:
             file.unlink()
-    index = render("index.html.j2", pages=cards, profile=folder.name, css=template("style.css"))
+    index = fill_template("index.html.j2", pages=cards, profile=folder.name, css=template("style.css"))
     atomic_write(gallery / "index.html", index)
     return built
 
@@ -79,7 +80,7 @@ def template(name: str) -> str:
     return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
 
 
-def render(name: str, **values) -> str:
+def fill_template(name: str, **values) -> str:
     """Fill a template; what it does not call safe is escaped."""
     import jinja2
 

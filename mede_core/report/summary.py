@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..files import atomic_write
-from .gallery import check_offline, page_name, render, template
+from .gallery import check_offline, fill_template, page_name, template
 
 _STATUS_MARK = {
     "done": "✓ done",
@@ -31,7 +31,7 @@ def write_summary(folder: Path, steps: Mapping[str, Mapping], facts: Mapping[str
     total = duration(sum(step.get("seconds") or 0 for step in steps.values()))
     tables, figures = _tables(folder, stale), _figures(folder, stale)
     about = {"headline": said, "profile": folder.name, "total_time": total, "rows": rows, "facts": [*facts.items()]}
-    page = render("summary.html.j2", **about, tables=tables, figures=figures, css=template("style.css"))
+    page = fill_template("summary.html.j2", **about, tables=tables, figures=figures, css=template("style.css"))
     check_offline(page, "summary.html")
     atomic_write(folder / "summary.html", page)
     atomic_write(folder / "summary.md", _markdown(**about, tables=tables))

@@ -26,19 +26,13 @@ from .style import (
 
 
 @styled
-def difference_forest(
-    frame: pd.DataFrame,
-    *,
-    margin: float | None = None,
-    title: str = "Paired differences",
-    width: float = PAGE_WIDTH,
-):
+def difference_forest(frame: pd.DataFrame, *, margin: float | None = None, title: str = "Paired differences"):
     """Paired differences (label, quantity "in" or "out", value, low, high in points), a row a label.
 
     margin: points that would matter, shaded around zero.
     """
     theme, labels = current_theme(), list(dict.fromkeys(frame["label"]))
-    figure = Picture(width, 1.1 + 0.3 * len(labels), title)
+    figure = Picture(PAGE_WIDTH, 1.1 + 0.3 * len(labels), title)
     axes = figure.subplots()
     if margin is not None:
         axes.axvspan(-margin, margin, color=theme.grid, alpha=0.5, lw=0)
@@ -59,14 +53,7 @@ def difference_forest(
 
 
 @styled
-def epoch_lines(
-    frame: pd.DataFrame,
-    *,
-    label: str,
-    zero: bool = False,
-    title: str = "Over the epochs of training",
-    width: float = PAGE_WIDTH,
-):
+def epoch_lines(frame: pd.DataFrame, *, label: str, zero: bool = False, title: str = "Over the epochs of training"):
     """A quantity (series, epoch, value) over the epochs, a line a series, at most six; a panel a ``panel`` where given.
 
     label: of the vertical axis; zero: draw a line at zero.
@@ -74,7 +61,7 @@ def epoch_lines(
     names, spare = list(dict.fromkeys(frame["series"])), list(METHOD_STYLE.values())
     looks = {name: METHOD_STYLE.get(name) or replace(spare[i], label=name) for i, name in enumerate(names)}
     panels = list(dict.fromkeys(frame["panel"])) if "panel" in frame else [None]
-    figure = Picture(width, 2.8, title)
+    figure = Picture(PAGE_WIDTH, 2.8, title)
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, panel in zip(grid, panels, strict=True):
         part, ends = part_of(frame, "panel", panel), []
@@ -96,15 +83,10 @@ def epoch_lines(
 
 
 @styled
-def drop_scatter(
-    frame: pd.DataFrame,
-    measures: Mapping[str, str],
-    *,
-    title: str = "What is lost out of context, by what a learner looks at",
-    width: float = PAGE_WIDTH,
-):
+def drop_scatter(frame: pd.DataFrame, measures: Mapping[str, str]):
     """The out-of-context ``drop`` in points against measures (column -> label of its axis), a mark a learner."""
-    figure, methods = Picture(width, 3.1, title), methods_in(frame)
+    figure = Picture(PAGE_WIDTH, 3.1, "What is lost out of context, by what a learner looks at")
+    methods = methods_in(frame)
     grid = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for axes, (column, label) in zip(grid, measures.items(), strict=True):
         for method in methods:

@@ -16,12 +16,12 @@ _CRISP = 96  # pixels: smaller frames are enlarged by repetition, so that no vie
 
 
 @styled
-def film_strip(videos, titles: Sequence[str], *, title: str | None = None, width: float = PAGE_WIDTH):
+def film_strip(videos, titles: Sequence[str]):
     """Clips (uint8 [N, T, 3, H, W], or a list of N of equal T) as rows of frames, time running to the right."""
     clips = [_channels_last(video) for video in videos]
-    frame = width * 0.97 / (len(clips[0]) * (1 + _GAP))
+    frame = PAGE_WIDTH * 0.97 / (len(clips[0]) * (1 + _GAP))
     heights = [frame * clip.shape[1] / clip.shape[2] for clip in clips]
-    figure = Picture(width, sum(heights) + 0.27 * len(clips) + 0.45 + (0.25 if title else 0), title)
+    figure = Picture(PAGE_WIDTH, sum(heights) + 0.27 * len(clips) + 0.45)
     rows = figure.subplots(len(clips), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, clip, name in zip(rows, clips, titles, strict=True):
         _strip(axes, clip)
@@ -32,9 +32,7 @@ def film_strip(videos, titles: Sequence[str], *, title: str | None = None, width
 
 
 @styled
-def film_strip_attention(
-    video, attention, mask=None, title: str = "Where the class token looks", *, width: float = PAGE_WIDTH
-):
+def film_strip_attention(video, attention, mask=None, title: str = "Where the class token looks"):
     """A clip's frames above its attention maps, in multiples of even attention: 1 is what a patch gets from a model
     that looks everywhere alike.
 
@@ -43,8 +41,8 @@ def film_strip_attention(
     """
     clip, weights = _channels_last(video), np.asarray(attention, float)
     weights = weights / weights.sum((1, 2), keepdims=True)
-    frame = width * 0.90 / (len(clip) * (1 + _GAP))
-    figure = Picture(width, 2 * frame * clip.shape[1] / clip.shape[2] + 1.15, title)
+    frame = PAGE_WIDTH * 0.90 / (len(clip) * (1 + _GAP))
+    figure = Picture(PAGE_WIDTH, 2 * frame * clip.shape[1] / clip.shape[2] + 1.15, title)
     top, bottom = figure.subplots(2, 1)
     _strip(top, clip)
     top.set_title("frames", fontweight="normal", pad=3)

@@ -182,18 +182,12 @@ def rho_dial(
 
 
 @styled
-def actor_mass(
-    frame: pd.DataFrame,
-    *,
-    area: float,
-    title: str = "How much of the attention falls on the actor",
-    width: float = PAGE_WIDTH,
-):
+def mass_on_actor(frame: pd.DataFrame, *, area: float):
     """Percent of the attention on the actor, a line a method, a mark a ``context`` where given, beside the percent of
     the area that the actor covers: what a model that looks everywhere evenly scores."""
     contexts, methods, theme = contexts_in(frame), methods_in(frame), current_theme()
     several = contexts != [None]
-    figure = Picture(width, 1.05 + (0.18 + 0.16 * len(contexts)) * len(methods) + (0.25 if several else 0))
+    figure = Picture(PAGE_WIDTH, 1.05 + (0.18 + 0.16 * len(contexts)) * len(methods) + (0.25 if several else 0))
     axes = figure.subplots()
     step = 0.7 / len(contexts)
     for index, context in enumerate(contexts):
@@ -223,20 +217,15 @@ def actor_mass(
         looks = [CONTEXT_STYLE[context] for context in contexts]
         handles = [Line2D([], [], ls="", marker=look.marker, color=look.color, label=look.label) for look in looks]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    axes.set_title(title, pad=16)
+    axes.set_title("How much of the attention falls on the actor", pad=16)
     return figure
 
 
 @styled
-def cost_ratios(
-    panels: Mapping[str, Mapping[str, float]],
-    *,
-    title: str = "What a training step costs",
-    width: float = PAGE_WIDTH,
-):
+def cost_ratios(panels: Mapping[str, Mapping[str, float]], *, title: str = "What a training step costs"):
     """Horizontal bars of ratios to a reference method: quantity -> {method: ratio}, a panel each; a line marks 1."""
     methods = methods_in(pd.DataFrame({"method": [method for panel in panels.values() for method in panel]}))
-    theme, figure = current_theme(), Picture(width, 0.9 + 0.26 * len(methods), title)
+    theme, figure = current_theme(), Picture(PAGE_WIDTH, 0.9 + 0.26 * len(methods), title)
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (name, panel) in zip(grid, panels.items(), strict=True):
         for method, ratio in panel.items():

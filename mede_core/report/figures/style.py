@@ -115,7 +115,7 @@ def styled(function):
 class Picture(Figure):
     """A figure outside pyplot that a notebook shows by itself, sharp and on the page color of its theme."""
 
-    def __init__(self, width: float, height: float, title: str | None = None):
+    def __init__(self, width: float, height: float, title: str = ""):
         super().__init__(figsize=(width, height), layout="constrained")
         self.theme = current_theme()
         if title:
@@ -215,7 +215,7 @@ def errors(frame: pd.DataFrame) -> np.ndarray | None:
     return np.nan_to_num(np.clip(np.stack([value - low, high - value]), 0, None))
 
 
-def spread(positions: Sequence[float], gap: float) -> np.ndarray:
+def spread_apart(positions: Sequence[float], gap: float) -> np.ndarray:
     """Move positions as little as possible (least squares) so that neighbors are at least ``gap`` apart."""
     order = np.argsort(positions, kind="stable")
     blocks: list[list[float]] = []  # pooled: [sum of shifted positions, count]
@@ -237,7 +237,7 @@ def label_right(axes: Axes, labels: Sequence[tuple[float, str, Look]], gap: floa
     They are spread so that none overlap: ``gap`` is the least distance, in heights of the axes, whose limits are final.
     """
     low, high = axes.get_ylim()
-    heights = spread([(y - low) / (high - low) for y, _, _ in labels], gap)
+    heights = spread_apart([(y - low) / (high - low) for y, _, _ in labels], gap)
     for height, (_, text, look) in zip(heights, labels, strict=True):
         edge = axes.figure.dpi_scale_trans + ScaledTranslation(1, height, axes.transAxes)  # inches from the right edge
         axes.plot([0.06, 0.34], [0, 0], transform=edge, clip_on=False, color=look.color, linestyle=look.linestyle)

@@ -23,32 +23,27 @@ from .style import (
     styled,
 )
 
+_SMOOTH = 0.9  # factor of the running mean
+
 
 @styled
-def training_curves(
-    metrics: pd.DataFrame,
-    *,
-    warmup_epochs: int = 0,
-    smooth: float = 0.9,
-    title: str = "Training",
-    width: float = PAGE_WIDTH,
-):
-    """Losses, agreement of support and query gradients, and learning rate over steps.
+def training_curves(metrics: pd.DataFrame, *, warmup_epochs: int = 0, title: str = "Training"):
+    """Losses, agreement of support and query gradients, and learning rate over steps, raw and as running means.
 
     metrics: step, epoch, support_loss; optional query_loss, grad_inner_product, lr: no curve where missing or empty
-    (plain training has no query). smooth: factor of the running mean over the raw values, 0 (off) to below 1.
+    (plain training has no query).
     """
     theme, steps = current_theme(), metrics["step"].to_numpy(float)
     given = [c for c in ("query_loss", "grad_inner_product", "lr") if c in metrics and metrics[c].notna().any()]
     panels = ["losses", *(name for name in ("grad_inner_product", "lr") if name in given)]
     ratios = [1.6, 1.0, 0.7][: len(panels)]
-    figure = Picture(width, 0.7 + 1.15 * sum(ratios), title)
+    figure = Picture(PAGE_WIDTH, 0.7 + 1.15 * sum(ratios), title)
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
     _boundaries(grid, metrics, warmup_epochs)
 
     def curve(axes: Axes, column: str, color: str, line="solid") -> float:
         values = metrics[column].to_numpy(float)
-        mean = pd.Series(values).ewm(alpha=1 - smooth).mean().to_numpy()
+        mean = pd.Series(values).ewm(alpha=1 - _SMOOTH).mean().to_numpy()
         axes.plot(steps, values, color=color, lw=0.7, alpha=0.35)
         axes.plot(steps, mean, color=color, ls=line)
         return mean[-1]
@@ -144,7 +139,6 @@ def meta_step_2d(
     support_grad,
     query_grad,
     query_weight: float = 1.0,
-    title: str = "One cross-batch meta-step, seen from above",
     width: float = PAGE_WIDTH,
 ):
     """The meta-step on a problem with two parameters: inner step, query gradient, update along -(g_S + delta g_Q).
@@ -158,7 +152,7 @@ def meta_step_2d(
     span = min(np.ptp(x), np.ptp(y))
     scale = 0.36 * span / max(np.linalg.norm(v) for v in (g_s, query_weight * g_q, total, [1e-12]))
     shape = min(max(np.ptp(y) / np.ptp(x), 0.4), 1.6)
-    figure = Picture(width, 0.285 * width * shape + 1.45, title)
+    figure = Picture(width, 0.285 * width * shape + 1.45, "One cross-batch meta-step, seen from above")
     panels = {
         "1  Inner step on\nthe support batch": support_loss,
         "2  Query gradient at\nthe fast weights": query_loss,

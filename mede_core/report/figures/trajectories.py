@@ -58,14 +58,7 @@ def trajectory_steps(rows: Sequence[Mapping[str, float]]):
 
 
 @styled
-def weight_curves(
-    curves: Mapping[str, Sequence[float]],
-    mu: float | None = None,
-    sigma: float | None = None,
-    *,
-    title: str = "What each epoch weighs in the average",
-    width: float = PAGE_WIDTH,
-):
+def weight_curves(curves: Mapping[str, Sequence[float]], mu: float | None = None, sigma: float | None = None):
     """Weights over epochs 1..E of several averages: name -> [E] shares >= 0 that sum to 1; mu and sigma in epochs.
 
     A curve that is one epoch alone is cut off with a note, since it would flatten the others.
@@ -73,7 +66,7 @@ def weight_curves(
     arrays = {name: np.asarray(weights, float) for name, weights in curves.items()}
     looks = average_looks(list(arrays))
     theme, epochs = current_theme(), np.arange(1, len(next(iter(arrays.values()))) + 1)
-    figure = Picture(width, 2.9)
+    figure = Picture(PAGE_WIDTH, 2.9)
     axes = figure.subplots()
     peaks = [100 * array.max() for array in arrays.values()]
     axes.set_xlim(0.5, len(epochs) + 0.5)
@@ -99,7 +92,7 @@ def weight_curves(
     count_epochs(axes)
     axes.set_ylabel("weight (%)")
     axes.grid(axis="y")
-    axes.set_title(title)
+    axes.set_title("What each epoch weighs in the average")
     return figure
 
 
@@ -110,13 +103,12 @@ def trajectory_accuracy(
     averages: Mapping[str, Mapping[str, float]] | None = None,
     *,
     title: str = "Accuracy along the trajectory, and of its averages",
-    width: float = PAGE_WIDTH,
 ):
     """Accuracy of each epoch's weights, a panel a context, with averages of the weights as level lines.
 
     accuracy: context or any panel name -> [E] percent; averages: name ("GWA", "SWA", ...) -> {context: percent}.
     """
-    figure, averages = Picture(width, 2.9, title), averages or {}
+    figure, averages = Picture(PAGE_WIDTH, 2.9, title), averages or {}
     looks = average_looks(list(averages))
     panels = figure.subplots(1, len(accuracy), squeeze=False)[0]
     for axes, (name, values) in zip(panels, accuracy.items(), strict=True):
@@ -144,7 +136,6 @@ def gwa_heatmap(
     references: Mapping[str, float] | None = None,
     label: str = "top-1 accuracy (%)",
     title: str = "Accuracy of the Gaussian average for each center and width",
-    width: float = PAGE_WIDTH,
 ):
     """Accuracy [S, M] over a grid of GWA's sigma [S] and mu [M], in epochs, increasing; the first best cell is framed.
 
@@ -152,7 +143,7 @@ def gwa_heatmap(
     """
     mu, sigma, values = (np.asarray(given, float) for given in (mu, sigma, accuracy))
     theme = current_theme()
-    figure = Picture(width, min(6.0, 1.2 + 0.36 * len(sigma)), title)
+    figure = Picture(PAGE_WIDTH, min(6.0, 1.2 + 0.36 * len(sigma)), title)
     axes = figure.subplots()
     image = axes.imshow(values, cmap="cividis", origin="lower", aspect="auto")
     if values.size <= 150:
