@@ -8,7 +8,6 @@ averaged share one trajectory.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,7 +119,6 @@ class Config(Checked):
     num_frames: int = setting(8, "of a clip", ge=1, le=256)
     held_out: int = setting(0, "leave a third, 1 to 3, of the base classes out, to choose on", only="world", ge=0, le=3)
     shuffle_labels: bool = setting(False, "a control: each training clip gets another's label", only="world")
-    # Real videos only: which rows of the CSV, which frames, which prompts
     data_split: str = setting("all", "rows that train: a membership of the CSV's column, as train1", only="videos")
     half: Literal["all", "base", "novel"] = setting("all", "or half of the classes", only="videos")
     shots: int = setting(0, "videos a class, drawn by seed; 0: all", only="videos", ge=0, le=10**6)
@@ -213,40 +211,6 @@ class Config(Checked):
         del settings["weights"]
         return settings | {"data": kind, "prompts": prompts_id(self.prompts)}
 
-    def training_fields(self) -> dict:
-        """The fields that change a training run: goes with `run_name` once the workspace names runs."""
-        method = METHODS[self.method]
-        unused = {"method", *_TEST_FIELDS}
-        if method.trainer != "meta":
-            unused |= {"inner_lr", "query_weight", "first_order", "pairing", "inner_sync"}
-        if method.objective != "interpolated":
-            unused |= {"iwr_max", "iwr_weight"}
-        if method.objective != "distilled":
-            unused |= {"distill_weight"}
-        kept = {name: value for name, value in self if name not in unused}
-        return {"trainer": method.trainer, "objective": method.objective, **kept}
-
-    def training_hash(self) -> str:
-        """12 hex digits that name the training run."""
-        return _hash(self.training_fields())
-
-    def hash(self) -> str:
-        """12 hex digits over every field."""
-        return _hash(self.model_dump())
-
-    def run_name(self) -> str:
-        """Folder name of the training run; methods that share a trajectory share it."""
-        method = METHODS[self.method]
-        kind = method.trainer if method.objective == "cross_entropy" else method.objective
-        return f"{kind}-{self.training_hash()}"
-
-
-_TEST_FIELDS = ("test_clips", "gwa_mu", "gwa_sigma", "swa_start", "patch_ratio", "views")
-
-
-def _hash(values: Mapping) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
-
 
 def prompts_id(prompts: str) -> str:
     """A name for a prompt set by what is in it: its own, or its file's hash."""
@@ -262,9 +226,8 @@ class EvalSet(Checked):
     half: str = Field("base", description="base, novel, all, or a fold of the world: kept_K, pseudo_novel_K")
     part: int | str = Field(1, description="draw of the world's clips; or the split of a list, such as test1")
     context: str = Field("in", description="or an out-of-context background")
-    order: Literal["forward", "shuffled", "reversed", "single"] = Field(
-        "forward", description="of frames; reversed: labelled with the reversed action"
-    )
+    # Of frames; reversed clips are labelled with the reversed action
+    order: Literal["forward", "shuffled", "reversed", "single"] = Field("forward", description="of frames")
     clips: Clips = Field(2500, description="of the synthetic world")
     views: int = Field(1, description="of real videos, averaged", ge=1, le=100)
     prompts: str = Field("name", description="as of the configuration")
@@ -316,8 +279,7 @@ def load_config(profile: str = "cpu", **settings) -> Config:
     if profile not in PROFILES:
         raise ValueError(f"profile is {profile!r}; allowed: {', '.join(PROFILES)}")
     chosen = dict(PROFILES[profile])
-    recipe = METHODS.get(str(settings.get("method", "open_mede")))
-    if recipe:
+    if recipe := METHODS.get(str(settings.get("method", "open_mede"))):
         chosen |= recipe.paper if profile == "paper" else recipe.tuned
     if settings.get("data", "synthetic") != "synthetic":
         chosen.pop("steps_per_epoch", None)  # half an epoch is a saving on the synthetic world alone

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .config import METHODS, Average, Config, EvalSet
+from .config import METHODS, Average, Config, EvalSet, prompts_id
 from .files import (
     ASSETS,
     append_line,
@@ -320,6 +320,7 @@ class Workspace:
 def _score_key(config: Config, one: EvalSet, average: Average, code: str) -> str:
     """What names a score beside its run: the test, the clips' own settings, the average and the code of testing."""
     what = {name: value for name, value in one.model_dump().items() if name not in ("data", "root", "classes_of")}
+    what["prompts"] = prompts_id(one.prompts)
     if config.data == "synthetic":
         what |= {"world": [config.world_seed, config.home_seed, config.num_frames]}
     else:

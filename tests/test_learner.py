@@ -175,7 +175,7 @@ def test_a_truncated_checkpoint_is_a_clear_error(tmp_path):
         ({"weights": "/nowhere"}, "missing in /nowhere"),
         ({"trainable": "text"}, "allowed: adapters, visual"),
         ({"adapter_width": 0}, "would train nothing"),
-        ({"model": "RN50", "random_weights": True}, "need an open_clip ViT"),
+        ({"model": "RN50", "random_weights": True}, "frozen only"),
     ],
 )
 def test_wrong_weights_or_models_are_refused_by_name(arguments, message, monkeypatch, tmp_path):

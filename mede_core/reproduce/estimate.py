@@ -98,7 +98,7 @@ def _work(step: Step, sources: Sources, parameters: dict, config: Config, traine
     steps = min(clips // config.batch_size, config.steps_per_epoch or clips) * config.epochs
     if not steps:
         raise ValueError(f"{clips} clips give no full batch of {config.batch_size} (batch_size)")
-    first = trained.setdefault(config.training_hash(), step.id)
+    first = trained.setdefault(str(config.run_settings()), step.id)
     return Work(step.id, config, steps, steps * config.batch_size, "" if first == step.id else first)
 
 
@@ -150,7 +150,7 @@ class Timings:
     def key(self, config: Config) -> str:
         """Return what the time depends on, readable: model, batch, frames, device, trained part, kind of step."""
         values = {name: value for name, value in config if name in _COST_FIELDS}
-        kind = {name: config.training_fields()[name] for name in ("trainer", "objective")}
+        kind = {name: config.run_settings()[name] for name in ("trainer", "objective")}
         return json.dumps({**values, **kind, "device": self.device}, sort_keys=True)
 
     def get(self, work: Work) -> dict | None:
