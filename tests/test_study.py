@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 
 from mede_core.config import METHODS, load_config
-from mede_core.report.tables import in_and_out
+from mede_core.report.tables import base_novel, in_and_out
 from mede_core.study import run, store
-from mede_core.study.answers import ANSWER_CONTROLS, ANSWER_PAIRS, answer, chosen_trials, floors_table, paired
+from mede_core.study.answers import (
+    ANSWER_CONTROLS,
+    ANSWER_PAIRS,
+    answer,
+    chosen_trials,
+    floors_table,
+    paired,
+    per_seed,
+)
 from mede_core.study.answers_training import (
     CONTROL_PAIRS,
     CRITERIA,
@@ -140,6 +148,14 @@ def test_a_section_trains_each_run_once_and_a_second_call_does_nothing(tmp_path,
 
 
 # ------------------------------------------------------------------------------------ the answers
+def test_the_numbers_of_a_seed_are_those_of_its_clips():
+    main = [r for r in store.study_records("main") if r["method"] in ("frozen", "open_mede")]
+    ours = per_seed(main).groupby("method").mean()
+    for frame, names in ((base_novel(main), {}), (in_and_out(main), {"hm": "hm_out"})):
+        for row in frame.itertuples():
+            assert ours.loc[row.method, names.get(row.column, row.column)] == pytest.approx(row.value, abs=1e-3)
+
+
 def test_pairs_are_compared_on_the_seeds_that_both_have():
     def records(method, seeds, bits):
         where = {"set": "source", "metric": "top1", "split": "base", "n": 4, "correct": bits}
@@ -185,8 +201,7 @@ def test_training_curves_and_predictions_are_means_over_seeds():
         {**where, "method": "m", "metric": f"change_{kind}", "average": "0.5", "value": v}
         for kind, v in (("measured", -1.0), ("measured", -3.0), ("predicted", -2.5), ("predicted", -2.5))
     ]
-    row = predictions(changes).iloc[0]
-    assert (row["alpha"], row["measured"], row["predicted"]) == (0.5, -2.0, -2.5)
+    assert predictions(changes).set_index("kind")["value"].to_dict() == {"measured": -2.0, "predicted": -2.5}
     later = [{**r, "part": 2, "value": -0.5} for r in changes]
     table = prediction_table([*changes, *later])
     assert list(table.index) == [0] and table["Measured"][0] == "-0.5000", "the last epoch alone, numbered from 0"

@@ -7,23 +7,22 @@ single parts of the training do stands in ``answers_training.py``.
 from __future__ import annotations
 
 import itertools
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from ..report.intervals import t_interval
 from ..report.metrics import mean_std
 from ..report.tables import (
     NOT_RUN,
     OUT_OF_CONTEXT,
     SPLITS,
-    base_novel,
     column_label,
     dial,
     differences,
-    in_and_out,
     method_label,
+    methods_of,
 )
 from ..report.write import MISSING, format_interval, format_mean_std, format_signed
 from .units import FORM_RATES, FORMS, SEARCH, form_name, trial_name
@@ -71,81 +70,110 @@ def paired_groups(groups: Mapping[str, Sequence[Mapping]], pairs: Sequence[tuple
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
+# ------------------------------------------------------------------------------------ numbers of a seed
+OTHER_SETS = ("transfer_a", "transfer_b", "superset")  # in the place of UCF101, HMDB51, Kinetics-600
+TEMPORAL_SET = "direction"  # SSv2's part: classes that differ by direction alone
+COLUMNS = {
+    "base": "Base", "novel": "Novel", "hm": "HM of base, novel", "in": "In context", "scene": "Other scene",
+    "noise": "Noise", "stripes": "Stripes", "out": "Out of context", "hm_out": "HM of in, out", "gap": "Static gap",
+}  # fmt: skip
+
+
+def per_seed(records: Iterable[Mapping], by: str = "method") -> pd.DataFrame:
+    """Accuracies in percent, a row a seed of each method, or (``by``) of each average of a trajectory.
+
+    Of the source set's reported clips, halves together: ``in``, each background, ``out`` (mean over them), ``hm_out``
+    (of in and out), ``gap``, ``novel_out``; in context ``base``, ``novel`` and ``hm``; of other sets in context
+    ``cross`` (mean over three) and ``temporal`` (above the source's). What was not measured is NaN.
+    """
+    keys = [by, "seed", "set", "split", "context", "part", "value"]
+    kept = [[r[key] for key in keys] for r in records
+            if r["metric"] == "top1" and bool(r.get("average")) == (by == "average")]  # fmt: skip
+    frame = pd.DataFrame(kept, columns=keys)
+
+    def mean(rows: pd.DataFrame) -> pd.Series:
+        return rows.groupby([by, "seed"], sort=False)["value"].mean()
+
+    source = frame[(frame["set"] == "source") & (frame["part"] == 1)]
+    inside, outside = source[source["context"] == "in"], source[source["context"] != "in"]
+    others = frame[(frame["context"] == "in") & (frame["set"] != "source")]
+    found = pd.DataFrame({
+        **{half: mean(inside[inside["split"] == half]) for half in SPLITS}, "in": mean(inside), "out": mean(outside),
+        **{context: mean(outside[outside["context"] == context]) for context in OUT_OF_CONTEXT},
+        "novel_out": mean(outside[outside["split"] == "novel"]),
+        "cross": mean(others[others["set"].isin(OTHER_SETS)]),
+        "temporal": mean(others[others["set"] == TEMPORAL_SET]) - mean(inside),
+    })  # fmt: skip
+    for name, (first, second) in {"hm": SPLITS, "hm_out": ("in", "out")}.items():
+        found[name] = 2 * found[first] * found[second] / (found[first] + found[second])
+    found["gap"] = found["in"] - found["out"]
+    in_order = pd.MultiIndex.from_frame(frame[[by, "seed"]].drop_duplicates())
+    return found.reindex(in_order).reset_index()
+
+
 def spread(values: Sequence[float]) -> str:
     """Mean and standard deviation (ddof=1) over seeds; missing where there are none."""
     return format_mean_std(*mean_std(list(values))[:2]) if len(values) else MISSING
 
 
-def spreads(frame: pd.DataFrame) -> dict[tuple[str, str], str]:
-    """{(method, column): mean and standard deviation over seeds} of a frame of ``tables.py``."""
-    return {(row.method, row.column): format_mean_std(row.value, row.std) for row in frame.itertuples()}
+def spread_table(frame: pd.DataFrame, by: str, titles: Mapping[str, str], names: Iterable[str] = ()) -> pd.DataFrame:
+    """Text, indexed by a column of a frame with a row a seed: its other columns under their titles, and Seeds.
+
+    ``names``: rows in this order, "not run" where they have no seeds; default: those that are there.
+    """
+    rows = {}
+    for name in names or dict.fromkeys(frame[by]):
+        own = frame[frame[by] == name]
+        cells = {title: spread(own[column]) if len(own) else NOT_RUN for column, title in titles.items()}
+        rows[name] = {**cells, "Seeds": len(own)}
+    return pd.DataFrame.from_dict(rows, "index")
 
 
-def spread_table(frame: pd.DataFrame, by: str, titles: Mapping[str, str]) -> pd.DataFrame:
-    """Text: a row for each value of a column of a frame with a row a seed, its other columns under their titles."""
-    rows = []
-    for name, own in frame.groupby(by, sort=False):
-        cells = {title: spread(own[column]) for column, title in titles.items()}
-        rows.append({by: name, **cells, "Seeds": len(own)})
-    return pd.DataFrame(rows)
+def labeled(table: pd.DataFrame, title: str, label: Callable[[str], str] = method_label) -> pd.DataFrame:
+    """A table of :func:`spread_table` with its index as first column."""
+    return table.rename_axis(title).reset_index().assign(**{title: [label(name) for name in table.index]})
 
 
 # ------------------------------------------------------------------------------------ the search
 def _trials(records: Sequence[Mapping]) -> pd.DataFrame:
     """Trials that were run, in the order of the search, with their accuracy on base classes of the design seed."""
-    frame = in_and_out(records, splits=("base",)).pivot(index="method", columns="column", values="value")
     rows = [
-        {"method": method, "changes": changes, "trial": trial_name(method, changes)}
+        {"recipe": method, "changes": changes, "trial": trial_name(method, changes)}
         for method, trials in SEARCH.items()
         for changes in trials
     ]
-    return pd.DataFrame(rows).join(frame, on="trial", how="inner")
+    return pd.DataFrame(rows).join(per_seed(records).set_index("method"), on="trial", how="inner")
 
 
 def chosen_trials(records: Sequence[Mapping]) -> dict[str, dict]:
     """The settings of each recipe's best trial by the harmonic mean of in and out of context; of equals the first."""
-    found = {method: own for method, own in _trials(records).groupby("method") if len(own) == len(SEARCH[method])}
-    return {method: found[method].loc[found[method]["hm"].idxmax(), "changes"] for method in SEARCH if method in found}
+    found = {method: own for method, own in _trials(records).groupby("recipe") if len(own) == len(SEARCH[method])}
+    return {m: found[m].loc[found[m]["hm_out"].idxmax(), "changes"] for m in SEARCH if m in found}
 
 
 def search_table(records: Sequence[Mapping]) -> pd.DataFrame:
     """The trials as a reader sees them: Recipe, Trial, In context, Out of context, HM, Chosen."""
     rows, chosen = [], chosen_trials(records)
     for one in _trials(records).to_dict("records"):
-        row = {"Recipe": method_label(one["method"]), "Trial": one["trial"].removeprefix(one["method"]).strip()}
-        row |= {column_label(column): f"{one[column]:.1f}" for column in ("in", "out", "hm")}
-        rows.append({**row, "Chosen": "yes" if one["changes"] == chosen.get(one["method"]) else ""})
+        row = {"Recipe": method_label(one["recipe"]), "Trial": one["trial"].removeprefix(one["recipe"]).strip()}
+        titles = {"in": "In context", "out": "Out of context", "hm_out": "HM"}
+        row |= {title: f"{one[column]:.1f}" for column, title in titles.items()}
+        rows.append({**row, "Chosen": "yes" if one["changes"] == chosen.get(one["recipe"]) else ""})
     return pd.DataFrame(rows)
 
 
 # ------------------------------------------------------------------------------------ all methods
-def accuracy_table(records: Sequence[Mapping], test_set: str = "source") -> pd.DataFrame:
+def accuracy_table(records: Sequence[Mapping]) -> pd.DataFrame:
     """Base, novel, HM; in and out of context, HM, static gap: mean and standard deviation (ddof=1) over seeds."""
-    frame = base_novel(records, test_set)
-    halves, contexts = spreads(frame), spreads(in_and_out(records, test_set))
-    rows = []
-    for method, seeds in dict(zip(frame["method"], frame["seeds"])).items():
-        row = {"Method": method_label(method)}
-        row |= {column_label(column): halves[method, column] for column in ("base", "novel")}
-        row["HM of base, novel"] = halves[method, "hm"]
-        row |= {column_label(column): contexts[method, column] for column in ("in", *OUT_OF_CONTEXT, "out")}
-        row["HM of in, out"] = contexts[method, "hm"]
-        rows.append({**row, column_label("gap"): contexts[method, "gap"], "Seeds": int(seeds)})
-    return pd.DataFrame(rows)
+    return labeled(spread_table(per_seed(records), "method", COLUMNS, methods_of(records)), "Method")
 
 
 def set_table(records: Sequence[Mapping], sets: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """Accuracy on other sets (name -> contexts): mean over test splits, then mean and deviation over seeds."""
-    rows = []
-    frame = pd.DataFrame([{key: r[key] for key in ("method", "set", "context", "seed", "value")} for r in records])
-    for method in dict.fromkeys(r["method"] for r in records):
-        mine, row = frame[frame["method"] == method], {"Method": method_label(method)}
-        for name, contexts in sets.items():
-            for context in contexts:
-                own = mine[(mine["set"] == name) & (mine["context"] == context)]
-                row[column_label(f"{name}/{context}")] = spread(own.groupby("seed")["value"].mean())
-        rows.append({**row, "Seeds": mine["seed"].nunique()})
-    return pd.DataFrame(rows)
+    titles = {f"{name}/{context}": column_label(f"{name}/{context}") for name in sets for context in sets[name]}
+    kept = [{**r, "column": f"{r['set']}/{r['context']}"} for r in records if r["metric"] == "top1"]
+    frame = pd.DataFrame(kept).pivot_table("value", ["method", "seed"], "column").reset_index()
+    return labeled(spread_table(frame, "method", titles, dict.fromkeys(r["method"] for r in records)), "Method")
 
 
 def dial_table(records: Sequence[Mapping]) -> pd.DataFrame:
@@ -162,17 +190,12 @@ def dial_table(records: Sequence[Mapping]) -> pd.DataFrame:
 
 def forms_table(records: Sequence[Mapping]) -> pd.DataFrame:
     """Plain fine-tuning with each form of the adapter (variants of ``adapters``) at two learning rates, over seeds."""
-    seeds = Counter(variant for variant, _ in {(r["method"], r["seed"]) for r in records})
-    both, novel = (spreads(in_and_out(records, splits=splits)) for splits in (SPLITS, ("novel",)))
-    rows = []
-    for form, rate in itertools.product(FORMS, FORM_RATES):
-        name = form_name(form, rate)
-        rows.append({
-            "Adapter": form, "β": f"{rate:g}", "In context": both.get((name, "in"), NOT_RUN),
-            "Out of context": both.get((name, "out"), NOT_RUN),
-            "Novel, out of context": novel.get((name, "out"), NOT_RUN), "Seeds": seeds[name],
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+    forms = [*itertools.product(FORMS, FORM_RATES)]
+    titles = {"in": "In context", "out": "Out of context", "novel_out": "Novel, out of context"}
+    table = spread_table(per_seed(records), "method", titles, [form_name(*form) for form in forms])
+    table.insert(0, "Adapter", [form for form, _ in forms])
+    table.insert(1, "β", [f"{rate:g}" for _, rate in forms])
+    return table.reset_index(drop=True)
 
 
 # ------------------------------------------------------------------------------------ the checks
@@ -186,13 +209,14 @@ def floors_table(main: Sequence[Mapping], floors: Sequence[Mapping], dialed: Seq
         rows = [r for r in records if all(r[key] == value for key, value in where.items())]
         return {(r["method"], r["seed"]): r["value"] for r in rows}
 
-    pairs = values(main, metric="both_of_a_pair")
-    halves = values(main, set="reversal", metric="top1")
     swapped = {"set": "source", "split": "base", "context": "scene"}
-    others = values(main, **swapped, metric="top1")
-    best = {seed: max(v for (_, other), v in others.items() if other == seed) for _, seed in others}
+    best: dict[int, float] = {}
+    for (_, seed), value in values(main, **swapped, metric="top1").items():
+        best[seed] = max(value, best.get(seed, 0.0))
     oracle = values(dialed, method="finetune rho=0.25", **swapped)
     leads = [value - best[seed] for (_, seed), value in oracle.items() if seed in best]
+    pairs = values(main, metric="both_of_a_pair")
+    halves = values(main, set="reversal", metric="top1")
     learned = values(floors, set="train", metric="top1")
     guessed = values(floors, set="source", split="base", context="in")
     chance = 100 / 36  # of the base classes
@@ -225,32 +249,22 @@ def looks(records: Sequence[Mapping]) -> pd.DataFrame:
 
     Columns method, seed, the keys of ``MEASURES``, accuracy, actor_area, drop (in minus out on the source set).
     """
-    found = []
-    for method, seed in dict.fromkeys((r["method"], r["seed"]) for r in records):
-        own = [r for r in records if r["method"] == method and r["seed"] == seed]
-        row = {r["metric"]: r["value"] for r in own if r["set"] == "look" and r["context"] == "in"}
-        tested = [r for r in own if r["set"] == "source" and r["metric"] == "top1" and not r.get("average")]
-        inside = [r["value"] for r in tested if r["context"] == "in"]
-        outside = [r["value"] for r in tested if r["context"] != "in"]
-        if row and inside and outside:
-            gaps = {"order_gap": row["accuracy"] - row["shuffled"], "drop": np.mean(inside) - np.mean(outside)}
-            found.append({"method": method, "seed": seed, **row, **gaps})
-    return pd.DataFrame(found)
+    seen = [r for r in records if r["set"] == "look" and r["context"] == "in"]
+    frame = pd.DataFrame(seen).pivot_table("value", ["method", "seed"], "metric", sort=False)
+    frame["order_gap"] = frame["accuracy"] - frame["shuffled"]
+    lost = per_seed(records).set_index(["method", "seed"])["gap"].rename("drop")
+    return frame.join(lost, how="inner").reset_index()
 
 
-def correlations(frame: pd.DataFrame, resamples: int = 2000) -> pd.DataFrame:
-    """Pearson correlation of each measure of :func:`looks` with the drop, over learners, with a bootstrap over seeds.
+def correlations(frame: pd.DataFrame) -> pd.DataFrame:
+    """Pearson correlation of each measure of :func:`looks` with the drop, over the learners of a seed.
 
-    Columns measure, value, low, high (95 %; NaN with one seed), learners.
+    Columns measure, value, low, high (mean and t-interval over seeds; NaN ends with one), learners.
     """
-    rng, seeds, rows = np.random.default_rng(0), sorted(frame["seed"].unique()), []
-    by_seed = {seed: frame[frame["seed"] == seed] for seed in seeds}
-    draws = [rng.choice(seeds, len(seeds)) for _ in range(resamples)] if len(seeds) > 1 else []
+    rows = []
     for measure in MEASURES:
-        pairs = [[np.concatenate([by_seed[s][name] for s in drawn]) for name in (measure, "drop")] for drawn in draws]
-        values = [_pearson(*pair) for pair in pairs]
-        low, high = np.nanquantile(values, (0.025, 0.975)) if values else (np.nan, np.nan)
-        value = _pearson(frame[measure].to_numpy(float), frame["drop"].to_numpy(float))
+        values = [own[measure].corr(own["drop"]) for _, own in frame.groupby("seed") if own[measure].nunique() > 1]
+        value, low, high = t_interval(values) if values else (np.nan, np.nan, np.nan)
         rows.append({"measure": measure, "value": value, "low": low, "high": high, "learners": len(frame)})
     return pd.DataFrame(rows)
 
@@ -259,8 +273,8 @@ def look_table(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of :func:`looks` as a reader sees them: mean and standard deviation (ddof=1) over seeds."""
     titles = {"accuracy": "Accuracy, in context", **MEASURES}
     titles |= {"actor_area": "actor's share of the area (%)", "drop": "lost out of context (points)"}
-    named = frame.assign(Method=frame["method"].map(method_label))
-    return spread_table(named, "Method", {column: title[:1].upper() + title[1:] for column, title in titles.items()})
+    titles = {column: title[:1].upper() + title[1:] for column, title in titles.items()}
+    return labeled(spread_table(frame, "method", titles), "Method")
 
 
 def correlation_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -274,8 +288,3 @@ def correlation_table(frame: pd.DataFrame) -> pd.DataFrame:
             "Learners": row["learners"],
         })  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def _pearson(x: np.ndarray, y: np.ndarray) -> float:
-    """Not a number where one of the two is constant."""
-    return float(np.corrcoef(x, y)[0, 1]) if np.ptp(x) and np.ptp(y) else np.nan

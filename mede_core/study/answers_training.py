@@ -12,9 +12,8 @@ import pandas as pd
 
 from ..averages import RULE_LABELS, best_gaussian
 from ..report.metrics import mean_std
-from ..report.tables import in_and_out
 from ..report.write import MISSING, format_signed
-from .answers import paired, spread_table, spreads
+from .answers import labeled, paired, per_seed, spread_table
 from .units import CONTROLS, FEW, VALIDATION
 
 CONTROL_PAIRS = (  # each against what shares everything with it but the part in question
@@ -26,6 +25,7 @@ CONTROL_PAIRS = (  # each against what shares everything with it but the part in
     ("fewer classes", "fewer classes, joint"), ("rho 0.95", "rho 0.95, joint"), ("long", "long, joint"),
     ("long, GWA", "long"), ("long, GWA", "fine-tuning, twice the epochs"),
 )  # fmt: skip
+REACHED = {"in": "In context", "out": "Out of context", "novel_out": "Novel, out of context"}
 
 
 # ------------------------------------------------------------------------------------ the meta-step
@@ -35,21 +35,14 @@ def control_table(records: Sequence[Mapping]) -> pd.DataFrame:
     On the seeds that every variant is run on, so that its rows can be compared; the seeds that single variants have
     beyond them count in :func:`paired`.
     """
-    records = [record for record in records if record["seed"] in FEW]
-    frame, rows = in_and_out(records), []
-    numbers, novel = spreads(frame), spreads(in_and_out(records, splits=("novel",)))
-    seeds = dict(zip(frame["method"], frame["seeds"]))
-    for variant, (method, changes) in CONTROLS.items():
-        if variant in seeds:
-            passes = 1 if method == "finetune" else 2
-            batch, epochs = changes.get("batch_size", 32), changes.get("epochs", 8)
-            rows.append({
-                "Variant": variant, "Clips an update": passes * batch, "Updates": 56 * epochs,
-                "In context": numbers[variant, "in"], "Out of context": numbers[variant, "out"],
-                "Novel, out of context": novel[variant, "out"], "Static gap": numbers[variant, "gap"],
-                "Seeds": int(seeds[variant]),
-            })  # fmt: skip
-    return pd.DataFrame(rows)
+    frame = per_seed(record for record in records if record["seed"] in FEW)
+    ran = {variant: how for variant, how in CONTROLS.items() if variant in set(frame["method"])}
+    table = spread_table(frame, "method", {**REACHED, "gap": "Static gap"}, ran)
+    passes = [1 if method == "finetune" else 2 for method, _ in ran.values()]
+    clips = [count * changes.get("batch_size", 32) for count, (_, changes) in zip(passes, ran.values())]
+    table.insert(0, "Clips an update", clips)
+    table.insert(1, "Updates", [56 * changes.get("epochs", 8) for _, changes in ran.values()])
+    return labeled(table, "Variant")
 
 
 def over_epochs(records: Iterable[Mapping], metric: str) -> pd.DataFrame:
@@ -64,71 +57,43 @@ def over_epochs(records: Iterable[Mapping], metric: str) -> pd.DataFrame:
 
 
 def predictions(records: Iterable[Mapping]) -> pd.DataFrame:
-    """What an inner step does to the query loss, mean over seeds.
+    """What an inner step does to the query loss in nats, mean over seeds: method, epoch, alpha, kind, value.
 
-    Columns method, epoch, alpha, measured, predicted (to first order in alpha), both in nats.
+    The kind is ``measured``, or ``predicted`` to first order in alpha.
     """
+    keys = ["method", "epoch", "alpha", "kind", "value"]
     rows = [
-        {
-            "method": r["method"], "epoch": r["part"], "alpha": float(r["average"]),
-            "kind": r["metric"].removeprefix("change_"), "value": r["value"],
-        }
+        [r["method"], r["part"], float(r["average"]), r["metric"].removeprefix("change_"), r["value"]]
         for r in records
-        if r["metric"] in ("change_measured", "change_predicted")
-    ]  # fmt: skip
-    if not rows:
-        return pd.DataFrame(columns=["method", "epoch", "alpha", "measured", "predicted"])
-    frame = pd.DataFrame(rows).pivot_table("value", ["method", "epoch", "alpha"], "kind", sort=False)
-    return frame.reset_index().rename_axis(columns=None)
+        if r["metric"].startswith("change_")
+    ]
+    return pd.DataFrame(rows, columns=keys).groupby(keys[:-1], sort=False, as_index=False)["value"].mean()
 
 
 def prediction_lines(records: Sequence[Mapping]) -> pd.DataFrame:
     """:func:`predictions` as ``figures.epoch_lines`` takes it, a panel for each alpha; without the joint control."""
-    frame = predictions(records)
-    frame = frame[frame["method"] != "joint"]
-    parts = [
-        frame.assign(
-            series=[f"{kind}, {method}" for method in frame["method"]], value=frame[kind],
-            panel=[f"α = {alpha:g}" for alpha in frame["alpha"]],
-        )
-        for kind in ("measured", "predicted")
-    ]  # fmt: skip
-    return pd.concat(parts, ignore_index=True)[["series", "panel", "epoch", "value"]]
+    frame = predictions(r for r in records if r["method"] != "joint").sort_values("kind", kind="stable")
+    frame["series"], frame["panel"] = frame["kind"] + ", " + frame["method"], frame["alpha"].map("α = {:g}".format)
+    return frame[["series", "panel", "epoch", "value"]].reset_index(drop=True)
 
 
 def prediction_table(records: Sequence[Mapping]) -> pd.DataFrame:
     """:func:`predictions` at the last epoch: Training, alpha, Measured, Predicted, in nats."""
     frame = predictions(records)
-    last = frame[frame["epoch"] == frame.groupby("method")["epoch"].transform("max")].reset_index(drop=True)
+    last = frame[frame["epoch"] == frame.groupby("method")["epoch"].transform("max")]
+    wide = last.pivot_table("value", ["method", "alpha"], "kind", sort=False).reset_index()
     return pd.DataFrame({
-        "Training": last["method"], "α": [f"{alpha:g}" for alpha in last["alpha"]],
-        "Measured": [format_signed(v, 4) for v in last["measured"]],
-        "Predicted, first order": [format_signed(v, 4) for v in last["predicted"]],
+        "Training": wide["method"], "α": [f"{alpha:g}" for alpha in wide["alpha"]],
+        "Measured": [format_signed(value, 4) for value in wide["measured"]],
+        "Predicted, first order": [format_signed(value, 4) for value in wide["predicted"]],
     })  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------ averages of a trajectory
-COLUMNS = {"in": "In context", "out": "Out of context", "novel_out": "Novel, out of context"}
-
-
-def averaged_accuracy(records: Iterable[Mapping]) -> pd.DataFrame:
-    """Accuracy of each average, over halves and backgrounds: columns average, seed, in, out, novel_out in percent."""
-    rows = [
-        {key: r[key] for key in ("average", "seed", "split", "context", "value")}
-        for r in records
-        if r["average"] and r["metric"] == "top1" and r["set"] == "source" and r["part"] == 1
-    ]
-    frame = pd.DataFrame(rows, columns=["average", "seed", "split", "context", "value"])
-    inside, novel = frame["context"] == "in", frame["split"] == "novel"
-    parts = {"in": frame[inside], "out": frame[~inside], "novel_out": frame[~inside & novel]}
-    joined = {name: part.groupby(["average", "seed"], sort=False)["value"].mean() for name, part in parts.items()}
-    return pd.DataFrame(joined).reset_index()
-
-
 def rule_table(records: Sequence[Mapping]) -> pd.DataFrame:
     """The averaging rules as a reader sees them: mean and standard deviation (ddof=1) over seeds."""
-    frame = averaged_accuracy(r for r in records if r.get("correct"))
-    return spread_table(frame.assign(Average=frame["average"].map(RULE_LABELS)), "Average", COLUMNS)
+    frame = per_seed((r for r in records if r.get("correct")), "average")
+    return labeled(spread_table(frame, "average", REACHED), "Average", RULE_LABELS.get)
 
 
 def rule_differences(records: Sequence[Mapping], reference: str = "last") -> pd.DataFrame:
@@ -144,7 +109,7 @@ def grid_means(records: Iterable[Mapping], where: str) -> tuple[np.ndarray, np.n
 
     ``where`` is in, out or novel_out; the answer is (mu ratios [M], sigma ratios [S], percent [S, M]).
     """
-    frame = averaged_accuracy(records)
+    frame = per_seed(records, "average")
     frame = frame[frame["average"].str.startswith("grid:")]
     at = frame["average"].str.split(":", expand=True)
     return _as_grid(frame.assign(mu=at[1].astype(float), sigma=at[2].astype(float)), where)
@@ -198,7 +163,7 @@ def selections(records: Sequence[Mapping]) -> pd.DataFrame:
     on base classes; ``oracle`` looks at the reported clips out of context. Columns criterion, seed, mu, sigma (ratios,
     NaN for single epochs), in, out, novel_out.
     """
-    accuracy = averaged_accuracy(records).set_index(["average", "seed"])
+    accuracy = per_seed(records, "average").set_index(["average", "seed"])[[*REACHED]]
     rows = []
     for seed in sorted({r["seed"] for r in records}):
         own = accuracy.xs(seed, level="seed")
@@ -226,7 +191,7 @@ def selection_table(frame: pd.DataFrame) -> pd.DataFrame:
         gains.append(format_signed(gain.mean) + (f" ± {gain.std:.1f}" if gain.n > 1 else ""))
         ratios = sorted({f"{mu:g}, {sigma:g}" for mu, sigma in zip(own["mu"], own["sigma"]) if mu == mu})
         chosen.append("; ".join(ratios) or MISSING)
-    table = spread_table(frame.rename(columns={"criterion": "Criterion"}), "Criterion", COLUMNS)
-    table.insert(1, "Chosen μ/E, σ/E", chosen)
+    table = spread_table(frame, "criterion", REACHED)
+    table.insert(0, "Chosen μ/E, σ/E", chosen)
     table.insert(len(table.columns) - 1, "Gain out of context", gains)
-    return table
+    return labeled(table, "Criterion")

@@ -25,17 +25,15 @@ import pandas as pd
 from scipy.special import stdtr
 
 from ..report.intervals import VERDICT_FROM, t_interval
-from ..report.metrics import harmonic_mean
-from ..report.tables import SPLITS, method_label
+from ..report.tables import method_label
 from ..report.write import MISSING, format_signed
+from .answers import per_seed
 from .store import study_records
 
 MARGIN = 1.0  # points that would matter: about the standard error of one seed's accuracy
 TIME_MARGIN = 1.1
 ALPHA = 0.05
 SUPPORTED, CONTRADICTED, UNDECIDED, HINT, NOT_RUN = "supported", "contradicted", "undecided", "hint", "not run"
-OTHER_SETS = ("transfer_a", "transfer_b", "superset")  # in the place of UCF101, HMDB51, Kinetics-600
-TEMPORAL_SET = "direction"  # SSv2's part: classes that differ by direction alone
 QUANTITIES = {
     "novel": "novel classes", "hm": "harmonic mean of base and novel", "cross": "mean of three other sets",
     "in": "in context", "out": "out of context", "temporal": "gain on the temporal set minus gain on the source",
@@ -101,28 +99,10 @@ def claim_records() -> list[dict]:
     return [*study_records("main"), *(r for r in controls if r["method"] == "joint")]
 
 
-def per_seed(records: Sequence[Mapping], times: Sequence[Mapping] = ()) -> dict[tuple[str, str], dict[int, float]]:
-    """{(method, quantity): {seed: percent}} of what claims compare, as far as it was measured; of times logarithms."""
-    learners: dict[tuple[str, int], list[Mapping]] = {}
-    for r in records:
-        if r["metric"] == "top1" and not r.get("average"):
-            learners.setdefault((r["method"], r["seed"]), []).append(r)
-    found: dict[tuple[str, str], dict[int, float]] = {}
-    for (method, seed), own in learners.items():
-
-        def mean(name, splits=("base", "novel", "all"), *, inside=True, own=own):
-            rows = [r for r in own if r["set"] == name and r["split"] in splits and (r["context"] == "in") == inside]
-            return np.mean([r["value"] for r in rows]) if rows else np.nan
-
-        base, novel, both = (mean("source", splits) for splits in (("base",), ("novel",), SPLITS))
-        measured = {
-            "novel": novel, "hm": harmonic_mean(base, novel) if np.isfinite(base + novel) else np.nan,
-            "cross": np.mean([mean(name) for name in OTHER_SETS]), "in": both, "out": mean("source", inside=False),
-            "temporal": mean(TEMPORAL_SET) - both,
-        }  # fmt: skip
-        for quantity, value in measured.items():
-            if np.isfinite(value):
-                found.setdefault((method, quantity), {})[seed] = float(value)
+def measured_numbers(records: Sequence[Mapping], times: Sequence[Mapping] = ()) -> dict[tuple[str, str], dict]:
+    """{(method, quantity): {seed: percent}} of what claims compare, NaN where not measured; of times logarithms."""
+    learners = per_seed(records).set_index("seed").groupby("method")
+    found = {(method, name): own[name].to_dict() for method, own in learners for name in QUANTITIES if name in own}
     for r in times:
         if r["metric"] == "step_seconds":
             found.setdefault((r["average"], "time"), {})[r["seed"]] = float(np.log(r["value"]))
@@ -142,9 +122,10 @@ class Measured:
 
 
 def measure_comparison(found: Mapping, comparison: Comparison) -> Measured | None:
-    """Over the seeds that both methods have, from :func:`per_seed`; None where there is none."""
+    """Over the seeds that both methods have, from :func:`measured_numbers`; None where there is none."""
     first, second = (found.get((m, comparison.quantity), {}) for m in (comparison.first, comparison.second))
     values = np.array([first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())])
+    values = values[np.isfinite(values)]
     if not len(values):
         return None
     limit = {"not below": -MARGIN, "no more": np.log(TIME_MARGIN)}.get(comparison.expected, 0.0)
@@ -190,7 +171,7 @@ def claims_table(records: Sequence[Mapping], times: Sequence[Mapping]) -> pd.Dat
     Columns Claim, Verdict, Would be supported by, Measured, p (of the comparison alone), from :func:`claim_records`
     and the section ``cost``.
     """
-    found, rows = per_seed(records, times), []
+    found, rows = measured_numbers(records, times), []
     measured = [[measure_comparison(found, one) for one in claim.comparisons] for claim in CLAIMS]
     for claim, verdict, parts in zip(CLAIMS, verdicts(measured), measured):
         heads = [(claim.text, verdict), *[("", "")] * (len(parts) - 1)]
@@ -214,7 +195,7 @@ def claims_summary(table: pd.DataFrame) -> str:
 
 def claims_frame(records: Sequence[Mapping]) -> pd.DataFrame:
     """The claims' comparisons in and out of context, in points, as ``figures.difference_forest`` takes them."""
-    found, rows = per_seed(records), {}
+    found, rows = measured_numbers(records), {}
     for comparison in (one for claim in CLAIMS for one in claim.comparisons if one.quantity in ("in", "out")):
         if one := measure_comparison(found, comparison):
             label = f"{method_label(comparison.first)} − {method_label(comparison.second)}"
