@@ -15,6 +15,7 @@ batch-norm statistics, recompute them afterwards, e.g. with `torch.optim.swa_uti
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ def published_schedule(num_epochs: int) -> tuple[float, float]:
     Source: the paper's text, as far as it was reachable, gives no values. The first author's earlier public
     repository holds mu = 15 and sigma = 10 for 22 epochs; we keep these ratios at any other length.
     """
-    _check_epoch("num_epochs", num_epochs)
+    num_epochs = _epoch("num_epochs", num_epochs)
     return 0.68 * num_epochs, 0.45 * num_epochs
 
 
@@ -53,8 +54,8 @@ def gaussian_weights(num_epochs: int, mu: float, sigma: float, *, start: int = 1
 
     Source: paper, Key Designs 2.
     """
-    _check_epoch("num_epochs", num_epochs)
-    _check_gaussian(mu, sigma, start)
+    num_epochs = _epoch("num_epochs", num_epochs)
+    mu, sigma, start = _gaussian(mu, sigma, start)
     if start > num_epochs:
         raise ValueError(f"start is {start}; allowed is 1..{num_epochs}")
     shares = _shares(range(start, num_epochs + 1), mu, sigma)
@@ -73,8 +74,7 @@ class GaussianWeightAverage:
     """
 
     def __init__(self, model: nn.Module, mu: float, sigma: float, *, start: int = 1):
-        _check_gaussian(mu, sigma, start)
-        self.mu, self.sigma, self.start = float(mu), float(sigma), start
+        self.mu, self.sigma, self.start = _gaussian(mu, sigma, start)
         self.epochs: list[int] = []  # those in the average; the weights w_t are recomputed from them
         self._form = _form(_trainable(model))
         self._average: Tensors = {}
@@ -84,7 +84,7 @@ class GaussianWeightAverage:
 
         ValueError: `epoch` is no integer above the last one, or the model's tensors differ in form.
         """
-        _check_epoch("epoch", epoch)
+        epoch = _epoch("epoch", epoch)
         if self.epochs and epoch <= self.epochs[-1]:
             raise ValueError(f"epoch is {epoch}; allowed is an integer > {self.epochs[-1]}, the last epoch")
         theta = _trainable(model)
@@ -223,14 +223,26 @@ def _check_form(what: str, found: Mapping[str, tuple], expected: Mapping[str, tu
         raise ValueError(f"{what} differs in {len(names)} tensors: {'; '.join(told[:5])}")
 
 
-def _check_epoch(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+def _epoch(name: str, value: Any) -> int:
+    """An integer >= 1 of any type: Python's, NumPy's, a tensor of one element."""
+    try:
+        number = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
         raise ValueError(f"{name} is {value!r}; allowed is an integer >= 1")
+    return number
 
 
-def _check_gaussian(mu: float, sigma: float, start: int) -> None:
-    if not isinstance(mu, int | float) or not math.isfinite(mu):
+def _gaussian(mu: Any, sigma: Any, start: Any) -> tuple[float, float, int]:
+    numbers = {}
+    for name, value in (("mu", mu), ("sigma", sigma)):
+        try:
+            numbers[name] = math.nan if isinstance(value, bool | str) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            numbers[name] = math.nan
+    if not math.isfinite(numbers["mu"]):
         raise ValueError(f"mu is {mu!r}; allowed is any finite number")
-    if not isinstance(sigma, int | float) or not 0 < sigma < math.inf:
+    if not 0 < numbers["sigma"] < math.inf:
         raise ValueError(f"sigma is {sigma!r}; allowed is a finite number > 0")
-    _check_epoch("start", start)
+    return numbers["mu"], numbers["sigma"], _epoch("start", start)

@@ -13,25 +13,29 @@ published. Paper does not say: alpha, beta and delta; they are arguments.
 
 theta never moves before the optimizer steps: the fast weights live beside it, and `functional_call` lends
 them to the model for the query pass only. So an exception leaves every parameter as it was, bit for bit.
+Nor does a step wait for the device before that: all its numbers are read back at once.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.parallel import DistributedDataParallel
 
 Tensors = dict[str, Tensor]  # by parameter name, as in model.named_parameters()
 LossFn = Callable[[nn.Module, Any], Tensor]
 ReduceGrads = Callable[[Tensors], Tensors | None]
+# By name, since importing them takes seconds: their hooks and shards never see gradients that are taken by hand.
+REFUSED = ("DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule", "DTensor")
 
 
 @dataclass(frozen=True)
@@ -88,9 +92,13 @@ def meta_gradients(
     kernel, since the others have no second derivative. Buffers and the random state advance as by two plain
     forward passes. `inner_lr=0` is joint training on both batches, `query_weight=0` is plain training.
 
+    Gradient hooks of parameters act on g_Q as on g_S. Where the query pass reads a parameter past the module that
+    holds it, from a list or through a wrapper, g_Q would be taken at theta: that is noticed in its graph and refused.
+
     Args:
         model: any module, unwrapped: the hooks of data-parallel wrappers never see these gradients.
-        loss_fn: `loss_fn(model, batch)` returns a scalar tensor, computed with the module that it is handed.
+        loss_fn: `loss_fn(model, batch)` returns a scalar tensor, computed with the module that it is handed; it is
+            the loss itself: a GradScaler's factor in it would scale the inner step (bfloat16 needs none).
         support: the current batch; opaque, only `loss_fn` looks into it.
         query: the next batch; likewise.
         inner_lr: alpha, finite and >= 0.
@@ -105,15 +113,14 @@ def meta_gradients(
         The merged gradient (zeros for a tensor that no loss reaches), both losses, three diagnostics.
 
     Raises:
-        ValueError: a value out of range, an unknown or frozen name, a loss that is no differentiable scalar.
+        ValueError: a value out of range, an unknown or frozen name, a loss that is no differentiable scalar, a
+            wrapped or sharded model, sparse or complex gradients, a query pass that did not see the fast weights.
         FloatingPointError: a loss or a gradient norm is not finite; the message says which.
 
     Source: paper, inner loop and outer loop (Key Designs 1) and the update rule (Loss & Training).
     """
-    _check_range("inner_lr", inner_lr)
-    _check_range("query_weight", query_weight)
-    if isinstance(model, DistributedDataParallel):
-        raise ValueError("model is DistributedDataParallel; pass model.module and average with reduce_grads")
+    inner_lr, query_weight = _number("inner_lr", inner_lr), _number("query_weight", query_weight)
+    _check_plain(model)
     theta = _trainable(model, params)
     moved = set(theta) if inner_params is None else set(inner_params)
     if not moved <= set(theta):
@@ -126,25 +133,30 @@ def meta_gradients(
     g_s = _reduced(graph, reduce_grads)
     if first_order:
         del graph
-    support_norm = math.sqrt(_inner(g_s, g_s))
-    _check_finite("support_grad_norm", support_norm)
+    found = {"support_loss": [support_loss], "support_grad_norm": _products(g_s, g_s)}
 
     # theta' = theta - alpha g_S: new leaves; a tensor that the inner step leaves alone shares theta's memory.
     fast = {
         name: torch.sub(p.detach(), g_s[name], alpha=inner_lr) if name in moved else p.detach()
         for name, p in theta.items()
     }
-    fast = {name: tensor.requires_grad_() for name, tensor in fast.items()}
+    for name, tensor in fast.items():
+        tensor.requires_grad_()
+        for hook in (theta[name]._backward_hooks or {}).values():
+            tensor.register_hook(hook)
 
     # g_Q, with theta' lent to the model.
     lent = {f"model.{name}": tensor for name, tensor in fast.items()}
-    query_loss, g_q = functional_call(objective, lent, ("query_loss", query, fast))
+    try:
+        query_loss, g_q = functional_call(objective, lent, ("query_loss", query, fast, False, theta))
+    except Exception:
+        read_back(found)  # fast weights that are not finite may be why: that is said instead
+        raise
     del fast, lent
     g_q = _reduced(g_q, reduce_grads)
-
-    query_norm = math.sqrt(_inner(g_q, g_q))
-    _check_finite("query_grad_norm", query_norm)
-    inner_product = _inner(g_s, g_q)
+    found |= {"query_loss": [query_loss], "query_grad_norm": _products(g_q, g_q)}
+    numbers = read_back(found | {"grad_inner_product": _products(g_s, g_q)})
+    numbers |= {name: math.sqrt(numbers[name]) for name in ("support_grad_norm", "query_grad_norm")}
 
     # g_S + delta g_Q, in second order g_S + delta (g_Q - alpha H g_Q); each tensor is freed as it is merged.
     if not first_order:
@@ -152,7 +164,7 @@ def meta_gradients(
             h_q = _reduced(_hessian_product(graph, g_q, theta, moved), reduce_grads)
         g_q = {name: torch.sub(g, h_q.pop(name), alpha=inner_lr) for name, g in g_q.items()}
     merged = {name: torch.add(g_s.pop(name), g_q.pop(name), alpha=query_weight) for name in theta}
-    return MetaGradients(merged, support_loss, query_loss, support_norm, query_norm, inner_product)
+    return MetaGradients(merged, **numbers)
 
 
 def meta_step(
@@ -164,8 +176,8 @@ def meta_step(
     """Step the optimizer once along the meta-gradient of one (support, query) pair.
 
     Args:
-        optimizer: any optimizer that holds all of `params`; it finds the merged gradient in their `.grad`,
-            which is cleared after the step.
+        optimizer: any that holds all of `params` and steps without a closure; it finds the merged gradient in
+            their `.grad`, which is cleared after the step. Where it raises, every `.grad` is what it was before.
         max_grad_norm: clip the merged gradient to this L2 norm, finite and > 0; None: do not clip.
         The rest: as in `meta_gradients`.
 
@@ -178,21 +190,30 @@ def meta_step(
     if max_grad_norm is not None and not 0 < max_grad_norm < math.inf:
         raise ValueError(f"max_grad_norm is {max_grad_norm!r}; allowed is None or a finite number > 0")
     theta = _trainable(model, params)
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    strangers = [name for name, p in theta.items() if id(p) not in held]
-    if strangers:
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    known = {id(p) for p in held}
+    if strangers := [name for name, p in theta.items() if id(p) not in known]:
         raise ValueError(f"optimizer does not hold {strangers}; add them to it, or leave them out of params")
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise ValueError(f"optimizer is {type(optimizer).__name__}, whose step needs a closure; allowed are others")
 
     result = meta_gradients(
         model, loss_fn, support, query, inner_lr=inner_lr, query_weight=query_weight, first_order=first_order,
         params=theta, inner_params=inner_params, reduce_grads=reduce_grads,
     )  # fmt: skip
-    optimizer.zero_grad(set_to_none=True)
-    for name, p in theta.items():
-        p.grad = result.grads[name]
-    if max_grad_norm is not None:
-        nn.utils.clip_grad_norm_(theta.values(), max_grad_norm)
-    optimizer.step()
+    before = [p.grad for p in held]
+    try:
+        optimizer.zero_grad(set_to_none=True)
+        for name, p in theta.items():
+            p.grad = result.grads[name]
+        if max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(theta.values(), max_grad_norm)
+        optimizer.step()
+    except BaseException:
+        for p, grad in zip(held, before, strict=True):
+            p.grad = grad
+        raise
     optimizer.zero_grad(set_to_none=True)
     return result
 
@@ -208,23 +229,29 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.loss_fn = model, loss_fn
 
-    def forward(self, name: str, batch: Any, wrt: Tensors, create_graph: bool = False) -> tuple[float, Tensors]:
+    def forward(self, name: str, batch: Any, wrt: Tensors, create_graph: bool = False, behind: Tensors | None = None):
+        """(loss, {name: gradient}); `behind` are the parameters that `wrt` stands for: the loss may not reach them."""
         loss = self.loss_fn(self.model, batch)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(f"{name} from loss_fn is of {got}; allowed is a scalar tensor")
         if not loss.requires_grad:
             raise ValueError(f"{name} from loss_fn depends on no tensor that requires grad")
-        grads = _grad(loss, wrt, create_graph)
-        value = loss.item()
-        _check_finite(name, value)
-        return value, grads
+        return loss.detach(), _grad(loss, wrt, create_graph, behind or {})
 
 
-def _grad(scalar: Tensor, wrt: Tensors, create_graph: bool = False) -> Tensors:
-    tensors = list(wrt.values())
-    grads = torch.autograd.grad(scalar, tensors, create_graph=create_graph, allow_unused=True, materialize_grads=True)
-    return dict(zip(wrt, grads, strict=True))
+def _grad(scalar: Tensor, wrt: Tensors, create_graph: bool, behind: Tensors) -> Tensors:
+    tensors = [*wrt.values(), *behind.values()]
+    found = torch.autograd.grad(scalar, tensors, create_graph=create_graph, allow_unused=True)
+    if seen := [name for name, grad in zip(behind, found[len(wrt) :], strict=True) if grad is not None]:
+        raise ValueError(
+            f"the query pass read {seen} past the model, so it did not see the fast weights; forward and loss_fn must "
+            "reach every parameter through the module that they are handed, as an attribute of it"
+        )
+    grads = {name: torch.zeros_like(t) if g is None else g for (name, t), g in zip(wrt.items(), found, strict=False)}
+    if sparse := [name for name, grad in grads.items() if grad.layout != torch.strided]:
+        raise ValueError(f"gradients of {sparse} are sparse; allowed are dense ones (nn.Embedding(sparse=False))")
+    return grads
 
 
 def _hessian_product(graph: Tensors, vector: Tensors, theta: Tensors, moved: set[str]) -> Tensors:
@@ -232,7 +259,7 @@ def _hessian_product(graph: Tensors, vector: Tensors, theta: Tensors, moved: set
     terms = [(graph[name] * vector[name]).sum() for name in theta if name in moved and graph[name].requires_grad]
     if not terms:  # L_S is linear in what moved: H = 0
         return {name: torch.zeros_like(p) for name, p in theta.items()}
-    return _grad(torch.stack(terms).sum(), theta)
+    return _grad(torch.stack(terms).sum(), theta, False, {})
 
 
 def _reduced(grads: Tensors, reduce_grads: ReduceGrads | None) -> Tensors:
@@ -249,11 +276,26 @@ def _reduced(grads: Tensors, reduce_grads: ReduceGrads | None) -> Tensors:
     return reduced
 
 
-def _inner(a: Tensors, b: Tensors) -> float:
-    """<a, b>, half types in float32."""
+def _products(a: Tensors, b: Tensors) -> list[Tensor]:
+    """<a, b> of each tensor, half types in float32; left on the device."""
     half = (torch.float16, torch.bfloat16)
     flat = [[(t.float() if t.dtype in half else t).flatten() for t in (x, b[name])] for name, x in a.items()]
-    return sum(torch.dot(x, y).item() for x, y in flat)
+    return [torch.dot(x, y) for x, y in flat]
+
+
+def read_back(values: dict[str, list[Tensor]]) -> dict[str, float]:
+    """The sum of each list of scalars, all of them brought to the host in one transfer and added there in float64.
+
+    FloatingPointError names the first that is not finite: called before an optimizer moves anything.
+    """
+    scalars = [scalar for some in values.values() for scalar in some]
+    wide = torch.float64 if any(scalar.dtype == torch.float64 for scalar in scalars) else torch.float32
+    flat = iter(torch.stack([s.detach().reshape(()).to(scalars[0].device, wide) for s in scalars]).tolist())
+    numbers = {name: sum(next(flat) for _ in some) for name, some in values.items()}
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise FloatingPointError(f"{name} is {number}; stopped before the optimizer, nothing was changed")
+    return numbers
 
 
 def _trainable(model: nn.Module, names: Iterable[str] | None) -> Tensors:
@@ -263,14 +305,36 @@ def _trainable(model: nn.Module, names: Iterable[str] | None) -> Tensors:
     if not wanted or not wanted <= set(trainable):
         wrong = sorted(wanted - set(trainable)) or "nothing"
         raise ValueError(f"params holds {wrong}; allowed are the model's {len(trainable)} trainable parameters")
-    return {name: p for name, p in trainable.items() if name in wanted}
+    theta = {name: p for name, p in trainable.items() if name in wanted}
+    for name, p in theta.items():
+        if p.is_complex():
+            raise ValueError(f"{name} is complex; allowed are real parameters (torch.view_as_real)")
+        if p._post_accumulate_grad_hooks:
+            raise ValueError(f"{name} has a post-accumulate-grad hook, which would not run; allowed is register_hook")
+    return theta
 
 
-def _check_range(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+def _check_plain(model: nn.Module) -> None:
+    """Refuse what takes part in a training by ways that gradients taken by hand do not pass."""
+    for where, part in (*model.named_modules(prefix="model"), *model.named_parameters()):
+        if kind := _refused(type(part)):
+            raise ValueError(
+                f"{where} is a {kind}; pass the plain module, as it was before wrapping or sharding (model.module of a "
+                "wrapped one; torch.compile is fine), and average over processes with reduce_grads"
+            )
+
+
+@cache
+def _refused(kind: type) -> str | None:
+    return next((base.__name__ for base in kind.__mro__ if base.__name__ in REFUSED), None)
+
+
+def _number(name: str, value: Any) -> float:
+    """A finite number >= 0 of any type: Python's, NumPy's, a tensor of one element."""
+    try:
+        number = math.nan if isinstance(value, bool | str) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not 0 <= number < math.inf:
         raise ValueError(f"{name} is {value!r}; allowed is a finite number >= 0")
-
-
-def _check_finite(name: str, value: float) -> None:
-    if not math.isfinite(value):
-        raise FloatingPointError(f"{name} is {value}; stopped before the optimizer, nothing was changed")
+    return number

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .config import METHODS, Config
 from .distributed import average_grads, world_size
-from .meta import LossFn, Objective, Tensors, meta_gradients, meta_step
+from .meta import LossFn, Objective, Tensors, meta_gradients, meta_step, read_back
 
 
 def cross_entropy(learner: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -51,27 +51,24 @@ class TrainingMethod(nn.Module):
     def step(self, batch, optimizer: torch.optim.Optimizer, generator: torch.Generator | None) -> dict:
         """Move the learner once and return the step's numbers; `generator` draws what all processes draw alike.
 
-        A loss that is not finite raises FloatingPointError before the optimizer is touched.
+        What is not finite raises FloatingPointError before the optimizer moves anything.
         """
         optimizer.zero_grad()
         loss = self.loss_fn(self.learner, batch)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise FloatingPointError(f"support_loss is {value}; the weights were not changed")
         loss.backward()
         held = (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None)
         theta = {str(number): p for number, p in enumerate(held)}
-        norm = self.move(theta, {name: p.grad for name, p in theta.items()}, optimizer)
-        return {"support_loss": value, "support_grad_norm": norm}
+        return self.move(theta, {name: p.grad for name, p in theta.items()}, optimizer, support_loss=loss)
 
-    def move(self, theta: Mapping[str, Tensor], grads: Tensors, optimizer: torch.optim.Optimizer) -> float:
-        """Average the gradients over the processes, clip them, step; returns their norm before clipping."""
+    def move(self, theta: Tensors, grads: Tensors, optimizer: torch.optim.Optimizer, **losses: Tensor) -> dict:
+        """Average the gradients over the processes, clip them, step; returns losses and the norm before clipping."""
         for name, grad in average_grads(grads).items():
             theta[name].grad = grad
-        norm = nn.utils.clip_grad_norm_(list(theta.values()), self.config.max_grad_norm).item()
+        norm = nn.utils.clip_grad_norm_(list(theta.values()), self.config.max_grad_norm)
+        numbers = read_back({name: [number] for name, number in (*losses.items(), ("support_grad_norm", norm))})
         optimizer.step()
         optimizer.zero_grad()
-        return norm
+        return numbers
 
 
 class MetaOptimization(TrainingMethod):
@@ -102,16 +99,16 @@ class InterpolatedWeights(TrainingMethod):
         self.anchor = {name: p.detach().clone() for name, p in _trainable(learner).items()}
 
     def step(self, batch, optimizer: torch.optim.Optimizer, generator: torch.Generator | None) -> dict:
-        ratio = self.config.iwr_max * torch.rand((), generator=generator).item()
+        ratio = self.config.iwr_max * torch.rand(1, generator=generator).tolist()[0]
         how = {"ratio": ratio, "weight": self.config.iwr_weight}
         grads, loss, between = interpolated_gradients(self.learner, self.loss_fn, batch, self.anchor, **how)
-        norm = self.move(_trainable(self.learner), grads, optimizer)
-        return {"support_loss": loss, "interpolated_loss": between, "ratio": ratio, "support_grad_norm": norm}
+        theta, losses = _trainable(self.learner), {"support_loss": loss, "interpolated_loss": between}
+        return {"ratio": ratio, **self.move(theta, grads, optimizer, **losses)}
 
 
 def interpolated_gradients(
     model: nn.Module, loss_fn: LossFn, batch, anchor: Mapping[str, Tensor], *, ratio: float, weight: float
-) -> tuple[Tensors, float, float]:
+) -> tuple[Tensors, Tensor, Tensor]:
     """The published gradient of interpolated-weight optimization, and the losses at the weights and between.
 
     With theta_r = r theta_CLIP + (1 - r) theta it is grad L(theta) + C grad L at theta_r: the second is *not*
