@@ -4,10 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mede_core.config import Config
 from mede_core.files import pack_correct
 from mede_core.report.metrics import harmonic_mean
-from mede_core.report.page import marked, marks, settings_table
 from mede_core.report.paper import compare_with_paper
 from mede_core.report.tables import (
     NOT_RUN,
@@ -267,27 +265,3 @@ def test_a_property_outside_its_range_says_so():
     table = property_table(measured, {"Seed 1": [One("a", 0.5, 1, 10), One("b", 0.0, 0, 0.001)]})
     assert table["Here"].tolist() == ["5.0", "2e-05"]
     assert table["Seed 1"].tolist() == ["0.5 (outside)", "0.0"]
-
-
-# --- what stands on a notebook's page ---------------------------------------------------------------------------
-def test_settings_show_what_differs_from_the_defaults():
-    config = Config(epochs=5, data="/home/someone/clips.csv", weights="openai")
-    table = settings_table(config, "rho").set_index("Setting")
-    assert table.loc["rho", "Changed"] == ""
-    assert (table.loc["epochs", "Value"], table.loc["epochs", "Changed"]) == ("5", "yes")
-    assert table.loc["data", "Value"] == "clips.csv"  # no folder of this machine in an output
-    with pytest.raises(ValueError, match="nonsense"):
-        settings_table(Config(), "nonsense")
-
-
-def test_settings_of_records_are_their_own():
-    records = [{"settings": {**Config().model_dump(), "epochs": epochs}} for epochs in (12, 22)]
-    assert settings_table(records).set_index("Setting").loc["epochs", "Value"] == "12, 22"
-
-
-def test_marks_say_what_numbers_must_not_be_read_without():
-    plain = {"weights": "shipped:abc", "shipped": False}
-    assert marked("Accuracy", [plain]) == "Accuracy"
-    assert "RANDOM WEIGHTS" in marked("Accuracy", [plain, {"weights": "random"}])
-    assert marks([{**plain, "shipped": True}]) == "shipped with the package"
-    assert marks([plain, {**plain, "older": True}]) == "partly made by older code"

@@ -85,6 +85,7 @@ def same(one, other):
 
 def start(code, *arguments, package=PACKAGE.parent):
     how = {"env": {**os.environ, "PYTHONPATH": str(package)}, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    how["cwd"] = package  # it comes first on the path
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], text=True, **how)
 
 
