@@ -5,9 +5,12 @@ VENV    := .venv
 PY      := $(VENV)/bin/python
 STAMP   := $(VENV)/.stamp
 UI      := $(VENV)/.stamp-ui
-RUN      = $(PY) -m mede_core.reproduce --profile $(PROFILE)
-OPTIONS  = $(if $(ONLY),--only '$(ONLY)') $(if $(filter-out 0,$(FORCE)),--force) $(if $(JOBS),--jobs $(JOBS)) \
-           $(if $(DATA),--data '$(DATA)') $(if $(filter-out 0,$(DRY)),--dry-run)
+SLURM   := $(VENV)/.stamp-slurm
+RUN      = $(PY) -m mede_core reproduce --profile $(PROFILE)
+OPTIONS  = $(if $(ONLY),--only '$(ONLY)') $(if $(FORCE),--force $(FORCE)) $(if $(JOBS),--jobs $(JOBS)) \
+           $(if $(DATA),--data '$(DATA)') $(if $(filter-out 0,$(DRY)),--dry-run) \
+           $(if $(EXECUTOR),--executor $(EXECUTOR)) $(if $(OLDER),--older $(OLDER))
+EXTRAS   = report video notebooks dev
 
 # The kernel of this environment, never one of the user's with the same name.
 export JUPYTER_PREFER_ENV_PATH := 1
@@ -16,7 +19,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=268435456
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test test-ui lab figures gallery lint bench lock doctor clean
+.PHONY: help setup reproduce test test-ui test-slurm lab figures gallery ship lint bench lock doctor clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -32,6 +35,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(PY) -m uv pip install --quiet --python $(PY) --no-deps -e .
 	@touch $@
 
+# FORCE=all also trains and tests again. EXECUTOR=slurm takes a cluster's options from a Snakemake profile.
 reproduce: $(STAMP)  ## run all notebooks [PROFILE=cpu|smoke|full|paper ONLY='22_*' FORCE=1 JOBS=2 DRY=1 DATA=data.yaml]
 	$(RUN) $(OPTIONS)
 
@@ -49,6 +53,16 @@ $(UI): $(STAMP)
 test-ui: $(UI)  ## run the notebooks in a JupyterLab in a headless browser
 	$(PY) -m pytest -q -m ui
 
+$(SLURM): $(STAMP)
+	$(PY) -m uv pip install --quiet --python $(PY) -e '.[cluster]'
+	@command -v slurmd || { apt-get update -qq && apt-get install -y -qq slurm-wlm munge; } || \
+	  { sudo apt-get update -qq && sudo apt-get install -y -qq slurm-wlm munge; } || \
+	  { echo "Please install slurm-wlm and munge from your distribution." >&2; exit 1; }
+	@touch $@
+
+test-slurm: $(SLURM)  ## run a profile through a SLURM on this machine alone (as root)
+	$(PY) -m pytest -q -m slurm
+
 lab: $(STAMP)  ## open JupyterLab on the notebooks [LAB=--allow-root, or other options of JupyterLab]
 	$(PY) -m jupyterlab $(LAB) notebooks/00_index.ipynb
 
@@ -57,6 +71,9 @@ figures: $(STAMP)  ## rebuild the committed figures/ [PROFILE=cpu]
 
 gallery: $(STAMP)  ## rebuild the HTML gallery and the summary of the last run [PROFILE=cpu]
 	$(RUN) --report-only
+
+ship: $(STAMP)  ## make the runs and scores that ship with the package
+	$(PY) -m mede_core ship
 
 lint: $(STAMP)  ## check the code and the notebooks
 	$(PY) -m ruff check .
@@ -67,10 +84,10 @@ bench: $(STAMP)  ## time and memory of the kernel beside plain training
 	@for file in benchmarks/*.py; do echo "$$file"; $(PY) "$$file" || exit 1; done
 
 lock: $(STAMP)  ## resolve requirements.lock anew from pyproject.toml
-	$(PY) -m uv pip compile --quiet --universal --no-header --upgrade --extra dev -o requirements.lock pyproject.toml
+	$(PY) -m uv pip compile --quiet --universal --no-header --upgrade $(EXTRAS:%=--extra %) -o requirements.lock pyproject.toml
 
 doctor: $(STAMP)  ## versions, kernel, widgets, device, weights and data
-	$(PY) -m mede_core.batch.doctor
+	$(PY) -m mede_core doctor
 
 clean:  ## remove reports and caches; training runs (runs/) stay
 	rm -rf reports .pytest_cache .ruff_cache .hypothesis build dist

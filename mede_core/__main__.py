@@ -171,6 +171,14 @@ def _show_report(made) -> int:
     return 1 if made.problems else 0
 
 
+def _show_findings(findings) -> int:
+    for one in findings:
+        _show(f"{'!!' if one.fault else '  '} {one.topic:20} {one.text}")
+    faults = sum(one.fault for one in findings)
+    _show(f"{faults} to mend (marked !!)" if faults else "all well")
+    return 1 if faults else 0
+
+
 # ------------------------------------------------------------------------------------ the command
 VERBS: dict = {  # verb: (what it does, its function or where that is, how its answer is shown)
     "train": ("train a method, or go on with its run", train, _show),
@@ -188,7 +196,7 @@ VERBS: dict = {  # verb: (what it does, its function or where that is, how its a
     "reproduce": ("run the notebooks", "batch.reproduce:reproduce", _show),
     "ship": ("make what ships with the package", "batch.upkeep:ship_or_restamp", _show),
     "clean": ("list runs that no question finds, and remove them", "batch.upkeep:clean", _show),
-    "doctor": ("say what is here: versions, weights, devices", "batch.doctor:doctor", _show),
+    "doctor": ("say what is here: versions, weights, devices", "batch.doctor:examine", _show_findings),
 }
 
 

@@ -86,7 +86,8 @@ def as_verb(function: Callable, show: Callable) -> tuple[Callable, set[str]]:
     """
     own, shown = (list(inspect.signature(one).parameters.values()) for one in (function, show))
     shown = [one for one in shown if one.kind is one.KEYWORD_ONLY]
-    text, _, arguments = inspect.cleandoc(function.__doc__).partition("\nArgs:")
+    text, *sections = re.split(r"\n(?=Args:|Returns:|Raises:)", inspect.cleandoc(function.__doc__))
+    arguments = next((one for one in sections if one.startswith("Args:")), "")
     said = dict(re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", arguments, re.MULTILINE))
     parameters, lists = [], set()
     for one in (*own, *shown):

@@ -14,6 +14,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import mede_core
+from mede_core.__main__ import main
 from mede_core.batch import doctor
 from mede_core.files import repo_root
 
@@ -30,6 +31,13 @@ def locked():
     return found
 
 
+def installed():
+    """What `make` installs: each requirement once."""
+    extras = re.search(r"^EXTRAS *= (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    lists = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][name] for name in extras)]
+    return list(dict.fromkeys(line for lines in lists for line in lines))
+
+
 def canonical(name):
     return re.sub(r"[-_.]+", "-", name).lower()
 
@@ -38,12 +46,12 @@ def test_environment_yml_mirrors_pyproject():
     entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     pip = next(entry["pip"] for entry in entries if isinstance(entry, dict))
     assert f"python {PROJECT['requires-python']}" in entries
-    assert pip == [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"], "-e ."]
+    assert pip == [*installed(), "-e ."]
 
 
 def test_the_lock_holds_a_fitting_version_of_each_requirement():
     versions = locked()
-    for line in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]:
+    for line in installed():
         requirement = Requirement(line)
         found = versions.get(canonical(requirement.name), [])
         assert found, f"{requirement.name} is not locked: make lock"
@@ -238,6 +246,10 @@ def test_a_kernel_of_another_environment_is_a_fault(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("fault", "code"), [(False, 0), (True, 1)])
 def test_the_doctor_exits_1_where_something_must_be_mended(monkeypatch, capsys, fault, code):
-    monkeypatch.setattr(doctor, "examine", lambda: [doctor.Finding("widgets", "text", fault)])
-    assert doctor.main([]) == code
+    def examine():
+        """Find one thing."""
+        return [doctor.Finding("widgets", "text", fault)]
+
+    monkeypatch.setattr(doctor, "examine", examine)
+    assert main(["doctor"]) == code
     assert ("!! widgets" in capsys.readouterr().out) == fault

@@ -4,15 +4,13 @@ Exit code 1 where JupyterLab would not show the widgets or could not start the k
 (a GPU, pretrained weights, real data) is reported and is no fault.
 """
 
-import argparse
 import os
 import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from mede_core.files import ASSETS, available_cpus, repo_root, sha256_file
-from mede_core.provenance import gpu_names, versions
+from mede_core.files import ASSETS, available_cpus, gpu_names, repo_root, sha256_file, versions
 
 # Looked for in the local caches: what the published tables and comparable reproductions start from.
 PRETRAINED = (
@@ -152,7 +150,10 @@ def check_data() -> list[Finding]:
 
 
 def examine() -> list[Finding]:
-    """Return all findings; takes a few seconds, since it imports torch and open_clip."""
+    """Say whether this environment is fit to run the notebooks, and which CLIP weights, devices and data are here.
+
+    A few seconds, since torch and open_clip are imported. The exit code is 1 where something must be mended.
+    """
     return [
         *check_versions(),
         check_kernel(),
@@ -161,22 +162,3 @@ def examine() -> list[Finding]:
         *check_weights(),
         *check_data(),
     ]
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line: print the report.
-
-    Returns:
-        0, or 1 where something must be mended.
-    """
-    argparse.ArgumentParser(prog="python -m mede_core.batch.doctor", description=__doc__).parse_args(arguments)
-    findings = examine()
-    for finding in findings:
-        sys.stdout.write(f"{'!!' if finding.fault else '  '} {finding.topic:20} {finding.text}\n")
-    faults = sum(finding.fault for finding in findings)
-    sys.stdout.write(f"{faults} to mend (marked !!)\n" if faults else "all well\n")
-    return 1 if faults else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

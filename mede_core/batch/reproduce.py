@@ -7,17 +7,20 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from ..files import atomic_write, git_state, gpu_names, run_lock, versions
+from ..flags import File, Folder, Older, Profile, Workers
 from ..report.summary import outside_tolerance
 from ..study.store import is_missing
 from . import PlanError, cost
-from .job import said
+from .job import end_with_parent, said
 from .plan import Plan, load_plan
 
 logger = logging.getLogger(__name__)
@@ -29,22 +32,37 @@ LARGEST = 10**15  # bytes: content decides for files of any size
 
 
 def reproduce(
-    profile: str = "cpu",
+    profile: Profile = "cpu",
     *,
     only: str = "",
-    force: str = "",
-    jobs: int = 0,
+    force: Literal["", "0", "1", "all"] = "",
+    jobs: Workers = 0,
     dry_run: bool = False,
-    data: str = "",
+    data: File = "",
     executor: str = "local",
-    older: str = "ask",
+    older: Older = "ask",
     publish: bool = False,
     report_only: bool = False,
     notebooks: str = "",
-    reports: str = "",
-    runs: str = "",
+    reports: Folder = "",
+    runs: Folder = "",
 ) -> int:
     """Run a profile's notebooks and what they ask for; up to date is what would give the same.
+
+    Args:
+        profile: smoke, cpu, full, or paper, which reads real videos
+        only: these notebooks, by name or glob, and what they need
+        force: 1 runs the notebooks anew, all also trainings and scorings; the old are kept until the new are finished
+        jobs: at a time (default: the profile's)
+        dry_run: show what would run, what it costs, and stop
+        data: weights and real videos (default: data.yaml beside notebooks/)
+        executor: local, or a plugin of Snakemake's, such as slurm
+        older: where older code made a run and a new one takes long: ask, use it, or retrain
+        publish: run what goes into figures/, and copy it there
+        report_only: rebuild gallery and summary of the last run
+        notebooks: folder of notebooks and Snakefile (default: the repository's)
+        reports: folder of the reports (default: reports/ of the repository); the profile's name is appended
+        runs: folder of runs and scores (default: runs/ of the repository)
 
     Returns:
         0 all good, 1 a job failed, 3 a number that is comparable with the paper's is outside its tolerance.
@@ -54,10 +72,6 @@ def reproduce(
     """
     if sys.platform == "win32":
         raise PlanError("mede reproduce needs Linux, macOS or WSL; on native Windows the notebooks work in JupyterLab")
-    if force not in ("", "0", "1", "all"):
-        raise PlanError(f"force={force!r}: expected 1 (the notebooks) or all (trainings and scorings, too)")
-    if jobs < 0:
-        raise PlanError(f"jobs={jobs}: expected a number >= 1")
     where = {"runs": str(Path(runs).absolute()) if runs else "", "data": data, "older": older}
     plan = load_plan(profile, notebooks, only=only, **where)
     if publish:
@@ -74,10 +88,17 @@ def reproduce(
         for line in runner.plan_lines():
             logger.info("%s", line)
         return OK
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(FAILED))  # as an exception: jobs are ended on the way out
+    if "MAKELEVEL" in os.environ:  # started by make: the run ends with it, however it ends
+        end_with_parent(os.getppid())
     with run_lock(out, wait=False):
         settle(plan, out)
         cost.report(plan, out, measure=True)
-        runner.run()
+        try:
+            runner.run()
+        except KeyboardInterrupt:
+            logger.info("stopped; the same command continues")
+            return FAILED
         manifest = conclude(plan, out, runner)
         report(plan, out, manifest)
     if publish and manifest["exit_code"] in (OK, OUTSIDE):
