@@ -43,12 +43,6 @@ def test_checkpoints_are_read_one_at_a_time():
     assert not alive
 
 
-def test_weights_of_a_trajectory_need_not_be_normalized():
-    weights = trajectory(make_averaged_model())
-    shares = gaussian_weights(EPOCHS, 3.0, 2.0)
-    assert_close(average_trajectory(weights, 40 * shares), one_shot(weights, shares.tolist()))
-
-
 @pytest.mark.parametrize("unused", [[0], [0, 1, 2], [3], [6], [0, 2, 4, 5, 6]])
 def test_a_checkpoint_of_weight_zero_does_not_enter_even_if_it_is_broken(unused):
     weights = trajectory(make_averaged_model())
