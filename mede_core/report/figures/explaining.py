@@ -1,0 +1,65 @@
+"""Plots of what a learner uses: maps over film strips, and the effects of background and motion clip by clip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+
+from .film import film_strip
+from .style import PAGE_WIDTH, Picture, current_theme, look_of, styled
+
+
+def overlay(frames: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """Frames [T, 3, H, W] uint8 under maps [T, h, w] as heat, also uint8: zero is dark, the highest value bright."""
+    rows, columns = (np.arange(size) * cells // size for size, cells in zip(frames.shape[2:], maps.shape[1:]))
+    maps = np.clip(maps, 0, None)[:, rows][:, :, columns]
+    heat = matplotlib.colormaps["inferno"](maps / max(maps.max(), 1e-12))[..., :3]
+    gray = frames.mean(1, keepdims=True) / 255
+    return (255 * (0.35 * gray + 0.65 * heat.transpose(0, 3, 1, 2))).round().astype(np.uint8)
+
+
+@styled
+def map_strips(video, maps: Mapping[str, np.ndarray]):
+    """A clip (uint8 [T, 3, H, W]) above maps of it ([T, h, w] each), each scaled to its own highest value."""
+    frames = np.asarray(video)
+    rows = [frames, *(overlay(frames, np.asarray(one)) for one in maps.values())]
+    return film_strip(rows, ["frames", *maps])
+
+
+@styled
+def effect_plane(
+    effects: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    title: str = "What moves the class margin: the background, or the motion",
+    width: float = PAGE_WIDTH,
+):
+    """One panel a method, one dot a clip: how far its margin falls when only the background is swapped, and when only
+    the motion is reversed (``attention.causal_effects``); the cross is the mean.
+
+    The title says in how many clips the background counts more than the motion; where both count alike is dotted. Axes
+    are shared; a hundredth of the clips lie outside.
+    """
+    theme, columns = current_theme(), min(3, len(effects))
+    rows = -(-len(effects) // columns)
+    figure = Picture(width, 0.6 + rows * (0.35 + 0.93 * width / columns), title)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
+    pairs = {name: np.stack([one["background"], one["motion"]]) for name, one in effects.items()}
+    low, high = np.quantile(np.concatenate(list(pairs.values()), 1), [0.005, 0.995])
+    for axes, (method, points) in zip(grid, pairs.items()):
+        look = look_of(method)
+        axes.axhline(0, color=theme.muted, lw=0.8)
+        axes.axvline(0, color=theme.muted, lw=0.8)
+        for sign in (1, -1):
+            axes.plot([low, high], [sign * low, sign * high], color=theme.muted, lw=0.8, ls=(0, (1, 2)))
+        axes.scatter(*points, s=7, color=look.color, alpha=0.35, lw=0, rasterized=True)
+        axes.plot(*points.mean(1), "+", color=theme.text, ms=13, mew=2)
+        more = 100 * (np.abs(points[0]) > np.abs(points[1])).mean()
+        axes.set_title(f"{look.label}\nbackground counts more: {more:.0f} %", fontweight="normal")
+        axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    for axes in grid[len(pairs) :]:
+        axes.set_visible(False)
+    figure.supxlabel("swapped background: fall of the margin (logits)", fontsize=8.5)
+    figure.supylabel("reversed motion: fall of the margin (logits)", fontsize=8.5)
+    return figure
