@@ -217,7 +217,7 @@ def _build(
     import torch
     from safetensors import SafetensorError
 
-    from ..checkpoints import interpolate
+    from ..averages import interpolate
     from ..runs import learner_for
 
     if checkpoint:
@@ -251,7 +251,8 @@ def _build(
 
 def _read_checkpoint(path: Path) -> tuple[dict, dict, Config]:
     """Tensors, metadata and configuration of a checkpoint; a run's folder stands for its method's weights."""
-    from ..checkpoints import checkpoint_path, load_checkpoint, method_weights
+    from ..averages import averaged
+    from ..checkpoints import checkpoint_path, load_checkpoint
 
     if not path.is_dir():
         tensors, facts = load_checkpoint(path)
@@ -266,7 +267,9 @@ def _read_checkpoint(path: Path) -> tuple[dict, dict, Config]:
         facts["patched"] = config.patch_ratio
     mixed = f", mixed with CLIP ({config.patch_ratio:g})" if method.patched else ""
     facts["trained"] = f"{config.method}, {method.average} of {epochs} epochs{mixed}"
-    return method_weights(path, config), facts, config
+    unpatched = config.average().replace(patch=0.0)  # the learner that gives CLIP's share is built later
+    tensors = averaged(unpatched, lambda epoch: load_checkpoint(checkpoint_path(path, epoch))[0], {}, epochs)
+    return tensors, facts, config
 
 
 def _trained(facts: dict) -> str:
