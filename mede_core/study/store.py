@@ -26,10 +26,6 @@ FIELDS = ("metric", "set", "split", "part", "context", "average")  # of a number
 NAMED = ("method", "seed", "world_seed", "home_seed", "rho")  # settings with a place of their own in a line
 FACTS = ("variant", *NAMED, "run", "weights", "commit", "kernel")
 KERNEL = ("meta", "gwa", "adapters")
-UNITS = {  # of all other metrics: percent
-    "support_loss": "nats", "query_loss": "nats", "change_measured": "nats", "change_predicted": "nats",
-    "step_seconds": "seconds", "grad_inner_product": "squared norm", "cosine": "cosine",
-}  # fmt: skip
 
 
 def kernel_hash() -> str:
@@ -114,8 +110,7 @@ def records_of(lines: Iterable[Mapping], *, by: str = "method") -> list[dict]:
         for key, (value, n, *bits) in line["numbers"].items():
             where = dict(zip(FIELDS, key.split("/"), strict=True))
             where["part"] = int(where["part"]) if where["part"].isdigit() else where["part"]
-            unit = {"unit": UNITS[where["metric"]]} if where["metric"] in UNITS else {}
-            records.append({**facts, **where, **unit, "value": value, "n": n, **({"correct": bits[0]} if bits else {})})
+            records.append({**facts, **where, "value": value, "n": n, **({"correct": bits[0]} if bits else {})})
     return records
 
 

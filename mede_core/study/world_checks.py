@@ -62,19 +62,6 @@ def train_learners(world_seed: int, workspace: Workspace, *, weights: str = "shi
     return {name: workspace.learner(load_config(**common, **changes)) for name, changes in own.items()}
 
 
-def shuffled_texts(learner: VideoLearner, seed: int = 0) -> VideoLearner:
-    """The null model: every class set's texts are assigned to classes at random; the learner is changed in place."""
-    original = learner.set_classes
-
-    def set_classes(names, *prompts, **texts):
-        original(names, *prompts, **texts)
-        learner.text_features = learner.text_features[np.random.default_rng(seed).permutation(len(names))]
-        return learner
-
-    learner.set_classes = set_classes
-    return learner
-
-
 def measure(learners: Mapping[str, VideoLearner], world: World, *, count: int = 1440) -> dict[str, float]:
     """Accuracies of learners on the source set, in percent, and frozen CLIP's blindness to order.
 
