@@ -127,7 +127,13 @@ WRONG = {
     "world checks": """--seeds x | --seeds -1 | --weights absent | --weights folder | --runs file | --count 0 |
     --count x | --out folder | --out file/below | --seeds""",
     "cost": f"{SETTINGS} | --steps 0 | --steps x | --seconds 0 | --seconds nan | --classes 0 | --runs a",
+    "reproduce": """--profile gpu | --profile | --only nothing | --only | --force yes | --force | --force 2 |
+    --jobs -1 | --jobs x | --jobs 1.5 | --jobs 1000 | --data absent | --data folder | --data file | --executor nothing |
+    --executor '' | --older maybe | --report-only --reports folder | --notebooks absent | --notebooks folder |
+    --reports file | --reports file/below | --runs file | --runs file/below | --dry-run=1 |
+    --profile paper --data broken.csv --dry-run | --profile paper --data empty.txt --dry-run""",
     "ship": "--runs file | --runs | --restamp | --runs file/below",
+    "doctor": "all | --device cpu",
     "clean": "--runs file | --runs | --runs file/below | --yes=1",
 }
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -72,6 +73,9 @@ def reproduce(
     """
     if sys.platform == "win32":
         raise PlanError("mede reproduce needs Linux, macOS or WSL; on native Windows the notebooks work in JupyterLab")
+    plugins = {f"snakemake-executor-plugin-{executor}", f"snakemake_executor_plugin_{executor}"}
+    if executor != "local" and not plugins & {one.name for one in metadata.distributions()}:
+        raise PlanError(f"executor={executor!r}: allowed: local, or what an installed snakemake-executor-plugin is for")
     where = {"runs": str(Path(runs).absolute()) if runs else "", "data": data, "older": older}
     plan = load_plan(profile, notebooks, only=only, **where)
     if publish:
