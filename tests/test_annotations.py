@@ -14,7 +14,6 @@ from mede_core.video.annotations import (
     read_ssv2,
     read_ucf101,
 )
-from mede_core.video.classes import read_class_map
 from mede_core.video.locate import Files, folder_problem
 
 
@@ -164,7 +163,7 @@ def test_lists_with_class_names_and_with_an_id_name_csv(tmp_path):
     (tmp_path / "l.csv").write_text('path,label\n"a, b.mp4","run, fast"\nc.mp4,jump\nbad\n')
     found = read_lists(tmp_path / "l.csv")
     assert table(found) == {"a, b.mp4": ("run, fast", ["l"]), "c.mp4": ("jump", ["l"])}
-    assert found.problems == ["l.csv:4: no path and label"]
+    assert found.problems == ["l.csv:4: 'bad' is no path and label"]
     (tmp_path / "n").mkdir()
     (tmp_path / "n" / "labels.csv").write_text('id,name\n0,jump\n1,"run, fast"\n')
     (tmp_path / "n" / "val.txt").write_text("c.mp4 0\nd.mp4 1\n")
@@ -225,32 +224,6 @@ def test_a_file_name_that_is_no_text_is_reported(tmp_path):
     files = touch(tmp_path, "a.mp4")
     assert files.names == ["a.mp4"]
     assert files.problems == [r"b'\xff.mp4': the file name is not UTF-8; rename it"]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "expected"),
-    [
-        ("a.json", '{"0": "run", "1": "jump"}', ["run", "jump"]),
-        ("a.json", '{"run": "0", "jump": 1}', ["run", "jump"]),
-        ("a.json", '["run", "jump"]', ["run", "jump"]),
-        ("a.csv", 'id,name\n1,"jump, high"\n0,run\n', ["run", "jump, high"]),
-        ("a.txt", "1 run\n2 jump high\n", ["run", "jump high"]),
-        ("a.txt", "run\njump, high\n", ["run", "jump, high"]),
-        ("a.json", '{"0": "run", "2": "jump"}', "indices are not 0 to 1"),
-        ("a.json", '{"0": "run", "1": "Run"}', "duplicates"),
-        ("a.json", '{"run": "jump"}', "expected indices and names"),
-        ("a.json", "[]", "expected indices and names"),
-        ("a.json", "{", "not JSON"),
-        ("a.txt", "", "expected indices and names"),
-    ],
-)
-def test_class_files_in_all_their_forms(tmp_path, name, text, expected):
-    (tmp_path / name).write_text(text)
-    if isinstance(expected, list):
-        assert read_class_map(tmp_path / name) == expected
-        return
-    with pytest.raises(ValueError, match=expected):
-        read_class_map(tmp_path / name)
 
 
 @pytest.mark.parametrize("read", [read_kinetics, read_ucf101, read_hmdb51, read_ssv2, read_lists])

@@ -5,17 +5,17 @@ A reader says which videos there are, of which class and in which splits; it nev
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from .classes import read_class_map, read_json, read_text, unknown_label
-from .locate import SPLIT_FOLDER, Files
+from .classes import class_of, read_class_names, read_classes, unknown_label
+from .lists import cells, header_of, read_json, read_lines, read_list, read_text, tidy
+from .locate import SPLIT_FOLDER, Files, is_hidden
 
 
 @dataclass
@@ -47,6 +47,7 @@ class Annotations:
     anywhere: bool = False
     fold: bool = False
     entries: list[Entry] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     _seen: dict[str, Entry] = field(default_factory=dict)
 
     def add(self, names: Sequence[str], label: str, split: str, where: str, key: str = "") -> None:
@@ -83,22 +84,24 @@ def _located(folder: Path, fits: Callable[[str], bool], what: str) -> list[Path]
         below: list[Path] = []
         for place in level:
             entries = sorted(os.scandir(place), key=lambda entry: entry.name)
-            files = [Path(entry.path) for entry in entries if entry.is_file() and fits(entry.name)]
+            seen = [entry for entry in entries if not is_hidden(entry.name)]
+            files = [Path(entry.path) for entry in seen if entry.is_file() and fits(entry.name)]
             if files:
                 return files
-            below += [Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+            below += [Path(entry.path) for entry in seen if entry.is_dir()]
         level = below
     raise ValueError(f"annotations {os.fspath(folder)!r}: no {what} there or up to two folders below")
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """(file:line, text) of each line that is not blank."""
-    for number, line in enumerate(read_text(path, "annotations").splitlines(), 1):
-        if line.strip():
-            yield f"{path.name}:{number}", line.strip()
+def _lines(path: Path, found: Annotations) -> list[tuple[str, str]]:
+    """(file:line, text) of each line that is neither blank nor a comment."""
+    return [(f"{path.name}:{number}", line) for number, line in read_lines(path, "annotations", found.problems)]
 
 
 # ------------------------------------------------------------------------------------ the datasets
+_KINETICS = ("label", "youtube_id", "split", "time_start", "time_end")
+
+
 def read_kinetics(annotations: Path) -> Annotations:
     """Kinetics-400/600: official CSVs with ``label,youtube_id,time_start,time_end,split`` in any order.
 
@@ -109,27 +112,33 @@ def read_kinetics(annotations: Path) -> Annotations:
     found = Annotations([], anywhere=True)
     labels: Counter[str] = Counter()
     for path in _located(annotations, lambda name: name.lower().endswith(".csv"), "CSV"):
-        rows = csv.DictReader(read_text(path, "annotations").splitlines(), skipinitialspace=True)
-        if not {"label", "youtube_id"} <= set(rows.fieldnames or ()):
+        lines = read_lines(path, "annotations", found.problems)
+        separator, places = header_of(lines[0][1], *([name] for name in _KINETICS)) if lines else ("", [])
+        if not separator:
             found.problems.append(f"{path.name}: no Kinetics CSV, it lacks the columns label and youtube_id")
             continue
         from_name = re.search(r"(train|val|test)", path.stem.lower())
-        for row in rows:
-            where = f"{path.name}:{rows.line_num}"
-            label, video = ((row[key] or "").strip() for key in ("label", "youtube_id"))
-            text = (row.get("split") or (from_name[1] if from_name else "")).strip().lower()
-            split = "val" if text in ("val", "validate", "validation") else text
+        for number, line in lines[1:]:
+            where, row = f"{path.name}:{number}", cells(line, separator)
+            if row is None:
+                found.problems.append(f"{where}: a quote is not closed: {line[:80]!r}")
+                continue
+            values = [row[i] if i is not None and i < len(row) else "" for i in places]
+            label, video, split = tidy(values[0]), values[1], values[2] or (from_name[1] if from_name else "")
+            split = "val" if split.lower() in ("val", "validate", "validation") else split.lower()
             try:
-                times = [int(float(row.get(key) or "nan")) for key in ("time_start", "time_end")]
-            except ValueError:
+                times = [int(float(value or "nan")) for value in values[3:]]
+            except (ValueError, OverflowError):
                 times = []
             if not label or not video:
                 found.problems.append(f"{where}: label or youtube_id is empty")
             elif split not in ("train", "val", "test"):
-                found.problems.append(f"{where}: split is {text!r}; allowed: train, val, validate, test")
+                found.problems.append(f"{where}: split is {split!r}; allowed: train, val, validate, test")
             else:
                 folder = f"{split}/{label.replace('/', '_')}"
                 full = [f"{folder}/{video}_{times[0]:06d}_{times[1]:06d}.mp4"] if times else []
+                if not times and any(values[3:]):
+                    found.problems.append(f"{where}: times are {values[3]!r} and {values[4]!r}; expected seconds")
                 found.add([*full, f"{folder}/{video}.mp4"], label, split, where, f"{video} {times}")
                 labels[label] += 1
     found.classes = sorted(labels)
@@ -149,7 +158,7 @@ def read_ucf101(annotations: Path) -> Annotations:
     """
     files = _located(annotations, lambda name: name == "classInd.txt", "classInd.txt")
     folder = files[0].parent
-    classes = read_class_map(folder / "classInd.txt")
+    classes = read_class_names(folder / "classInd.txt")
     found = Annotations(classes, anywhere=True, fold=True)
     spelled = {name.casefold(): (number, name) for number, name in enumerate(classes, 1)}
     for kind, n in ((kind, n) for n in (1, 2, 3) for kind in ("train", "test")):
@@ -157,7 +166,8 @@ def read_ucf101(annotations: Path) -> Annotations:
         if not path.is_file():
             found.problems.append(f"{path.name}: no such file")
             continue
-        for where, line in _lines(path):
+        for where, line in _lines(path, found):
+            line = line.replace("\\", "/")
             name, _, code = line.rpartition(" ") if re.search(r" \d+$", line) else (line, "", "")
             number, label = spelled.get(name.partition("/")[0].casefold(), (0, ""))
             if "/" not in name or not label:
@@ -183,7 +193,7 @@ def read_hmdb51(annotations: Path) -> Annotations:
         if not any(match.groups() == (label, n) for match in matches.values()):
             found.problems.append(f"{label}_test_split{n}.txt: no such file")
     for path, match in matches.items():
-        for where, line in _lines(path):
+        for where, line in _lines(path, found):
             name, _, code = line.rpartition(" ")
             if not name or code not in ("0", "1", "2"):
                 found.problems.append(f"{where}: {line!r}; expected a file name and the code 0, 1 or 2")
@@ -200,7 +210,7 @@ def read_ssv2(annotations: Path) -> Annotations:
     paths = {pattern.fullmatch(path.name)[1]: path for path in files if pattern.fullmatch(path.name)}
     if "labels" not in paths:
         raise ValueError(f"annotations {os.fspath(annotations)!r}: no labels.json beside {files[0].name}")
-    found = Annotations(read_class_map(paths["labels"]), anywhere=True)
+    found = Annotations(read_class_names(paths["labels"]), anywhere=True)
     classes = set(found.classes)
     for split in ("train", "validation"):
         if split not in paths:
@@ -220,70 +230,61 @@ def read_ssv2(annotations: Path) -> Annotations:
 
 
 def read_lists(annotations: Path, classes: Path | None = None) -> Annotations:
-    """The peers' lists, ``path,label`` or ``path label``, one file for each split and named like it.
+    """The peers' lists of videos and labels, one file for each split and named like it, unless a column says so.
 
-    Integer labels need the classes: given, or the one ``*index2cls*.json`` or ``id,name`` CSV beside the lists.
-    Blanks and commas in a path are kept: the label is what follows the last separator.
+    Integer labels need the classes: given, or the one ``*index2cls*.json`` or ``id,name`` CSV beside the lists; they
+    count as those do, from 0 or 1.
     """
-    fits = re.compile(r".*\.(csv|txt|list)", re.IGNORECASE).fullmatch
+    fits = re.compile(r".*\.(csv|tsv|txt|list|lst)", re.IGNORECASE).fullmatch
     files = _located(annotations, lambda name: bool(fits(name)), "list (.csv, .txt)")
-    header = re.compile(r"\s*id\s*,\s*name\s*(\n|$)", re.IGNORECASE)
+    header = re.compile(r"\s*(id|index)\s*[,;\t]\s*name\s*([\r\n]|$)", re.IGNORECASE)
     maps = {path for path in files if header.match(read_text(path, "annotations"))}
-    beside = sorted(files[0].parent.iterdir())
+    beside = sorted(path for path in files[0].parent.iterdir() if not is_hidden(path.name))
     maps |= {path for path in beside if "index2cls" in path.name and path.suffix == ".json"}
     if classes is None and maps:
-        different = {tuple(read_class_map(path)) for path in maps}
-        if len(different) > 1:
+        if len({tuple(read_classes(path).items()) for path in maps}) > 1:
             names = ", ".join(sorted(path.name for path in maps))
             raise ValueError(f"annotations {os.fspath(annotations)!r}: several class files ({names}); choose one")
         classes = min(maps)
-    names = read_class_map(classes) if classes else []
+    numbered = read_classes(classes) if classes else {}
     lists = [path for path in files if path not in maps and (classes is None or path.resolve() != classes.resolve())]
-    rows = [(path.stem.replace(" ", "_"), *row) for path in lists for row in _list_rows(path)]
+    read = [(path.stem.replace(" ", "_"), path.name, read_list(path)) for path in lists]
     if not classes:
-        if any(isinstance(label, int) for *_, label in rows):
+        labels = {row.label for *_, listed in read for row in listed.rows}
+        if labels and all(re.fullmatch(r"-?\d+", label) for label in labels):
             raise ValueError(f"annotations {os.fspath(annotations)!r}: labels are integers; give the classes file")
-        names = sorted({label for *_, label in rows if label})
-    found = Annotations(names)
-    for split, where, paths, label in rows:
-        if isinstance(label, int) and label < len(names):
-            label = names[label]
-        if not label or label not in names:
-            found.problems.append(f"{where}: {unknown_label(str(label), names) if paths else 'no path and label'}")
-        else:
-            found.add(paths, label, split, where)
+        numbered = dict(enumerate(sorted(label for label in labels if not re.fullmatch(r"-?\d+", label))))
+    names = [*numbered.values()]
+    found = Annotations(names, notes=[listed.taken_for for *_, listed in read])
+    for stem, file, listed in read:
+        found.problems += listed.problems
+        for row in listed.rows:
+            label = class_of(row.label, numbered) if classes or not row.label.isdecimal() else None
+            if label is None:
+                said = unknown_label(row.label, names, min(numbered, default=0))
+                found.problems.append(f"{file}:{row.line}: {said}")
+            else:
+                split = row.split.lower().replace(" ", "_") or stem
+                found.add(row.paths, label, split, f"{file}:{row.line}")
     return found
 
 
-def _list_rows(path: Path) -> Iterator[tuple[str, tuple[str, ...], str | int]]:
-    """(file:line, names, label) of a list; the names are as written and, where quoted, without quotes."""
-    lines = list(_lines(path))
-    numbered = re.compile(r"(.*\S)\s*[,\s]\s*(\d+)")
-    if lines and all(numbered.fullmatch(line) for _, line in lines):
-        for where, line in lines:
-            name, label = numbered.fullmatch(line).groups()
-            bare = name[1:-1].replace('""', '"') if len(name) > 1 and name[0] == name[-1] == '"' else name
-            yield where, tuple(dict.fromkeys((name, bare))), int(label)
-        return
-    for where, line in lines:
-        cells = [cell.strip() for cell in next(csv.reader([line], skipinitialspace=True))]
-        if [cell.lower() for cell in cells[:2]] == ["path", "label"]:
-            continue
-        good = len(cells) == 2 and all(cells)
-        label = cells[1] if good else ""
-        yield where, (cells[0],) if good else (), int(label) if label.isdigit() else label
-
-
 def read_folders(files: Files) -> Annotations:
-    """A folder for each class, or folders train, val(idation) and test that hold those."""
-    parts = [name.split("/") for name in files.names]
-    tops = {part[0] for part in parts if len(part) > 1}
-    nested = bool(tops) and all(SPLIT_FOLDER.fullmatch(top) for top in tops) and any(len(part) > 2 for part in parts)
-    level = 1 if nested else 0
-    found = Annotations(sorted({part[level] for part in parts if len(part) > level + 1}))
-    for name, part in zip(files.names, parts):
-        if len(part) <= level + 1:
+    """A folder for each class, or folders train, val(idation) and test that hold those; of one name in two spellings
+    (accents of one or of two characters) one class.
+    """
+    tops = [folder for folder in files.folders if folder and "/" not in folder]
+    split = {top: match[1].lower() for top in tops if (match := SPLIT_FOLDER.fullmatch(top))}
+    nested = bool(tops) and len(split) == len(tops) and any(name.count("/") > 1 for name in files.names)
+    found, seen = Annotations([]), set()
+    for name in files.names:
+        part = name.split("/")[nested:]
+        if len(part) < 2:
             found.problems.append(f"{name!r} lies in no class folder")
         else:
-            found.add([name], part[level], SPLIT_FOLDER.fullmatch(part[0])[1].lower() if nested else "", name)
+            seen.add(tidy(part[0]))
+            found.add([name], tidy(part[0]), split[name.partition("/")[0]] if nested else "", name)
+    found.classes = sorted(seen)
+    empty = {tidy(parts[nested]) for parts in (f.split("/") for f in files.folders if f) if len(parts) == nested + 1}
+    found.problems += [f"class {name!r}: no video in its folder" for name in sorted(empty - seen)]
     return found

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
-import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from unicodedata import category
+
+from .lists import cells, header_of, read_json, read_lines, tidy
+
+_NUMBERS = ("id", "index", "idx", "number", "class_id", "label_id", "class_index")
+_NAMES = ("name", "class", "label", "class_name", "label_name", "classname", "action", "category")
+_IN_FRONT = re.compile(r"(\d{1,9})(?:\s*[,;:\t]\s*|\s+)(\S.*)")
+_BEHIND = re.compile(r"(.*\S)(?:\s*[,;\t]\s*|\s+)(\d{1,9})")
 
 
 def plain(name: str) -> str:
-    """A class name without case, blanks and signs, as names are compared."""
-    return re.sub(r"[\W_]", "", name).casefold()
+    """A class name without case, blanks and signs, as names are compared; marks such as Indic vowels stay."""
+    return "".join(one for one in tidy(name) if category(one)[0] in "LMN").casefold()
 
 
-def unknown_label(label: str, names: Sequence[str]) -> str:
-    """Say that a label is no class name, and which one may be meant."""
-    if is_index(label):
-        return f"label {label} is out of range 0 to {len(names) - 1}"
+def unknown_label(label: str, names: Sequence[str], first: int = 0) -> str:
+    """Say that a label is no class name, or no number of one (counted from ``first``), and which one may be meant."""
+    if re.fullmatch(r"-?\d+", label):
+        return f"label {label} is out of range {first} to {len(names) - 1 + first}"
     spelled = {plain(name): name for name in names}
     close = difflib.get_close_matches(plain(label), spelled, n=1)
     return f"unknown label {label!r}" + (f"; did you mean {spelled[close[0]]!r}?" if close else "")
 
 
-def is_index(label: str) -> bool:
-    """Whether a label is a number."""
-    return label.isascii() and label.isdigit()
+def class_of(label: str, classes: Mapping[int, str]) -> str | None:
+    """The class that a label of a list names, or whose number it is; None for no class."""
+    if label in classes.values():
+        return label
+    return classes.get(int(label)) if re.fullmatch(r"\d{1,9}", label) else None
 
 
 def clean_name(dataset: str, name: str) -> str:
@@ -44,68 +52,81 @@ def clean_name(dataset: str, name: str) -> str:
         name = name.replace("_", " ")
     elif dataset == "ssv2":
         name = re.sub(r"[\[\]]", "", name)
-    return " ".join(name.split())
+    return tidy(name)
 
 
 def check_class_names(names: Sequence[str]) -> list[str]:
-    """The names without surrounding blanks; none, an empty one or duplicates (without case) are refused."""
-    stripped = [str(name).strip() for name in names]
-    folded = [name.casefold() for name in stripped]
-    duplicates = sorted({name for name, key in zip(stripped, folded, strict=True) if folded.count(key) > 1})
-    if not stripped or not all(stripped):
-        raise ValueError(f"classes: {len(stripped)} names, {stripped.count('')} of them empty; expected at least one")
-    if duplicates:
+    """The names, tidied; none, an empty one or duplicates (without case) are refused."""
+    tidied = [tidy(str(name)) for name in names]
+    folded = [name.casefold() for name in tidied]
+    if not tidied or not all(tidied):
+        raise ValueError(f"classes: {len(tidied)} names, {tidied.count('')} of them empty; expected at least one")
+    if odd := [name for name in tidied if any(category(one) in ("Cc", "Cs") for one in name)]:
+        raise ValueError(f"classes hold {odd[0]!r}, which is no text")
+    if len(set(folded)) < len(folded):
+        duplicates = sorted({name for name, key in zip(tidied, folded) if folded.count(key) > 1})
         raise ValueError(f"classes hold duplicates: {', '.join(map(repr, duplicates))}")
-    return stripped
-
-
-def read_text(path: Path, what: str) -> str:
-    """A text file's content, whatever mark of its encoding stands first; ``what`` names it in an error."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{what} {os.fspath(path)!r} cannot be read: {error}") from error
-
-
-def read_json(path: Path, what: str):
-    """What a JSON file holds."""
-    try:
-        return json.loads(read_text(path, what))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{what} {os.fspath(path)!r} is not JSON: {error}") from error
+    return tidied
 
 
 def read_class_names(path: str | os.PathLike) -> list[str]:
-    """Class names from a text file, one on each line; blank lines are skipped."""
-    return check_class_names([line for line in read_text(Path(path), "classes file").splitlines() if line.strip()])
+    """Class names in label order from a list of any form that is about: see :func:`read_classes`."""
+    return list(read_classes(path).values())
 
 
-def read_class_map(path: str | os.PathLike) -> list[str]:
-    """Class names in label order from a file of any form that is about.
+def read_classes(path: str | os.PathLike) -> dict[int, str]:
+    """{label: class name} of a list of classes, in label order.
 
-    JSON {"0": name}, {name: 0} or [name, ...] (the peers' ``*-index2cls.json``), a CSV with the header ``id,name``, or
-    text with one name on each line, or with "index name" on each. Indices must be 0 .. n - 1 or 1 .. n.
+    JSON {"0": name}, {name: 0} or [name, ...] (the peers' ``*-index2cls.json``); or text with one name on each line,
+    a number before or behind each, or columns under a header such as ``id,name``. Numbers run from 0 or 1; without
+    any, labels count from 0. Lines that begin with # are comments.
     """
-    path = Path(path)
-    lines = read_text(path, "classes file").splitlines()
-    if path.suffix.lower() == ".json":
-        content = read_json(path, "classes file")
-        if not content or not isinstance(content, (dict, list)):
-            raise ValueError(f"classes file {os.fspath(path)!r}: expected indices and names")
-        pairs = list(content.items()) if isinstance(content, dict) else list(enumerate(content))
-        pairs = [pair if str(pair[0]).isdigit() else pair[::-1] for pair in pairs]
-    elif lines and [cell.strip().lower() for cell in lines[0].split(",")][:2] == ["id", "name"]:
-        pairs = [tuple(row[:2]) for row in list(csv.reader(lines, skipinitialspace=True))[1:] if len(row) > 1]
-    else:
-        pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
-        if not all(len(pair) == 2 and pair[0].isdigit() for pair in pairs):
-            return read_class_names(path)
-    if not pairs or not all(str(index).isdigit() and isinstance(name, str) for index, name in pairs):
-        raise ValueError(f"classes file {os.fspath(path)!r}: expected indices and names")
-    pairs = sorted((int(index), name) for index, name in pairs)
-    if [index - pairs[0][0] for index, _ in pairs] != list(range(len(pairs))) or pairs[0][0] not in (0, 1):
-        raise ValueError(f"classes file {os.fspath(path)!r}: indices are not 0 to {len(pairs) - 1}, each once")
+    path, said = Path(path), f"classes file {os.fspath(path)!r}"
+    pairs = _from_json(path, said) if path.suffix.lower() == ".json" else _from_lines(path)
+    pairs.sort(key=lambda pair: pair[0])
+    numbers = [number for number, _ in pairs]
+    if numbers not in ([*range(len(pairs))], [*range(1, len(pairs) + 1)]):
+        shown = ", ".join(map(str, numbers[:5]))
+        raise ValueError(
+            f"{said}: it was taken for numbers and names, but the numbers ({shown}, ...) are not 0 to {len(pairs) - 1}"
+            f" or 1 to {len(pairs)}, each once; names that hold numbers fit into a JSON list"
+        )
     try:
-        return check_class_names([name for _, name in pairs])
+        return dict(zip(numbers, check_class_names([name for _, name in pairs])))
     except ValueError as error:
-        raise ValueError(f"classes file {os.fspath(path)!r}: {error}") from error
+        raise ValueError(f"{said}: {error}") from error
+
+
+def _from_json(path: Path, said: str) -> list[tuple[int, str]]:
+    content = read_json(path, "classes file")
+    if isinstance(content, list):
+        content = dict(enumerate(content))
+    pairs = list(content.items()) if isinstance(content, dict) else []
+    if pairs and not all(str(number).isdecimal() for number, _ in pairs):
+        pairs = [pair[::-1] for pair in pairs]
+    if not pairs or not all(str(number).isdecimal() and isinstance(name, str) for number, name in pairs):
+        raise ValueError(f"{said}: expected names, or numbers and names")
+    return [(int(number), name) for number, name in pairs]
+
+
+def _from_lines(path: Path) -> list[tuple[int, str]]:
+    lines = [line for _, line in read_lines(path, "classes file")]
+    separator, places = header_of(lines[0], _NUMBERS, _NAMES) if lines else ("", [])
+    if separator and separator != " ":
+        rows = [cells(line, separator) or [] for line in lines[1:]]
+        rows = [[row[i] if i < len(row) else "" for i in places] for row in rows]
+    else:
+        header = bool(separator) or (len(lines) > 1 and lines[0].lower() in _NAMES)
+        lines = [line.rstrip(",;\t ") for line in lines[header:]]
+        forms = [[form.fullmatch(line) for line in lines] for form in (_IN_FRONT, _BEHIND)]
+        rows = next(([match.groups() for match in form] for form in forms if all(form)), [])
+        if rows and forms[0] and not all(forms[0]):
+            rows = [row[::-1] for row in rows]
+            numbers, names = sorted(int(number) for number, _ in rows), {name.casefold() for _, name in rows}
+            if numbers not in ([*range(len(rows))], [*range(1, len(rows) + 1)]) or len(names) < len(rows):
+                rows = []  # names that end in a number
+    if not rows:
+        return list(enumerate((cells(line, ",") or [line])[0] if line.startswith('"') else line for line in lines))
+    if bad := [row for row in rows if not row[0].isdecimal()]:
+        raise ValueError(f"classes file {os.fspath(path)!r}: {bad[0][0]!r} is no number, before {bad[0][1]!r}")
+    return [(int(number), (cells(name, ",") or [name])[0] if name.startswith('"') else name) for number, name in rows]

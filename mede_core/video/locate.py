@@ -5,33 +5,47 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from unicodedata import normalize
+
+import av
 
 from .classes import plain
+from .lists import VIDEO_SUFFIXES
+from .timeline import VideoError, video_stream
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp")
 SPLIT_FOLDER = re.compile(r"(train|val|test)(id|idate|idation)?([_-].*|\d*)", re.IGNORECASE)
+_NO_VIDEO = (".txt", ".csv", ".json", ".xml", ".md", ".srt", ".jpg", ".jpeg", ".png", ".npz", ".npy")  # never opened
+_PICTURES = re.compile(r"image2|.*_pipe|tty|lrc|aqtitle")  # formats that ffmpeg reads and nobody calls a video
 
 
 class Files:
-    """The videos below a folder, found by their names (relative to it, with ``/``, sorted); links are followed."""
+    """The videos below a folder, found by their names (relative to it, with ``/``, sorted); links are followed.
+
+    Hidden files and folders are never data. What has no usual ending counts where the decoder reads it; everything
+    else is in ``left_out``, {name: why}. ``folders`` are those that are not hidden.
+    """
 
     def __init__(self, root: str | os.PathLike):
-        self.problems, found, visited = [], [], set()
-        for folder, folders, files in os.walk(root, followlinks=True):
+        self.problems, self.left_out, self.folders, found, visited = [], {}, [], [], set()
+        for folder, inside, files in os.walk(root, followlinks=True):
             stat = os.stat(folder)
+            inside[:] = [name for name in inside if not is_hidden(name)]
             if (stat.st_dev, stat.st_ino) in visited:
-                folders.clear()
+                inside.clear()
                 continue
             visited.add((stat.st_dev, stat.st_ino))
             below = os.path.relpath(folder, root).replace(os.sep, "/")
+            self.folders.append("" if below == "." else below)
             for file in files:
                 name = file if below == "." else f"{below}/{file}"
-                if not file.lower().endswith(VIDEO_SUFFIXES) or file.startswith("."):
+                if is_hidden(file):
                     continue
-                if name.encode("utf-8", "replace").decode() == name:
-                    found.append(name)
-                else:
+                if name.encode("utf-8", "replace").decode() != name:
                     self.problems.append(f"{os.fsencode(name)!r}: the file name is not UTF-8; rename it")
+                elif why := _no_video(os.path.join(folder, file)):
+                    self.left_out[name] = why
+                else:
+                    found.append(name)
         self.names = sorted(found)
         self._all = set(found)
         self._stems: dict[str, list[str]] = {}
@@ -68,9 +82,29 @@ class Files:
         return None, "no such file"
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is what a tool left behind."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _no_video(path: str) -> str:
+    """Why a file is no video; empty where it is, by its ending or because the decoder reads it."""
+    ending = os.path.splitext(path)[1].lower()
+    if ending in VIDEO_SUFFIXES and ending != ".ts":  # TypeScript, too
+        return ""
+    if ending in _NO_VIDEO:
+        return f"{ending} is no video"
+    try:
+        with av.open(os.path.abspath(path)) as container:
+            video_stream(container, path)
+            return "a picture or text" if _PICTURES.fullmatch(container.format.name) else ""
+    except (VideoError, av.error.FFmpegError, OSError, UnicodeError, ValueError):
+        return "the decoder finds no video in it"
+
+
 def _stem(name: str) -> str:
     """A file's name without folders and without video suffixes (there are files named x.mp4.mkv)."""
-    stem = name.rpartition("/")[2]
+    stem = normalize("NFC", name.rpartition("/")[2])
     while stem.lower().endswith(VIDEO_SUFFIXES):
         stem = stem.rpartition(".")[0]
     return stem
@@ -78,7 +112,7 @@ def _stem(name: str) -> str:
 
 def folders(name: str) -> list[str]:
     """The folders of a name with ``/``, without the empty one of an absolute path."""
-    return [part for part in name.split("/")[:-1] if part not in ("", ".")]
+    return [part for part in normalize("NFC", name).split("/")[:-1] if part not in ("", ".")]
 
 
 def _agree(one: list[str], two: list[str]) -> bool:

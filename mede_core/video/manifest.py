@@ -1,4 +1,4 @@
-"""Lists of labeled videos: a plain ``path,label`` CSV, one that ``prepare`` wrote, and a check of every file in it.
+"""Lists of labeled videos: a plain one, one that ``prepare`` wrote, and a check of every file in it.
 
 Problems are collected and reported together; nothing is skipped silently. Torch-free.
 """
@@ -15,10 +15,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from unicodedata import normalize
 
 from ..files import available_cpus, progress
-from .classes import check_class_names, is_index, unknown_label
+from .classes import check_class_names, class_of, unknown_label
 from .decode import VideoError, VideoInfo, probe
+from .lists import is_there, read_list
 from .splits import few_shot
 from .timeline import Timeline, parse
 
@@ -27,8 +29,6 @@ log = logging.getLogger(__name__)
 HALVES = ("all", "base", "novel")
 COLUMNS = ("path", "label", "split", "frames", "duration", "timeline")  # of a prepared list
 _SHOWN = 20  # problems spelled out in an error; all of them are in its `problems`
-_PATH_COLUMNS = ("path", "video", "file", "filename")
-_LABEL_COLUMNS = ("label", "class")
 
 
 class ManifestError(ValueError):
@@ -82,13 +82,11 @@ class ManifestReport:
 def read_manifest(
     path: str | os.PathLike, root: str | os.PathLike | None = None, class_names: Sequence[str] | None = None
 ) -> Manifest:
-    """Read a plain ``path,label`` CSV of videos.
+    """Read a plain list of videos and labels, in any form that :mod:`lists` reads.
 
-    A first row that names the columns (``path`` or ``video``, ``label`` or ``class``) is a header; further
-    columns are then ignored. Names with commas or quotes are quoted as CSV does it. Relative paths start from the
-    root, or else from the CSV's folder. Videos may be missing: they are logged. With class names a label is one of
-    them, or its 0-based index; without, the labels themselves are the classes, in alphabetical order (Kinetics' own
-    numbering).
+    Relative paths start from the root, or else from the list's folder. Videos may be missing: they are logged. With
+    class names a label is one of them, or its 0-based index; without, the labels themselves are the classes, in
+    alphabetical order (Kinetics' own numbering).
 
     Raises:
         ManifestError: malformed rows, unknown labels, one file with two labels, integer labels without
@@ -100,73 +98,55 @@ def read_manifest(
     root = path.parent if root is None else Path(root)
     if not root.is_dir():
         raise ValueError(f"root {os.fspath(root)!r}: no such folder")
-    names = None if class_names is None else check_class_names(class_names)
-    try:
-        rows, problems = _read_rows(path)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"manifest {os.fspath(path)!r} is not a UTF-8 CSV: {error}") from error
-    if names is None:
-        numbers = sorted({label for _, _, label in rows if is_index(label)})
+    listed = read_list(path)
+    rows, problems = listed.rows, listed.problems
+    if class_names is None:
+        numbers = sorted({row.label for row in rows if row.label.isdecimal()})
         if numbers:
             problems.append(f"labels are integers ({', '.join(numbers[:5])}): pass class_names, in their order")
-        names = sorted({label for _, _, label in rows})
+        classes = dict(enumerate(sorted({row.label for row in rows})))
+    else:
+        classes = dict(enumerate(check_class_names(class_names)))
+    names = [*classes.values()]
     index = {name: i for i, name in enumerate(names)}
     files: list[Path] = []
     labels: list[int] = []
     first_seen: dict[Path, tuple[int, int]] = {}
-    for line, name, label in rows:
-        number = index.get(label, int(label) if is_index(label) and int(label) < len(names) else None)
-        if number is None:
-            problems.append(f"line {line}: {unknown_label(label, names)}")
+    for row in rows:
+        name = class_of(row.label, classes)
+        if name is None:
+            problems.append(f"{path.name}:{row.line}: {unknown_label(row.label, names)}")
             continue
-        file = root / name
-        seen_line, seen_label = first_seen.setdefault(file, (line, number))
-        if seen_label != number:
-            both = f"{names[number]!r}, but {names[seen_label]!r} on line {seen_line}"
-            problems.append(f"line {line}: {name!r} is labeled {both}")
+        file, number = _existing(root, row.paths), index[name]
+        seen_line, seen = first_seen.setdefault(file, (row.line, number))
+        if seen != number:
+            both = f"{name!r}, but {names[seen]!r} on line {seen_line}"
+            problems.append(f"{path.name}:{row.line}: {row.paths[-1]!r} is labeled {both}")
         files.append(file)
         labels.append(number)
-    manifest = Manifest(files, labels, list(names), path)
-    _check_present(manifest, root, problems)
+    manifest = Manifest(files, labels, names, path)
+    _check_present(manifest, root, problems, f"taken for {listed.taken_for}" if problems else "")
     return manifest
 
 
-def _check_present(manifest: Manifest, root: Path, problems: Sequence[str] = ()) -> None:
+def _existing(root: Path, paths: Sequence[str]) -> Path:
+    """The first spelling of a path that is there, with accents in one or two characters; the last where none is."""
+    spelled = [root / normalize(form, path) for path in paths for form in ("NFC", "NFD")]
+    return next((file for file in [*(root / path for path in paths), *spelled] if is_there(file)), root / paths[-1])
+
+
+def _check_present(manifest: Manifest, root: Path, problems: Sequence[str] = (), advice: str = "") -> None:
     """Refuse a manifest with problems, without a video, or with none of its files there; log missing files."""
     files, problems = manifest.paths, list(problems)
-    missing = [file for file in files if not file.is_file()]
+    missing = [file for file in files if not is_there(file)]
     all_missing = bool(files) and len(missing) == len(files)
     if problems or all_missing or not files:
         problems += [f"missing file {os.fspath(file)!r}" for file in missing]
-        advice = f"every file is missing: is {os.fspath(root)!r} the right root?" if all_missing else ""
+        advice = f"every file is missing: is {os.fspath(root)!r} the right root?" if all_missing else advice
         raise ManifestError(manifest.source, problems or ["it lists no video"], advice)
     if missing:
         shown = ", ".join(repr(os.fspath(file)) for file in missing[:_SHOWN])
         log.warning("%s: %d of %d files are missing: %s", manifest.source, len(missing), len(files), shown)
-
-
-def _read_rows(path: Path) -> tuple[list[tuple[int, str, str]], list[str]]:
-    """(line, path, label) of each row, and what is wrong with the others."""
-    rows, problems, columns, first = [], [], (0, 1), True
-    width: int | None = 2  # without a header, anything but two fields is a comma that should have been quoted
-    with open(path, encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream, skipinitialspace=True)
-        for row in reader:
-            cells, line = [cell.strip() for cell in row], reader.line_num
-            if not any(cells):
-                continue
-            lowered = [cell.lower() for cell in cells]
-            named = [next((i for i, c in enumerate(lowered) if c in n), None) for n in (_PATH_COLUMNS, _LABEL_COLUMNS)]
-            if first and None not in named:
-                columns, width = tuple(named), None
-            elif width is not None and len(cells) != width:
-                problems.append(f"line {line}: {len(cells)} fields, expected path,label (quote names with commas)")
-            elif len(cells) <= max(columns) or not cells[columns[0]] or not cells[columns[1]]:
-                problems.append(f"line {line}: path or label is empty")
-            else:
-                rows.append((line, cells[columns[0]], cells[columns[1]]))
-            first = False
-    return rows, problems
 
 
 def read_sidecar(path: str | os.PathLike) -> dict | None:
@@ -270,7 +250,7 @@ def check_manifest(manifest: Manifest, check: str = "full", *, workers: int | No
     report = ManifestReport()
     if check == "known":
         for position, (path, line) in enumerate(zip(manifest.paths, manifest.timelines, strict=True)):
-            if path.is_file():
+            if is_there(path):
                 report.infos[position] = VideoInfo(line)
             else:
                 report.problems[position] = "no such file"

@@ -26,11 +26,12 @@ from .annotations import (
     read_ucf101,
 )
 from .classes import check_class_names, clean_name, plain
-from .locate import Files, folder_problem
+from .lists import tidy
+from .locate import Files, folder_problem, folders
 from .manifest import COLUMNS, Manifest, ManifestError, check_manifest
 from .splits import Halves, listed_halves, rule_halves, zero_shot_halves
 
-_SHOWN = 5  # problems of a kind that the report spells out; the JSON file holds all
+_SHOWN, _CLASSES = 5, 20  # problems of a kind, and classes, that the report spells out; the JSON file holds all
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,18 @@ class Prepared:
             lines.append("  not comparable with the published base-to-novel numbers")
         lines += [f"note: {note}" for note in self.notes]
         for kind, found in self.problems.items():
-            lines.append(f"{kind}: {len(found)}")
-            lines += [f"  {line}" for line in found[:_SHOWN]]
-            lines += [f"  and {len(found) - _SHOWN} more, see {self.csv.stem}.json"] * (len(found) > _SHOWN)
+            lines += [f"{kind}: {len(found)}", *self._some(found)]
+        if side["no_videos"]:
+            lines += [f"files that are no videos: {len(side['no_videos'])}", *self._some(side["no_videos"])]
+        counted = sorted(side["per_class"].items(), key=lambda item: -item[1][1])  # most left out first
+        lines.append(f"read {side['counts']['all']['videos']:,}, left out {sum(out for _, (_, out) in counted):,}:")
+        lines += self._some([f"{name}: {read:,} read, {out:,} left out" for name, (read, out) in counted], _CLASSES)
         lines.append(f"{sum(map(len, self.problems.values()))} problems; written: {self.csv}, {self.csv.stem}.json")
         return "\n".join(lines)
+
+    def _some(self, lines: Sequence[str], most: int = _SHOWN) -> list[str]:
+        more = [f"  and {len(lines) - most} more, see {self.csv.stem}.json"] * (len(lines) > most)
+        return [*(f"  {line}" for line in lines[:most]), *more]
 
 
 def prepare(
@@ -156,7 +164,10 @@ def prepare(
     found = spec.read(Path(annotations or root), files, Path(classes) if classes else None)
     if not found.classes:
         raise ManifestError(root, found.problems or ["no video is named"], "no usable annotations")
-    clean = dict(zip(found.classes, check_class_names([clean_name(dataset, name) for name in found.classes])))
+    try:
+        clean = dict(zip(found.classes, check_class_names([clean_name(dataset, name) for name in found.classes])))
+    except ValueError as error:
+        raise ValueError(f"annotations {os.fspath(annotations or root)!r}: {error}") from error
     names = [clean[name] for name in found.classes]
     known = sorted({split for entry in found.entries for split in entry.splits})
     if set(splits) - set(known):
@@ -182,9 +193,14 @@ def prepare(
     number = {name: i for i, name in enumerate(names)}
     rows.sort(key=lambda row: (number[row[1]], row[0]))
     counts = _counts(rows, splits or known, {split: len(chosen) for split, chosen in sets.items()}, spec, bool(splits))
+    asked, read = (Counter(clean[entry.label] for entry in of) for of in (entries, [entry for _, entry in located]))
     problems["counts"] = _count_problems(counts, len(names), spec)
+    problems["counts"] += [f"class {c!r}: none of its {n} videos is usable" for c, n in asked.items() if not read[c]]
     problems = {kind: lines for kind, lines in problems.items() if lines}
-    notes = [spec.note] * bool(spec.note)
+    odd = Counter(clean[tidy(part)] for name in files.left_out for part in folders(name) if tidy(part) in clean)
+    notes = [*[spec.note] * bool(spec.note), *(f"taken for {said}" for said in found.notes)]
+    if silent := [name for name in names if not asked[name]]:
+        notes.append(f"{len(silent)} classes have no video in the annotations: {', '.join(map(repr, silent[:_SHOWN]))}")
     if extra := len(files.names) - len({name for name, _ in located}):
         notes.append(f"{extra} more video files below the root are not in the manifest")
     stream = io.StringIO()
@@ -195,6 +211,8 @@ def prepare(
         "splits": {split: {"classes": chosen} for split, chosen in sets.items()},
         "base": halves.base, "novel": halves.novel, "base_novel_source": halves.source,
         "comparable": halves.comparable, "counts": counts, "check": check,
+        "per_class": {name: [read[name], asked[name] - read[name] + odd[name]] for name in names},
+        "no_videos": [f"{name}: {why}" for name, why in sorted(files.left_out.items())],
         "problems": [f"{kind}: {line}" for kind, lines in problems.items() for line in lines],
         "csv_sha256": hashlib.sha256(text.encode()).hexdigest(),  # tells a sidecar of another CSV
     }  # fmt: skip

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .classes import plain, read_class_map, unknown_label
+from .classes import plain, read_class_names, unknown_label
 
 
 @dataclass
@@ -78,7 +78,7 @@ def listed_classes(path: str | os.PathLike, classes: Sequence[str], problems: li
     """The dataset's classes that a file lists, in label order; names the dataset lacks become problems."""
     known = {plain(name): name for name in classes}
     chosen = set()
-    for name in read_class_map(path):
+    for name in read_class_names(path):
         if plain(name) in known:
             chosen.add(known[plain(name)])
         else:

@@ -1,0 +1,198 @@
+"""Lists as people write them, in any usual encoding, separator and order of columns, with or without a header.
+
+An odd line is a problem of its own; what a list was taken for is said in one line, so that a wrong guess shows.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from unicodedata import normalize
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".mpe", ".flv", ".f4v", ".wmv",
+                  ".asf", ".3gp", ".3g2", ".mts", ".m2ts", ".ts", ".vob", ".ogv", ".mxf", ".gif")  # fmt: skip
+SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", " ": "blanks"}
+_PATHS = ("path", "video", "file", "filename", "video_path", "file_path", "filepath", "video_name", "clip")
+_LABELS = ("label", "class", "class_name", "classname", "label_name", "category", "action", "class_id", "label_id")
+_SPLITS = ("split", "subset", "set", "partition")
+_ENDING = "|".join(re.escape(suffix) for suffix in VIDEO_SUFFIXES)
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_PART = re.compile(r"train|val|valid|validate|validation|test", re.IGNORECASE)
+_QUOTED = r'"(?:[^"]|"")*"'
+
+
+def _forms(separator: str) -> tuple[re.Pattern, ...]:
+    """A path that ends as videos do, with blanks and separators in it, then the rest; the rest first; any two parts."""
+    apart = r"\s+" if separator == " " else rf"\s*{separator}\s*"
+    video, other = rf"\S.*(?:{_ENDING})[\"']?", r"\S" if separator == " " else rf"[^{separator}]"
+    forms = (
+        rf"(?P<path>{video}){apart}(?P<rest>\S.*)",
+        rf"(?P<rest>{_QUOTED}|[^/\\]*?\S){apart}(?P<path>{video})",
+        rf"(?P<path>\S.*?|\S){apart}(?P<rest>{_QUOTED}|{other}+)",
+    )
+    return tuple(re.compile(form, re.IGNORECASE) for form in forms)
+
+
+_FORMS = {separator: _forms(separator) for separator in SEPARATORS}
+
+
+def read_text(path: str | os.PathLike, what: str) -> str:
+    """A text file's content: UTF-8 or UTF-16, with or without a byte order mark; bytes that are neither stay marked."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{what} {os.fspath(path)!r} cannot be read: {error.strerror or error}") from error
+    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    half = data[:200].count(0) * 3 > len(data[:200])
+    if wide or half:
+        encoding = "utf-16" if wide else "utf-16-le" if data[1:2] == b"\0" else "utf-16-be"
+        return data.decode(encoding, "replace").replace("\0", "\ufffd")
+    return data.decode("utf-8-sig", "surrogateescape")
+
+
+def read_json(path: str | os.PathLike, what: str):
+    """What a JSON file holds."""
+    text = read_text(path, what)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{what} {os.fspath(path)!r} is not JSON: {error}") from error
+
+
+def read_lines(path: Path, what: str, problems: list[str] | None = None) -> list[tuple[int, str]]:
+    """(number, text) of each line that is neither blank nor a comment; a line of unreadable bytes is a problem.
+
+    A comment begins with #; a line that names a video file does not count as one (HMDB51 has such names).
+    """
+    found = []
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", read_text(path, what)), 1):
+        line = line.strip().strip("\ufeff")
+        if not line or (line[0] == "#" and not re.search(rf"(?:{_ENDING})\b", line, re.IGNORECASE)):
+            continue
+        if re.search("[\0-\x08\x0b-\x1f\x7f\ud800-\udfff\ufffd]", line):
+            if problems is None:
+                raise ValueError(f"{what} {os.fspath(path)!r}, line {number}: not UTF-8 text")
+            problems.append(f"{path.name}:{number}: not UTF-8 text")
+        else:
+            found.append((number, line))
+    return found
+
+
+def cells(line: str, separator: str) -> list[str] | None:
+    """A line's fields without surrounding blanks and without empty ones at its end; None for an unbalanced quote."""
+    try:
+        found = next(csv.reader([line], delimiter=separator, skipinitialspace=True, strict=True), [])
+    except csv.Error:
+        return None
+    fields = [cell.strip() for cell in found]
+    while fields and not fields[-1]:
+        fields.pop()
+    return fields
+
+
+def tidy(name: str) -> str:
+    """A name with each accent spelled in one way, and single blanks."""
+    return " ".join(normalize("NFC", name).split())
+
+
+def header_of(line: str, *wanted: Sequence[str]) -> tuple[str, list[int | None]]:
+    """The separator under which a line names columns, and where each wanted one stands; ("", []) for no header.
+
+    Each of ``wanted`` lists the names of one column; the first two must be there.
+    """
+    for separator in SEPARATORS:
+        names = [name.lower() for name in cells(line, separator) or []]
+        places = [next((names.index(name) for name in column if name in names), None) for column in wanted]
+        if None not in places[:2] and places[0] != places[1]:
+            return separator, places
+    return "", []
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a list: a video, under one or several spellings of its path, its label and splits as they stand."""
+
+    line: int
+    paths: tuple[str, ...]
+    label: str
+    split: str = ""
+
+
+@dataclass
+class VideoList:
+    """A list of videos: its rows, odd lines, and what it was taken for."""
+
+    rows: list[Row] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    taken_for: str = ""
+
+
+def read_list(path: Path) -> VideoList:
+    """Read a list of labeled videos; see the module. A frames column is passed over, since the files know better."""
+    found = VideoList()
+    lines = read_lines(path, "list", found.problems)
+    separator, places = header_of(lines[0][1], _PATHS, _LABELS, _SPLITS) if lines else ("", [])
+    if separator and separator != " ":
+        width, order = len(cells(lines[0][1], separator)), dict(zip(("path", "label", "split"), places))
+        read = {line: _by_columns(text, separator, order, width) for line, text in lines[1:]}
+    else:  # endings of videos tell where a path ends; of equal readings the first separator counts
+        order, body = {}, lines[bool(separator) :]
+        tried = [(one, {line: _by_endings(text, one) for line, text in body}) for one in SEPARATORS]
+        separator, read = max(tried, key=lambda one: [sum(map(of, one[1].values())) for of in (_is_video, bool)])
+    texts = dict(lines)
+    for line, fields in read.items():
+        if fields is None:
+            found.problems.append(f"{path.name}:{line}: {texts[line][:80]!r} is no path and label")
+        else:
+            found.rows.append(Row(line, spellings(fields[0]), tidy(fields[1]), fields[2]))
+    columns = ", ".join(name for name, place in order.items() if place is not None) or "path and label"
+    head = " (a header names them)" if len(read) < len(lines) else ""
+    found.taken_for = f"{path.name}: {len(found.rows)} rows of {columns}, separated by {SEPARATORS[separator]}{head}"
+    return found
+
+
+def _is_video(row: tuple[str, str, str] | None) -> bool:
+    return bool(row) and row[0].lower().strip("\"'").endswith(VIDEO_SUFFIXES)
+
+
+def _by_columns(line: str, separator: str, order: dict[str, int | None], width: int) -> tuple[str, str, str] | None:
+    """(path, label, split) by a header's columns; None where they are not there."""
+    fields = cells(line, separator) or []
+    path, label, split = (fields[i] if i is not None and i < len(fields) else "" for i in order.values())
+    return (path, label, split) if path and label and len(fields) <= width else None
+
+
+def _by_endings(line: str, separator: str) -> tuple[str, str, str] | None:
+    """(path, label, split) where no header says which is which; None where a line has no such parts."""
+    line = line.rstrip(separator + " ")
+    match = next(filter(None, (form.fullmatch(line) for form in _FORMS[separator])), None)
+    fields = cells(match["rest"], separator) if match else None
+    if not fields or not all(fields):
+        return None
+    parts = [field for field in fields if _PART.fullmatch(field)] if len(fields) > 1 else []
+    words = [field for field in fields if field not in parts and not _NUMBER.fullmatch(field)]
+    if separator == " " and words:  # a name of several words
+        words = [" ".join(words)]
+    numbers = [field for field in fields if _NUMBER.fullmatch(field)]
+    if len(words) > 1 or len(parts) > 1 or not (words or numbers):
+        return None
+    return match["path"], words[0] if words else numbers[-1], parts[0] if parts else ""
+
+
+def is_there(file: Path) -> bool:
+    """Whether a path is a file's; one that is no possible name is not."""
+    try:
+        return file.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def spellings(name: str) -> tuple[str, ...]:
+    """A path as it is written, without quotes around it, and with / for Windows' backslashes."""
+    bare = name[1:-1].replace('""', '"') if len(name) > 1 and name[0] == name[-1] and name[0] in "\"'" else name
+    return tuple(dict.fromkeys((name, bare, bare.replace("\\", "/"))))
