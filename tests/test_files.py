@@ -162,8 +162,7 @@ def test_progress_in_a_batch_run_logs_every_thirty_seconds_and_changes_no_item(m
         monkeypatch.setattr(files, "_LOG_EVERY_S", 0.0)
         assert list(progress([3, 1, 2], "training")) == [3, 1, 2]
         assert list(progress(iter("ab"), "reading")) == ["a", "b"]
-    assert any(m.startswith("training: 2/3 (67 %)") and "left" in m for m in caplog.messages)
-    assert any(m.startswith("reading: 1,") for m in caplog.messages)
+    assert any(m.startswith("training: 2/3 (67 %)") and "left" in m for m in caplog.messages), caplog.messages
     assert capsys.readouterr() == ("", "")
 
 

@@ -34,7 +34,7 @@ class Page:
     def figure(self, name: str, draw: Callable[[], Figure], data=None, *, run: str | None = None) -> Figure:
         """Save the figure that ``draw`` makes, for light and dark pages, and return it; see ``style.save_figure``.
 
-        ``data`` is what is plotted and ``run`` the run it comes from: they go into a JSON beside the picture.
+        ``data`` is what is plotted, ``run`` where it comes from: both go into a JSON beside it.
         """
         save_figure(draw, self.folder / "figures" / name, data, run=run)
         return draw()
@@ -52,8 +52,7 @@ class Page:
 
 
 def _default_folder() -> Path:
-    root = repo_root()
-    folder = (root or Path.cwd()) / "reports" / "lab"
+    folder = ((root := repo_root()) or Path.cwd()) / "reports" / "lab"
     if root is None:
         say(f"figures and tables are written to {folder}")
     return folder
@@ -81,21 +80,18 @@ def settings_table(of: Config | Iterable[Mapping], *names: str) -> pd.DataFrame:
     changed = [name for name, usual in default.items() if any(one.get(name, usual) != usual for one in found)]
     rows = [
         {
-            "Setting": name,
+            "Setting": name, "Default": _text(default[name]), "Changed": "yes" if name in changed else "",
             "Value": ", ".join(dict.fromkeys(_text(one[name]) for one in found if name in one)) or MISSING,
-            "Default": _text(default[name]),
-            "Changed": "yes" if name in changed else "",
         }
         for name in dict.fromkeys((*names, *changed))
-    ]
+    ]  # fmt: skip
     return pd.DataFrame(rows, columns=["Setting", "Value", "Default", "Changed"])
 
 
 def _text(value) -> str:
     """A setting as text that says nothing about this machine's folders."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    return Path(value).name if isinstance(value, str) and os.sep in value else str(value)
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return Path(text).name if os.sep in text else text
 
 
 def marks(records: Iterable[Mapping]) -> str:
