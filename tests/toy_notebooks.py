@@ -1,20 +1,23 @@
-"""Tiny notebooks and plans for the runner's tests; they import no torch, so that a run takes seconds."""
+"""A checkout in small: a copy of the package, the Snakefile's rules over tiny notebooks, and `mede reproduce` in it."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+from mede_core.files import PACKAGE, repo_root
+
 PARAMETERS = """profile = "cpu"
-out_dir = "../reports/lab"
-runs_dir = "../runs/lab"
-word = "hello"
-seed = 7"""
+settings = {}
+out_dir = ""
+runs_dir = \"\""""
 
 
-def notebook(
-    *code: str, prose: str = "# A toy", parameters: str = PARAMETERS, tags: dict | None = None
-) -> dict:
-    """Return a notebook: prose, a parameters cell, then the code cells; `tags` maps a code cell's index to
-    a tag."""
+def notebook(*code: str, prose: str = "# A toy", parameters: str = PARAMETERS, tags: dict | None = None) -> dict:
+    """A notebook: prose, a parameters cell, then the code cells; `tags` maps a code cell's index to a tag."""
     cells = [_cell("markdown", prose, 0), _cell("code", parameters, 1, "parameters")]
     cells += [_cell("code", source, i + 2, (tags or {}).get(i)) for i, source in enumerate(code)]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -23,21 +26,77 @@ def notebook(
 
 
 def _cell(kind: str, source: str, number: int, tag: str | None = None) -> dict:
-    cell = {
-        "id": f"cell{number}",
-        "cell_type": kind,
-        "metadata": {"tags": [tag]} if tag else {},
-        "source": source,
-    }
+    cell = {"id": f"cell{number}", "cell_type": kind, "metadata": {"tags": [tag]} if tag else {}, "source": source}
     return cell | ({"outputs": [], "execution_count": None} if kind == "code" else {})
 
 
-def project(folder: Path, notebooks: dict[str, dict], plan: str) -> Path:
-    """Write notebooks and a plan as `folder/notebooks/`; return the plan's path."""
-    home = folder / "notebooks"
-    home.mkdir(parents=True, exist_ok=True)
-    for name, content in notebooks.items():
-        (home / name).write_text(json.dumps(content))
-    path = home / "reproduce.yaml"
-    path.write_text(plan)
-    return path
+class Checkout:
+    """A folder with notebooks/ and mede_core/ in which `mede reproduce` runs as a user's would."""
+
+    def __init__(self, folder: Path, notebooks: dict[str, dict], jobs: str, settings: str = "jobs=2"):
+        self.folder, self.home = folder, folder / "notebooks"
+        self.out, self.runs = folder / "reports" / "smoke", folder / "runs"
+        shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__", "shipped"))
+        (folder / "pyproject.toml").touch()
+        self.home.mkdir()
+        for name, content in notebooks.items():
+            self.write(name, content)
+        head = f"""from mede_core.batch.plan import Job, Settings, make_plan
+
+SETTINGS = {{'smoke': Settings({settings})}}
+
+
+def notebooks(profile, data):
+    yield from [{jobs}]
+
+
+"""
+        rules = "".join((repo_root() / "notebooks" / "Snakefile").read_text().partition("# ---- rules")[1:])
+        (self.home / "Snakefile").write_text(head + rules)
+
+    def write(self, name: str, content: dict) -> None:
+        (self.home / f"{name}.ipynb").write_text(json.dumps(content))
+
+    def command(self, *arguments: str) -> dict:
+        """What `subprocess` takes."""
+        environment = {**os.environ, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment.pop("MEDE_RUNS", None)
+        line = [sys.executable, "-m", "mede_core", "reproduce", "--profile", "smoke", *arguments]
+        return {"args": line, "cwd": self.folder, "env": environment}
+
+    def reproduce(self, *arguments: str) -> tuple[int, str]:
+        """(exit code, what was said)."""
+        answer = subprocess.run(**self.command(*arguments), capture_output=True, text=True, timeout=600)
+        return answer.returncode, answer.stdout + answer.stderr
+
+    def would_run(self, *arguments: str) -> set[str]:
+        """The jobs that a run would start: ids of notebooks, and words of trainings and scorings."""
+        code, said = self.reproduce("--dry-run", *arguments)
+        assert code == 0 and " would run" in said, said
+        return {line.strip().partition(": ")[0] for line in said.splitlines() if line.startswith("  ")}
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return subprocess.Popen(**self.command(*arguments), **quiet, start_new_session=True)
+
+    def manifest(self) -> dict:
+        return json.loads((self.out / "manifest.json").read_text())
+
+    def processes(self) -> list[int]:
+        """The processes that have something to do with this folder."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                text = (entry / "cmdline").read_bytes().decode("utf-8", "replace") + os.readlink(entry / "cwd")
+            except OSError:
+                continue
+            if str(self.folder) in text and int(entry.name) != os.getpid():
+                found.append(int(entry.name))
+        return found
+
+
+def wait_for(condition, seconds: float = 300) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)

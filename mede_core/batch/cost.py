@@ -17,6 +17,7 @@ from pathlib import Path
 from ..config import METHODS, Config
 from ..files import atomic_write, gpu_names
 from ..names import digest
+from ..report.summary import duration
 from . import PlanError
 from .data_yaml import DATASETS, VideoList
 from .plan import Plan
@@ -207,12 +208,3 @@ def find_weights(plan: Plan) -> str:
 
 def last_line(text: str) -> str:
     return (text.strip().splitlines() or ["no message"])[-1][:300]
-
-
-def duration(seconds: float) -> str:
-    """A time span for people."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

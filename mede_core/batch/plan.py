@@ -18,7 +18,7 @@ from pathlib import Path
 
 import mede_core
 
-from ..config import Average, Config, EvalSet, diff, load_config
+from ..config import Average, Config, EvalSet, load_config
 from ..files import ASSETS, PACKAGE, available_cpus, repo_root, sha256_file
 from ..names import digest, import_closure, read_sources
 from ..runs import trains
@@ -165,12 +165,12 @@ class Plan:
         return True
 
     def words(self, config: Config) -> str:
-        """A training in words: its method, and what differs from the profile's configuration of it."""
-        settings = {} if config.data == "synthetic" else {"data": config.data, "shots": config.shots}
-        changed = diff(config, load_config(self.profile, method=config.method, **settings))
-        changed |= {"data": (0, config.data), "shots": (0, config.shots)} if config.shots else {}
-        texts = (f"{name}={Path(v).stem if isinstance(v, str) else v}" for name, (_, v) in changed.items())
-        return " ".join([config.method, *texts])
+        """A training in words: its method, its data, and what differs from the profile's configuration of it."""
+        about = {} if config.data == "synthetic" else {"data": config.data, "shots": config.shots}
+        usual = load_config(self.profile, method=config.method, **about).run_settings()
+        changed = {name: value for name, value in config.run_settings().items() if usual.get(name) != value}
+        data = [Path(config.data).stem, *([f"shots={config.shots}"] if config.shots else [])] if about else []
+        return " ".join([config.method, *data, *(f"{name}={value}" for name, value in changed.items())])
 
     # -------------------------------------------------------------------------------- notebooks
     def file(self, name: str) -> Path:

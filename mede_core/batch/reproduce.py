@@ -18,7 +18,7 @@ from typing import Literal
 
 from ..files import atomic_write, git_state, gpu_names, run_lock, versions
 from ..flags import File, Folder, Older, Profile, Workers
-from ..report.summary import outside_tolerance
+from ..report.summary import outside_tolerance, write_summary
 from ..study.store import is_missing
 from . import PlanError, cost
 from .job import end_with_parent, said
@@ -103,11 +103,10 @@ def reproduce(
         except KeyboardInterrupt:
             logger.info("stopped; the same command continues")
             return FAILED
-        manifest = conclude(plan, out, runner)
-        report(plan, out, manifest)
-    if publish and manifest["exit_code"] in (OK, OUTSIDE):
+        code = report(plan, out, conclude(plan, out, runner))
+    if publish and code in (OK, OUTSIDE):
         copy_figures(plan, out)
-    return manifest["exit_code"]
+    return code
 
 
 # ------------------------------------------------------------------------------------ stamps
@@ -239,17 +238,13 @@ def end_tree(process: subprocess.Popen) -> None:
 # ------------------------------------------------------------------------------------ the report
 def conclude(plan: Plan, out: Path, runner: Snakemake) -> dict:
     """The manifest of a run: what every job gave, and what everything was made with."""
-    steps = {}
     kinds = {"train": plan.trainings, "score": plan.scorings, "unit": plan.units, "notebook": plan.jobs}
-    for kind, names in kinds.items():
-        for name in names:
-            steps[name if kind == "notebook" else f"{kind} {name}"] = state(plan, out, kind, name, runner)
-    outside = outside_tolerance(out)
-    chosen = [entry for name, entry in steps.items() if name not in plan.jobs or name in plan.chosen]
-    good = all(entry["status"] in ("done", MISSING) for entry in chosen)
+    steps = {name: state(plan, out, kind, name, runner) for kind, names in kinds.items() for name in names}
+    states = {entry["status"] for name, entry in steps.items() if name not in plan.jobs or name in plan.chosen}
+    good = states <= {"done", MISSING}
     manifest = {
         "format": 2, "profile": plan.profile, "started": runner.started, "finished": now(),
-        "exit_code": FAILED if not good else OUTSIDE if outside else OK, "outside_tolerance": outside,
+        "exit_code": FAILED if not good else OUTSIDE if outside_tolerance(out) else OK,
         "threads": plan.threads, "versions": versions(), "gpus": gpu_names(), "git": git_state(), "steps": steps,
     }  # fmt: skip
     atomic_write(out / "manifest.json", json.dumps(manifest, indent=1) + "\n")
@@ -260,19 +255,17 @@ def state(plan: Plan, out: Path, kind: str, name: str, runner: Snakemake) -> dic
     """How one job stands: its status, and why; seconds, memory and files of its last run."""
     told = said(out, kind, name)
     entry = {"notebook": f"{plan.jobs[name].notebook}.ipynb" if kind == "notebook" else runner.label(kind, name),
-             "chosen": settings_shown(plan, name) if kind == "notebook" else {},
-             "seconds": round(told["seconds"], 1) if told else None, "provides": told.get("outputs", []),
-             "peak_memory_mb": round(told["peak_memory_mb"]) if told else None}  # fmt: skip
-    ours = told.get("session") == runner.session
-    if kind == "notebook" and name in plan.missing:
+             "chosen": settings_shown(plan, name) if kind == "notebook" else {}, "provides": told.get("outputs", []),
+             "seconds": told.get("seconds"), "peak_memory_mb": told.get("peak_memory_mb")}  # fmt: skip
+    status, reason, ours = told.get("status", "not run"), told.get("reason", ""), told.get("session") == runner.session
+    if name in plan.missing:
         return {**entry, "status": MISSING, "reason": f"not run: needs {', '.join(plan.missing[name])}"}
     if (out / ".stamps" / kind / name).is_file():
         return {**entry, "status": "done", "reason": ""}
-    if ours and told["status"] == "running":
+    if ours and status == "running":
         return {**entry, "status": "failed", "reason": "killed (memory?)"}
     if ours or (kind == "notebook" and name not in plan.chosen):
-        status = told.get("status", "not run")
-        return {**entry, "status": "interrupted" if status == "running" else status, "reason": told.get("reason", "")}
+        return {**entry, "status": "interrupted" if status == "running" else status, "reason": reason}
     needs = plan.stamps(name) if kind == "notebook" else plan.trained_for(name) if kind != "train" else []
     lacking = [runner.label(*need.split("/", 1)) for need in needs if not (out / ".stamps" / need).is_file()]
     return {**entry, "status": "blocked", "reason": f"needs {', '.join(lacking)}"}
@@ -285,38 +278,29 @@ def settings_shown(plan: Plan, name: str) -> dict:
     return {k: Path(v).name if isinstance(v, str) and os.sep in v else v for k, v in flat.items()}
 
 
-def report(plan: Plan, out: Path, manifest: dict) -> None:
-    """Bring gallery and summary up to date and say where they are."""
+def report(plan: Plan, out: Path, manifest: dict) -> int:
+    """Bring gallery and summary up to date, say where they are, and return the run's exit code."""
     from ..report.gallery import build_gallery
-    from ..report.summary import write_summary
 
-    pages = {name: entry for name, entry in manifest["steps"].items() if entry["notebook"].endswith(".ipynb")}
-    build_gallery(out, pages, plan.folder)
-    headline = write_summary(out, manifest["steps"], made_with(manifest))
-    logger.info("%s: %s", headline, os.path.relpath(out / "summary.html"))
-
-
-def made_with(manifest: dict) -> dict[str, str]:
-    """What a summary says everything was made with."""
     commit = manifest["git"]["commit"] or "no git checkout"
-    return {
-        "Finished": f"{manifest['finished'][:16].replace('T', ' ')} UTC",
+    facts = {
         "Commit": commit + (" with uncommitted changes" if manifest["git"]["dirty"] else ""),
-        "Threads per notebook": str(manifest["threads"]),
-        "GPU": "; ".join(manifest["gpus"]) or "none",
-        **{name: str(version) for name, version in manifest["versions"].items() if version},
-    }
+        "Finished": manifest["finished"][:16].replace("T", " ") + " UTC",
+        "Threads of a job": str(manifest["threads"]), "GPU": "; ".join(manifest["gpus"]) or "none",
+        **{name: version for name, version in manifest["versions"].items() if version},
+    }  # fmt: skip
+    build_gallery(out, manifest["steps"], plan.folder)
+    logger.info("%s: %s", write_summary(out, manifest["steps"], facts), os.path.relpath(out / "summary.html"))
+    return manifest["exit_code"]
 
 
 def report_again(plan: Plan, out: Path) -> int:
-    """Rebuild the report of the last run and return that run's exit code."""
+    """Rebuild the report of the last run."""
     file = out / "manifest.json"
+    if not file.is_file():
+        raise PlanError(f"no run of profile {plan.profile} to report on")
     with run_lock(out, wait=False):
-        if not file.is_file():
-            raise PlanError(f"no run of profile {plan.profile} to report on")
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-        report(plan, out, manifest)
-    return manifest["exit_code"]
+        return report(plan, out, json.loads(file.read_text(encoding="utf-8")))
 
 
 def copy_figures(plan: Plan, out: Path) -> None:
