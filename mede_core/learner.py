@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from .adapters import insert_temporal
 from .checkpoints import load_checkpoint, save_checkpoint
 from .weights import build_clip, support
+
+log = logging.getLogger(__name__)
 
 TRAINABLE_SETS = ("adapters", "visual")
 
@@ -65,6 +68,7 @@ class VideoLearner(nn.Module):
         self.class_names: list[str] = []
         self._text = [clip, tokenizer]  # in a list: the text tower is no submodule, so it is never trained or saved
         self._feature_cache: dict[tuple, Tensor] = {}
+        self._token_ids: dict[tuple, bytes] = {}
 
     def set_classes(
         self,
@@ -91,11 +95,32 @@ class VideoLearner(nn.Module):
         keys = [tuple(group) for group in texts]
         if len(keys) != len(names) or not all(keys):
             raise ValueError(f"texts has {len(keys)} groups for {len(names)} classes; each class needs one or more")
+        self._check_tokens(names, keys)
         if missing := [key for key in dict.fromkeys(keys) if key not in self._feature_cache]:
             self._feature_cache.update(zip(missing, self._text_features(missing)))
         self.text_features = torch.stack([self._feature_cache[key] for key in keys]).to(self.logit_scale.device)
         self.class_names = names
         return self
+
+    def _check_tokens(self, names: Sequence[str], keys: Sequence[tuple[str, ...]]) -> None:
+        """Warn of texts that the text tower cuts off; refuse two classes that are the same to it."""
+        tokenizer, first, cut = self._text[1], {}, []
+        empty = tokenizer([""])
+        pad, limit = int(empty[0, -1]), empty.shape[1]
+        for name, key in zip(names, keys):
+            if key not in self._token_ids:
+                ids = tokenizer(list(key))
+                full = [text for text, row in zip(key, ids) if int(row[-1]) != pad]
+                long = tokenizer(full, context_length=8 * limit).ne(pad).sum(1).max() if full else 0
+                cut += [f"{name!r} has {long} tokens"] * int(long > limit)
+                self._token_ids[key] = ids.numpy().tobytes()
+            twin = first.setdefault(self._token_ids[key], name)
+            if twin != name:
+                said = f"have the same tokens (at most {limit} are read), so nothing could tell them apart"
+                raise ValueError(f"classes {twin!r} and {name!r} {said}")
+        if cut:
+            more = f" and {len(cut) - 5} more" if len(cut) > 5 else ""
+            log.warning("texts are cut off after %d tokens: %s%s", limit, ", ".join(cut[:5]), more)
 
     def _text_features(self, groups: Sequence[tuple[str, ...]]) -> Tensor:
         """[K, D], from the disk where they are there."""

@@ -58,7 +58,7 @@ def test_ucf101_of_full_size_has_the_official_counts(ucf, tmp_path, monkeypatch)
         "test2": (3734, 101), "train3": (9624, 101), "test3": (3696, 101),
     }  # fmt: skip
     rows = rows_of(tmp_path / "ucf.csv")
-    assert list(rows[0]) == ["path", "label", "split", "frames", "duration"]
+    assert list(rows[0]) == ["path", "label", "split", "frames", "duration", "timeline"]
     assert {(row["frames"], row["duration"]) for row in rows} == {(str(FRAMES), "0.6")}
     assert all((ucf / row["path"]).is_file() for row in rows)
     assert {"Handstand Pushups", "Yoyo", "Tai Chi"} <= set(prepared.sidecar["classes"])

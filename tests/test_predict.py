@@ -292,6 +292,7 @@ def bad_input(folder):
         "classes twice": ({"classes-file": folder / "twice.txt"}, ["--classes-file", "both"]),
         "duplicates in the file": ({"classes": None, "classes-file": folder / "twice.txt"}, ["duplicates", "'a'"]),
         "no classes file": ({"classes": None, "classes-file": folder / "gone.txt"}, ["gone.txt"]),
+        "one class": ({"classes": ["archery,bowling,running"]}, ["one class", "'archery,bowling,running'", "quotes"]),
         "empty class": ({"classes": ["a", " "]}, ["empty"]),
         "top-k": ({"top-k": 0}, ["--top-k", "0"]),
         "frames": ({"frames": -1}, ["--frames", "-1"]),

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from mede_core.learner import build_learner
 from mede_core.video.classes import clean_name
 from mede_core.video.prompts import TEMPLATES, load_prompts
 
@@ -100,3 +101,24 @@ def test_an_unknown_spec_names_what_is_allowed():
 )
 def test_class_names_are_cleaned_as_their_dataset_needs(dataset, raw, clean):
     assert clean_name(dataset, raw) == clean
+
+
+FOOTBALL = ["passing American football (in game)", "passing American football (not in game)"]
+
+
+def test_texts_that_the_tower_cuts_off_are_named_with_their_tokens_and_the_limit(caplog):
+    learner = build_learner("mede-small", "shipped")
+    for _ in range(2):
+        learner.set_classes([FOOTBALL[0], "archery"])
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"texts are cut off after 16 tokens: {FOOTBALL[0]!r} has ")
+    assert int(said.rsplit(" ", 2)[1]) > 16
+
+
+@pytest.mark.parametrize("names", [FOOTBALL, ["archery", "Archery"]])
+def test_classes_of_the_same_tokens_are_refused_before_anything_is_scored(names):
+    learner = build_learner("mede-small", "shipped").set_classes(["a", "b"])
+    with pytest.raises(ValueError) as caught:
+        learner.set_classes([names[0], "bowling", names[1]])
+    assert f"classes {names[0]!r} and {names[1]!r} have the same tokens (at most 16 are read)" in str(caught.value)
+    assert learner.class_names == ["a", "b"]

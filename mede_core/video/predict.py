@@ -62,7 +62,7 @@ def predict(
 
     from .clips import read_views
 
-    names = check_class_names(classes)
+    names = _several(check_class_names(classes))
     reading = {"num_frames": num_frames, "sampling": sampling, "views": views}
     clip = read_views(path, info or probe(path), image_size=learner.image_size, **reading)
     learner.set_classes(names, texts=(prompts or load_prompts("name")).texts(names))
@@ -75,6 +75,13 @@ def predict(
         learner.train(training)
     probabilities = logits.softmax(-1).tolist()
     return sorted(zip(names, probabilities, strict=True), key=lambda pair: -pair[1])
+
+
+def _several(names: list[str]) -> list[str]:
+    if len(names) == 1:
+        several = 'give several, each in its own quotes: "archery" "bowling"'
+        raise ValueError(f"classes hold one class, {names[0]!r}, which would get 100 %; {several}")
+    return names
 
 
 def save_explanation(
@@ -154,7 +161,8 @@ def answer(
         raise ValueError("--classes and --classes-file are both given; one is enough")
     if not (classes or classes_file or checkpoint):
         raise ValueError("no classes; give --classes NAME ... or --classes-file FILE")
-    names = read_class_names(classes_file) if classes_file else check_class_names(classes) if classes else None
+    given = read_class_names(classes_file) if classes_file else check_class_names(classes) if classes else None
+    names = given and _several(given)
     if explain and Path(explain).suffix.lower() not in PICTURES:
         raise ValueError(f"--explain is {explain!r}; it must end in {', '.join(PICTURES)}")
     texts = _prompt_set(prompts) if prompts else None
