@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.image import imread
 
 import mede_core
+from mede_core.files import pack_correct
 from mede_core.gwa import gaussian_weights
+from mede_core.lab.bias_lab import bias_explorer, bias_values
 from mede_core.lab.explorers import (
     gwa_explorer,
     gwa_scene,
@@ -20,12 +23,16 @@ from mede_core.lab.explorers import (
     meta_step_values,
     rho_explorer,
 )
+from mede_core.lab.gwa_accuracy import gwa_accuracy
 from mede_core.lab.toy import make_toy_problem, run_toy
+from mede_core.learner import build_learner
 from mede_core.report.figures.style import save_figure
 from mede_core.report.figures.training import inner_step_curves
 from mede_core.report.figures.trajectories import trajectory_steps
+from mede_core.world.synthetic import World
 
 BUDGET_S = 0.1  # of processor time for one redraw
+THINKING_S = 0.2  # more, where two learners look at the clip first
 PLANE = (np.array([[0.0, 0.0], [1.0, 2.0], [3.0, 2.5], [4.0, 2.0]]), 0.9)
 
 
@@ -43,10 +50,36 @@ class Explorer:
         return re.sub(r"<[^>]*>|&nbsp;", "", self.readout.value)
 
 
+def answers(average, share, **about):
+    """Records of two backgrounds, ten clips each, of which a share is right."""
+    bits = {"in": np.arange(10) < round(10 * share), "scene": np.arange(1, 11) < round(10 * share)}
+    facts = {"average": average, "n": 10, **about}
+    return [{**facts, "context": context, "correct": pack_correct(right)} for context, right in bits.items()]
+
+
+def worth(measure=None):
+    grid = [
+        row for mu in (1.0, 3.0) for sigma in (1.0, 2.0)
+        for row in answers(f"grid:{mu / 4}:{sigma / 4}", mu / 5 + sigma / 10, mu=mu, sigma=sigma)
+    ]  # fmt: skip
+    return gwa_accuracy([*grid, *answers("swa", 0.5), *answers("last", 0.3), *answers("gwa", 0.4)], measure)
+
+
+def biased():
+    learners = {"frozen": build_learner(), "open_mede": build_learner()}
+    generator = torch.Generator().manual_seed(0)
+    state = learners["open_mede"].trainable_state()
+    moved = {name: tensor + 0.1 * torch.randn(tensor.shape, generator=generator) for name, tensor in state.items()}
+    learners["open_mede"].load_trainable(moved)
+    return bias_explorer(learners)
+
+
 EXPLORERS = {
     "gwa": (lambda: gwa_explorer(22), "mede-sigma", (3.0, 5.0, 7.0, 9.0)),
     "gwa with a map": (lambda: gwa_explorer(4, plane=PLANE), "mede-mu", (1.0, 2.0, 3.0, 4.0)),
     "meta-step": (meta_step_explorer, "mede-alpha", (0.05, 0.3, 0.4, 0.5)),
+    "gwa with accuracy": (lambda: gwa_explorer(4, accuracy=worth()), "mede-mu", (1.0, 2.0, 3.0, 4.0)),
+    "bias": (biased, "background", (0, 1, 2, -1)),
     "rho": (rho_explorer, "mede-rho", (0.3, 0.5, 0.7, 0.9)),
 }
 
@@ -54,11 +87,11 @@ EXPLORERS = {
 @pytest.fixture(params=EXPLORERS, scope="module")
 def explorer(request):
     make, slider, settings = EXPLORERS[request.param]
-    return Explorer(make()), slider, settings
+    return Explorer(make()), slider, settings, BUDGET_S + THINKING_S * (request.param == "bias")
 
 
 def test_a_slider_changes_the_picture_and_its_return_brings_it_back(explorer):
-    widget, slider, settings = explorer
+    widget, slider, settings, _ = explorer
     first, start = widget.image.value, widget[slider].value
     seen = {first}
     for setting in settings:
@@ -70,14 +103,14 @@ def test_a_slider_changes_the_picture_and_its_return_brings_it_back(explorer):
 
 
 def test_a_redraw_stays_within_its_budget_and_keeps_the_pictures_size(explorer):
-    widget, slider, settings = explorer
+    widget, slider, settings, budget = explorer
     spent, shapes = [], set()
     for setting in settings:
         begun = time.process_time()
         widget[slider].value = setting
         spent.append(time.process_time() - begun)
         shapes.add(imread(io.BytesIO(widget.image.value)).shape)
-    assert min(spent) < BUDGET_S
+    assert min(spent) < budget
     assert len(shapes) == 1
     assert widget.image.layout.height.endswith("px")
 
@@ -100,6 +133,33 @@ def test_the_gwa_scene_draws_the_weights_and_the_center_of_gravity():
     np.testing.assert_allclose(line.get_ydata(), 100 * shares)
     mark = figure.axes[1].lines[-1]
     np.testing.assert_allclose(mark.get_xydata()[0], shares @ PLANE[0])
+
+
+def test_accuracy_is_read_between_points_of_the_grid_and_says_so():
+    accuracy = worth()
+    found, said = accuracy.at(3.0, 2.0)
+    assert found == {"in": pytest.approx(80), "out": pytest.approx(70)} and "of 20 clips" in said
+    assert accuracy.at(2.0, 1.5)[0]["in"] == pytest.approx(55)
+    assert "outside the grid" in accuracy.at(9.0, 1.0)[1]
+    assert accuracy.others == {"SWA": {"in": 50, "out": 40}, "last": {"in": 30, "out": 20}}
+
+
+def test_a_press_on_the_button_measures_at_the_very_center_and_width():
+    asked = []
+
+    def measure(mu, sigma):
+        asked.append((mu, sigma))
+        return answers("measured here", 0.9)
+
+    widget = gwa_explorer(4, accuracy=worth(measure))
+    *_, button, readout, image = widget.children
+    before = image.value
+    assert "between points of a grid" in readout.value
+    button.click()
+    assert len(asked) == 1 and not button.disabled
+    assert "measured here" in readout.value and "90.0 %" in readout.value and image.value != before
+    widget.children[0].value += 1
+    assert "between points of a grid" in readout.value
 
 
 def test_a_weight_beyond_the_axis_is_told_in_words():
@@ -150,6 +210,23 @@ def test_a_swapped_background_says_that_the_dial_is_out_of_play():
         pictures.add(widget.image.value)
         assert ("swapped" in widget.text) == (background != "in")
     assert len(pictures) == 4
+
+
+def test_the_bias_lab_says_what_two_learners_answer_for_the_clip_that_is_shown():
+    learners, world = {"frozen": build_learner()}, World(1)
+    learners["frozen"].set_classes(world.class_names(half="all"))
+    chosen = {"motion": 2, "background": 1, "shown": "none", "first": "frozen", "second": "frozen"}
+    values = {o: bias_values(learners, world, order=o, **chosen) for o in ("forward", "reversed", "one frame")}
+    clip = values["forward"]["clip"]
+    assert np.array_equal(values["reversed"]["clip"], clip[::-1])
+    assert (values["one frame"]["clip"] == clip[4]).all()
+    assert values["forward"]["true"] == "a red star moving left"
+    assert values["reversed"]["true"] == "a red star moving right"
+    told = values["forward"]["says"]["frozen"]["top"]
+    logits = learners["frozen"](torch.from_numpy(clip)[None])
+    assert told[0][0] == learners["frozen"].class_names[int(logits.argmax())]
+    assert told[0][1] == pytest.approx(logits.softmax(1).max().item())
+    assert values["reversed"]["says"]["frozen"]["top"][0][1] == pytest.approx(told[0][1], rel=1e-4)  # blind to order
 
 
 def test_a_scene_can_be_saved_as_the_static_twin_for_light_and_dark_pages(tmp_path):

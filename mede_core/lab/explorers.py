@@ -26,6 +26,7 @@ from ..world.synthetic import (
     swap_background,
 )
 from .diagnostics import quadratic_pull
+from .gwa_accuracy import GwaAccuracy
 from .scenes import Scene, average_scene, meta_scene, world_scene
 from .toy import ToyProblem, loss_surface, make_toy_problem, run_toy
 
@@ -36,17 +37,35 @@ STEP_GRID = (np.linspace(-2.4, 3.0, 109), np.linspace(-1.9, 2.3, 85))  # of thet
 BACKGROUNDS = {"as the dial says": "in", "another scene": "scene", "noise": "noise", "stripes": "stripes"}
 
 
-def _slider(name: str, value: float, low: float, high: float, step: float, css: str, *, direct: bool = True):
+def slider(name: str, value: float, low: float, high: float, step: float, css: str, *, direct: bool = True):
     limits = {"min": low, "max": high, "step": step, "continuous_update": direct}
     slider = ipywidgets.FloatSlider(value, **limits, description=name, readout_format=".2f", **WIDE)
     slider.add_class(css)
     return slider
 
 
-def _explorer(
-    scene: Scene, controls: Mapping[str, ipywidgets.Widget], values: Callable[..., tuple[dict, str]], css: str
+def choice(name: str, options, value=None):
+    """A list to choose from: values, or {what is shown: value}; by default its first."""
+    first = next(iter(options.values())) if isinstance(options, Mapping) else options[0]
+    return ipywidgets.Dropdown(options=options, value=first if value is None else value, description=name, **WIDE)
+
+
+def player(count: int):
+    """Counts from 1 to ``count`` again and again, once started."""
+    return ipywidgets.Play(value=1, min=1, max=count, interval=400, repeat=True)
+
+
+def explorer(
+    scene: Scene,
+    controls: Mapping[str, ipywidgets.Widget],
+    values: Callable[..., tuple[dict, str]],
+    css: str,
+    action: tuple[str, Callable[..., None]] | None = None,
 ):
-    """Controls above a readout above a picture; ``values`` turns the controls' values into the scene's, and a text."""
+    """Controls above a readout above a picture; ``values`` turns the controls' values into the scene's, and a text.
+
+    ``action`` is a button's label and what it does, with the controls' values, before all is drawn anew.
+    """
     width, height = (round(inches * PIXELS_PER_INCH) for inches in scene.figure.get_size_inches())
     layout = ipywidgets.Layout(
         width=f"{width}px", height=f"{height}px", max_width="100%", flex="0 0 auto",
@@ -55,14 +74,30 @@ def _explorer(
     picture = ipywidgets.Image(format="png", layout=layout)
     readout = ipywidgets.HTML(layout=ipywidgets.Layout(min_height="1.8em"))
 
+    def now() -> dict:
+        return {name: control.value for name, control in controls.items()}
+
     def draw(_change=None) -> None:
-        drawn, text = values(**{name: control.value for name, control in controls.items()})
+        drawn, text = values(**now())
         picture.value, readout.value = scene.png(**drawn), text
+
+    def press(button) -> None:
+        button.disabled = True
+        try:
+            action[1](**now())
+        finally:
+            button.disabled = False
+        draw()
 
     for control in controls.values():
         control.observe(draw, "value")
     draw()
-    box = ipywidgets.VBox([*controls.values(), readout, picture], layout=ipywidgets.Layout(overflow="visible"))
+    buttons = []
+    if action:
+        buttons = [ipywidgets.Button(description=action[0])]
+        buttons[0].on_click(press)
+    children = [*controls.values(), *buttons, readout, picture]
+    box = ipywidgets.VBox(children, layout=ipywidgets.Layout(overflow="visible"))
     for name in ("mede-explorer", css):
         box.add_class(name)
     picture.add_class("mede-picture")
@@ -71,7 +106,7 @@ def _explorer(
 
 
 # ------------------------------------------------------------------------------------ weight averaging
-def gwa_scene(num_epochs: int, plane: tuple[np.ndarray, float] | None = None) -> Scene:
+def gwa_scene(num_epochs: int, plane: tuple[np.ndarray, float] | None = None, accuracy: GwaAccuracy | None = None):
     """What :func:`gwa_explorer` shows; ``gwa_scene(22).still(mu=15, sigma=10)``, in epochs, is its static twin."""
     curves = {name: epoch_shares(Average(name.lower()), num_epochs)[1:].numpy() for name in ("SWA", "EMA")}
     points, shown = plane or (None, 1.0)
@@ -79,16 +114,22 @@ def gwa_scene(num_epochs: int, plane: tuple[np.ndarray, float] | None = None) ->
     def gaussian(mu: float, sigma: float) -> np.ndarray:
         return gaussian_weights(num_epochs, mu, sigma).numpy()
 
-    return average_scene(curves, gaussian, points, shown)
+    return average_scene(curves, gaussian, points, shown, accuracy.others if accuracy else None)
 
 
 def gwa_explorer(
-    num_epochs: int, mu: float = 0.0, sigma: float = 0.0, *, plane: tuple[np.ndarray, float] | None = None
+    num_epochs: int,
+    mu: float = 0.0,
+    sigma: float = 0.0,
+    *,
+    plane: tuple[np.ndarray, float] | None = None,
+    accuracy: GwaAccuracy | None = None,
 ):
     """Weights of GWA under sliders for mu and sigma, beside SWA and EMA: a widget.
 
     The sliders start at mu and sigma in epochs, or for 0 at the published ratios. With ``plane``, of
-    ``geometry.plane`` for a trajectory of so many epochs, it also shows where the averages lie.
+    ``geometry.plane`` for a trajectory of so many epochs, it also shows where the averages lie; with ``accuracy`` what
+    they are worth: read off a grid, or after a press on the button measured at the very center and width.
     """
     published = published_schedule(num_epochs)
     mu, sigma = (round(one or other, 1) for one, other in zip((mu, sigma), published, strict=True))
@@ -101,13 +142,18 @@ def gwa_explorer(
             f"{shares.argmin() + 1} with {100 * shares.min():.1f} % "
             f"&nbsp;·&nbsp; all alike would be {100 / num_epochs:.1f} %"
         )
-        return {"mu": mu, "sigma": sigma}, text
+        drawn = {"mu": mu, "sigma": sigma}
+        if accuracy:
+            drawn["reached"], said = accuracy.at(mu, sigma)
+            text += f"<br>accuracy: {said}"
+        return drawn, text
 
     controls = {
-        "mu": _slider("center μ (epoch)", mu, 0.0, 1.25 * num_epochs, 0.1, "mede-mu"),
-        "sigma": _slider("width σ (epochs)", sigma, 0.1, 1.5 * num_epochs, 0.1, "mede-sigma"),
+        "mu": slider("center μ (epoch)", mu, 0.0, 1.25 * num_epochs, 0.1, "mede-mu"),
+        "sigma": slider("width σ (epochs)", sigma, 0.1, 1.5 * num_epochs, 0.1, "mede-sigma"),
     }
-    return _explorer(gwa_scene(num_epochs, plane), controls, values, "mede-gwa")
+    action = ("measure here", accuracy.measure_at) if accuracy and accuracy.measure else None
+    return explorer(gwa_scene(num_epochs, plane, accuracy), controls, values, "mede-gwa", action)
 
 
 # ------------------------------------------------------------------------------------ the meta-step
@@ -147,13 +193,11 @@ def meta_step_explorer(problem: ToyProblem | None = None, inner_lr: float = 0.15
         return drawn, text
 
     controls = {
-        "inner_lr": _slider("inner step α", inner_lr, 0.0, 0.6, 0.05, "mede-alpha"),
-        "query_weight": _slider("query weight δ", query_weight, 0.0, 2.0, 0.1, "mede-delta"),
-        "first_order": ipywidgets.Dropdown(
-            options={"first order (the paper)": True, "second order (exact)": False}, description="gradient", **WIDE
-        ),
-    }  # fmt: skip
-    return _explorer(meta_step_scene(problem), controls, values, "mede-meta")
+        "inner_lr": slider("inner step α", inner_lr, 0.0, 0.6, 0.05, "mede-alpha"),
+        "query_weight": slider("query weight δ", query_weight, 0.0, 2.0, 0.1, "mede-delta"),
+        "first_order": choice("gradient", {"first order (the paper)": True, "second order (exact)": False}),
+    }
+    return explorer(meta_step_scene(problem), controls, values, "mede-meta")
 
 
 # ------------------------------------------------------------------------------------ the world's dial
@@ -195,9 +239,9 @@ def rho_explorer(world: World | None = None, *, clips: int = 10, num_frames: int
         return drawn, text
 
     controls = {
-        "rho": _slider("scene-action ρ", IN_CONTEXT_RHO, chance, 1.0, 0.05, "mede-rho", direct=False),
-        "background": ipywidgets.Dropdown(options=BACKGROUNDS, description="background", **WIDE),
-        "pair": ipywidgets.Dropdown(options=pairs, description="motions", **WIDE),
-        "actor": ipywidgets.Dropdown(options={ACTORS[a]: a for a in range(SOURCE_ACTORS)}, description="actor", **WIDE),
+        "rho": slider("scene-action ρ", IN_CONTEXT_RHO, chance, 1.0, 0.05, "mede-rho", direct=False),
+        "background": choice("background", BACKGROUNDS),
+        "pair": choice("motions", pairs),
+        "actor": choice("actor", {ACTORS[a]: a for a in range(SOURCE_ACTORS)}),
     }
-    return _explorer(world_scene(num_frames, clips, size), controls, values, "mede-world")
+    return explorer(world_scene(num_frames, clips, size), controls, values, "mede-world")

@@ -28,7 +28,7 @@ from ..report.figures.style import (
     style,
     styled,
 )
-from ..report.figures.trajectories import AVERAGE_STYLE
+from ..report.figures.trajectories import AVERAGE_STYLE, average_looks
 
 SCREEN_DPI = 160  # sharp where the screen has more pixels than the page
 CRISP = 3  # a frame of 32 pixels is enlarged by repetition, so that no browser blurs it
@@ -79,16 +79,18 @@ def average_scene(
     gaussian: Callable[[float, float], np.ndarray],
     points: np.ndarray | None = None,
     shown: float = 1.0,
+    accuracy: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Scene:
     """Weights over epochs, and where they put the average on the trajectory; moves with ``mu`` and ``sigma``.
 
     ``curves`` ([E] weights, named as in ``AVERAGE_STYLE``) stay as they are; ``gaussian`` gives GWA's for (mu, sigma).
     ``points`` [E, 2] are the epochs in a plane of weight space that holds the share ``shown`` of their spread.
+    ``accuracy`` holds other averages' ("in" and "out" of context, percent); GWA's is then one more value, ``reached``.
     """
     theme, gwa = current_theme(), AVERAGE_STYLE["GWA"]
     epochs = np.arange(1, len(next(iter(curves.values()))) + 1)
-    figure = Picture(8.2, 3.3)
-    ratios = [1] if points is None else [1.25, 1]
+    ratios = [1.25, *([1] if points is not None else []), *([1] if accuracy else [])]
+    figure = Picture(max(8.2, 3.2 * len(ratios)), 3.3)
     grid = figure.subplots(1, len(ratios), squeeze=False, width_ratios=ratios)[0]
     axes = grid[0]
     top = 100 * min(1.0, max(1.15 * max(weights.max() for weights in curves.values()), 4.0 / len(epochs)))
@@ -106,13 +108,17 @@ def average_scene(
     axes.set_xlabel(r"epoch (line: $\mu$, band: $\mu \pm \sigma$)")
     axes.set(ylabel="weight in the average (%)", title="What each epoch weighs")
     axes.grid(axis="y")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=len(curves) + 1)
     moving: list[Artist] = [band, center, line, cut]
     if points is not None:
         sizes, star = _plane(grid[1], points, curves, shown)
         moving += [sizes, star]
+    if accuracy:
+        here, told = _accuracy(grid[-1], accuracy)
+        moving += [here, told]
+    named = {name: handle for panel in grid[::-1] for handle, name in zip(*panel.get_legend_handles_labels())}
+    figure.legend(named.values(), named.keys(), loc="outside lower left", ncols=len(named))
 
-    def update(mu: float, sigma: float) -> None:
+    def update(mu: float, sigma: float, reached: Mapping[str, float] | None = None) -> None:
         weights = np.asarray(gaussian(mu, sigma))
         line.set_ydata(100 * weights)
         center.set_xdata([mu, mu])
@@ -124,8 +130,26 @@ def average_scene(
         if points is not None:
             sizes.set_sizes(18 + 900 * weights)
             star.set_data(*(weights @ points)[:, None])
+        if reached:
+            here.set_data([reached["in"], reached["out"]], [0, 1])
+            told.set_text(f"GWA: {reached['in']:.1f} in, {reached['out']:.1f} out of context")
 
     return Scene(figure, update, moving)
+
+
+def _accuracy(axes, accuracy: Mapping[str, Mapping[str, float]]):
+    """Averages' accuracy, one line in context and one out of it; returns GWA's marks and its text, which move."""
+    for name, look in average_looks(list(accuracy)).items():
+        found = [accuracy[name][where] for where in ("in", "out")]
+        axes.plot(found, [0, 1], color=look.color, ls=look.linestyle, marker=look.marker, ms=6, lw=1.0, label=name)
+    look, values = AVERAGE_STYLE["GWA"], [value for one in accuracy.values() for value in one.values()]
+    (here,) = axes.plot([0, 0], [0, 1], color=look.color, marker=look.marker, ms=10, lw=1.6)
+    room = max(4.0, 0.3 * (max(values) - min(values)))
+    axes.set(xlim=(min(values) - room, max(values) + room), ylim=(1.6, -0.6))
+    axes.set_yticks([0, 1], ["in\ncontext", "out of\ncontext"])
+    axes.set(xlabel="top-1 accuracy (%)", title="What the average is worth")
+    axes.grid(axis="x")
+    return here, axes.text(0.5, 0.02, "", transform=axes.transAxes, ha="center", fontsize=8, bbox=backing())
 
 
 def _plane(axes, points: np.ndarray, curves: Mapping[str, np.ndarray], shown: float):
@@ -165,22 +189,22 @@ def world_scene(frames: int, thumbnails: int, size: int) -> Scene:
     images, texts = [], []
     for axes, count in zip(rows, [frames, thumbnails] * 2, strict=True):
         blank = np.zeros((count, size, size, 3), np.uint8)
-        images.append(axes.imshow(_row(blank, np.zeros(count, bool)), interpolation="nearest"))
+        images.append(axes.imshow(frame_row(blank, np.zeros(count, bool)), interpolation="nearest"))
         texts.append(axes.set_title("M", fontweight="normal", pad=3))
         axes.set_axis_off()
 
     def update(strips, stills, home, titles) -> None:
         none = np.zeros(frames, bool)
-        for image, row in zip(images, (_row(strips[0], none), _row(stills[0], home[0]),
-                                       _row(strips[1], none), _row(stills[1], home[1])), strict=True):  # fmt: skip
-            image.set_data(row)
+        rows = ((strips[0], none), (stills[0], home[0]), (strips[1], none), (stills[1], home[1]))
+        for image, row in zip(images, rows, strict=True):
+            image.set_data(frame_row(*row))
         for text, title in zip(texts, titles, strict=True):
             text.set_text(title)
 
     return Scene(figure, update, [*images, *texts])
 
 
-def _row(frames: np.ndarray, framed: np.ndarray) -> np.ndarray:
+def frame_row(frames: np.ndarray, framed: np.ndarray) -> np.ndarray:
     """Frames [N, S, S, 3] side by side as RGBA, some with a colored frame; the gaps are transparent."""
     big = np.asarray(frames).repeat(CRISP, 1).repeat(CRISP, 2)
     count, side, gap = len(big), big.shape[1], big.shape[1] // 12

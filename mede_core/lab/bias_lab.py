@@ -1,0 +1,155 @@
+"""The static-bias lab: one clip as one likes it, and what two learners make of it, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from ..attention import MAPS
+from ..learner import VideoLearner
+from ..report.figures.explaining import overlay
+from ..report.figures.style import METHOD_STYLE, Picture, current_theme, look_of, styled
+from ..world.render import NOISE, SCENES, STRIPES, render
+from ..world.synthetic import ACTORS, MOTIONS, SOURCE_ACTORS, World, action_text, draw_spec
+from .explorers import choice, explorer, player
+from .scenes import Scene, frame_row
+
+ORDERS = ("forward", "reversed", "shuffled", "one frame")
+BACKGROUNDS = {**{name: index for index, name in enumerate(SCENES)}, "noise": NOISE, "stripes": STRIPES}
+SHOWN = ("none", "attention", "rollout", "relevance")  # occlusion takes a thousand passes: too slow for a slider
+TOP = 5
+
+
+def draw_clip(world: World, actor: int, motion: int, background: int, order: str, size: int = 32) -> torch.Tensor:
+    """One clip [T, 3, size, size] uint8 of an action before a background, with its frames in an order."""
+    rng = np.random.default_rng([world.seed, actor, motion])
+    spec, _ = draw_spec(world, [(actor, motion)], 1, 1.0, rng)
+    clip = render(replace(spec, scene=np.array([background])), size=size)[0][0]
+    frames = list(range(len(clip)))
+    orders = {"reversed": frames[::-1], "shuffled": rng.permutation(frames), "one frame": [len(clip) // 2] * len(clip)}
+    return clip[list(orders.get(order, frames))]
+
+
+@torch.no_grad()
+def opinion(learner: VideoLearner, clip: torch.Tensor, shown: str) -> dict:
+    """What a learner, its classes set, makes of a clip: its ``top`` five (name, probability), and the frames under the
+    map of what it says (``shown``: one of ``SHOWN``).
+    """
+    clip = clip.to(learner.logit_scale.device)
+    logits = learner(clip[None])
+    chance, index = logits.softmax(1)[0].topk(TOP)
+    maps = None if shown == "none" else MAPS[shown](learner, clip[None], index[:1])[0].cpu().numpy()
+    frames = clip.cpu().numpy() if maps is None else overlay(clip.cpu().numpy(), maps)
+    return {"top": [(learner.class_names[k], p) for k, p in zip(index.tolist(), chance.tolist())], "frames": frames}
+
+
+@styled
+def bias_scene(frames: int = 8, size: int = 32) -> Scene:
+    """A clip, and for each of two learners the clip under its map and the five answers it gives most.
+
+    A scene with the values ``clip`` [T, 3, size, size] uint8, ``says`` ({method: opinion}, two of them), ``true`` (the
+    action's text), ``title`` and ``frame``, the number of the frame that is marked.
+    """
+    theme, figure = current_theme(), Picture(8.2, 5.3)
+    grid = figure.add_gridspec(5, 2, height_ratios=[1, 1, 1, 0.02, 2.1])
+    images, moving = [], []
+    blank = np.zeros((frames, size, size, 3), np.uint8)
+    for row in range(3):
+        axes = figure.add_subplot(grid[row, :])
+        axes.set_axis_off()
+        images.append(axes.imshow(frame_row(blank, np.zeros(frames, bool)), interpolation="nearest"))
+        moving += [images[-1], axes.set_title("M", fontweight="normal", pad=3)]
+    titles, panels = moving[1::2], []
+    for column in range(2):
+        axes = figure.add_subplot(grid[4, column])
+        bars = axes.barh(range(TOP), [0.5] * TOP, height=0.78, alpha=0.55)
+        names = [axes.text(0.01, row, "", va="center", fontsize=8.5) for row in range(TOP)]
+        heading = axes.set_title("M", pad=3)
+        axes.set(xlim=(0, 1), ylim=(TOP - 0.5, -0.5), yticks=[], xlabel="probability among all actions")
+        panels.append((bars, names, heading))
+        moving += [*bars, *names, heading]
+
+    def update(clip, says, true, title, frame) -> None:
+        marked = np.arange(frames) == frame
+        rows = [clip, *(one["frames"] for one in says.values())]
+        for image, shown in zip(images, rows, strict=True):
+            image.set_data(frame_row(np.asarray(shown).transpose(0, 2, 3, 1), marked))
+        labels = [title, *(look_of(method).label for method in says)]
+        for text, label in zip(titles, labels, strict=True):
+            text.set_text(label)
+        for (bars, names, heading), (method, one) in zip(panels, says.items(), strict=True):
+            right = one["top"][0][0] == true
+            heading.set_text(f"{look_of(method).label}: {'right' if right else 'wrong'}")
+            for bar, text, (name, chance) in zip(bars, names, one["top"], strict=True):
+                bar.set_width(chance)
+                bar.set_color(look_of(method).color)
+                text.set_text(f"{100 * chance:.0f} %  {name}" + ("  ✓" if name == true else ""))
+                text.set_fontweight("bold" if name == true else "normal")
+                text.set_color(theme.text)
+
+    return Scene(figure, update, moving)
+
+
+def bias_values(
+    learners: Mapping[str, VideoLearner],
+    world: World,
+    *,
+    actor: int = 0,
+    motion: int = 0,
+    background: int = 0,
+    order: str = "forward",
+    shown: str = "relevance",
+    first: str = "finetune",
+    second: str = "open_mede",
+    frame: int = -1,
+) -> dict:
+    """The scene's values for two of the learners (their classes set); the indices are those of the world."""
+    clip, true = draw_clip(world, actor, motion, background, order), action_text(actor, motion)
+    if order == "reversed":
+        true = action_text(actor, motion ^ 1)
+    where = {index: name for name, index in BACKGROUNDS.items()}[background]
+    home = "its home scene" if background == world.home[motion] else "not its home scene"
+    order = "" if order == "forward" else f", {order}"
+    says = {name: opinion(learners[name], clip, shown) for name in dict.fromkeys((first, second))}
+    if len(says) == 1:
+        says[f"{first} again"] = says[first]
+    return {"clip": clip.numpy(), "says": says, "true": true, "frame": frame,
+            "title": f"{action_text(actor, motion)}, before: {where} ({home}){order}"}  # fmt: skip
+
+
+def bias_explorer(learners: Mapping[str, VideoLearner], world: World | None = None):
+    """Pick actor, motion, background and order of frames, and see what two learners say and where they look: a widget.
+
+    ``learners`` are two or more by their methods' names, as ``workspace.learner`` gives them.
+    """
+    world = world or World(1)
+    names = world.class_names(half="all")
+    learners = {name: learner.set_classes(names) for name, learner in learners.items()}
+    compute = lru_cache(maxsize=64)(lambda **chosen: bias_values(learners, world, **chosen))  # playing draws alone
+
+    def values(frame: int, **chosen) -> tuple[dict, str]:
+        drawn = {**compute(**chosen), "frame": frame - 1}
+        first, second = (one["top"][0] for one in drawn["says"].values())
+        truth = "" if chosen["order"] in ("forward", "reversed") else " (as filmed; this order hides it)"
+        return drawn, (
+            f"true: <b>{drawn['true']}</b>{truth} &nbsp;·&nbsp; left: {first[0]} ({100 * first[1]:.0f} %) "
+            f"&nbsp;·&nbsp; right: {second[0]} ({100 * second[1]:.0f} %)"
+        )
+
+    two = list(learners)[:2]
+    methods = {(METHOD_STYLE[name].label if name in METHOD_STYLE else name): name for name in learners}
+    controls = {
+        "actor": choice("actor", {ACTORS[index]: index for index in range(SOURCE_ACTORS)}),
+        "motion": choice("motion", {name: index for index, name in enumerate(MOTIONS)}),
+        "background": choice("background", BACKGROUNDS, int(world.home[0])),
+        "order": choice("frames", ORDERS),
+        "shown": choice("map", SHOWN, "relevance"),
+        "first": choice("left", methods, two[0]),
+        "second": choice("right", methods, two[1]),
+        "frame": player(8),
+    }
+    return explorer(bias_scene(), controls, values, "mede-bias")
