@@ -166,6 +166,9 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="the small CLIP, to see that it runs on a CPU")
     parser.add_argument("--out", default=str(Path(__file__).with_suffix(".md")))
     options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("not run: there is no GPU here")
+        return
     torch.set_float32_matmul_precision("high")  # TF32 where float32 remains
     bench = Bench(options.device, options.small)
     card = torch.cuda.get_device_name() if options.device == "cuda" else "CPU, small sizes"
