@@ -21,7 +21,6 @@ import typer
 
 from .config import METHODS, Config, EvalSet
 from .flags import Device, File, Folder, Half, NewFile, Older, Profile, Workers, command, effective
-from .weights import support
 
 
 # ------------------------------------------------------------------------------------ train and evaluate
@@ -108,10 +107,7 @@ def evaluate(
 
 
 def _checked(config: Config) -> Config:
-    """The configuration, once its model can do what it asks and the files that it names can be read."""
-    fits = support(config.model)
-    if METHODS[config.method].trainer != "none" and not fits.adapters:
-        raise ValueError(fits.said)
+    """The configuration, once the files that it names can be read."""
     if config.data != "synthetic":
         _videos(config.data, config.data_split, config.half, config.shots)
     if config.prompts != "name":
@@ -208,7 +204,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # file names need not be valid text
     handler = logging.StreamHandler()
     handler.addFilter(logging.Filter("mede_core"))  # other packages' remarks would drown the line that counts
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING  # of several processes one speaks
+    logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
     try:
         return command(VERBS, arguments)
     except typer.TyperException as error:

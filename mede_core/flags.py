@@ -16,7 +16,8 @@ import typer
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from .config import PROFILES, Config, load_config, requirement
+from .config import METHODS, PROFILES, Config, load_config, requirement
+from .weights import check_tokenizer, support
 
 
 # ------------------------------------------------------------------------------------ what a flag may hold
@@ -75,7 +76,11 @@ def effective(profile: str, file: str, flags: Mapping) -> Config:
             raise ValueError(f"--config {file!r} cannot be read: {error}") from error
         if not isinstance(said, dict):
             raise ValueError(f"--config {file!r} holds a {type(said).__name__}; allowed: an object with settings")
-    return load_config(profile, **{**said, **{name: value for name, value in flags.items() if value is not None}})
+    config = load_config(profile, **{**said, **{name: value for name, value in flags.items() if value is not None}})
+    check_tokenizer(config.model)
+    if METHODS[config.method].trainer != "none" and not (fits := support(config.model)).adapters:
+        raise ValueError(fits.said)
+    return config
 
 
 # ------------------------------------------------------------------------------------ verbs

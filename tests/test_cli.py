@@ -87,20 +87,22 @@ SETTINGS = """--rho 2 | --rho x | --rho nan | --rho -0.1 | --rho | --rho= | --ep
     --pairing last | --temporal-module expanded | --adapter-width 0 | --warmup-epochs 9 | --precision fp8 |
     --seed -1 | --seed 1e3 | --swa-start 9 --method froster | --no-rho | --learning-rate 1 | --no-inner-sync=1 |
     --profile gpu | --half old | --config absent.json | --config list.json | --config broken.json |
-    --config unknown.json | --config wrong.json | --config folder | --device gpu | --device cuda:x | --device ''"""
+    --config unknown.json | --config wrong.json | --config folder | --device gpu | --device cuda:x | --device '' |
+    --model ViT-Z"""
 WORKSPACE = """--runs file/below | --runs file | --num-workers -1 | --num-workers many | --older maybe |
     --data absent.csv | --data '' | --data folder | --data list.csv --data-split train1 |
     --data list.csv --half base | --data broken.csv | --prompts absent.json | --prompts list.csv"""
 WRONG = {
     "": "trian | training | train,evaluate | -x | --nope | world2 | '' | Train",
-    "train": f"{SETTINGS} | {WORKSPACE} | --method frozen | --again=twice",
+    "train": f"{SETTINGS} | {WORKSPACE} | --method frozen | --again=twice | --model RN50 --random-weights",
     "evaluate": f"""{SETTINGS} | {WORKSPACE} | --out folder | --out file/below | --test-data absent.csv |
     --test-half old | --test-split x | --skip-bad=1 | --test-half base | --data list.csv --test-data broken.csv""",
     "predict": """ | --video | --classes a b | {1} | {1} --classes | {1} --classes a a | {1} --classes '' b |
     --video absent.mp4 --classes a b | --video folder --classes a b | --video file --classes a b |
     {1} --classes-file absent.txt | {1} --classes-file empty.txt | {0} --classes-file list.csv | {0} --top-k 0 |
     {0} --top-k x | {0} --views -1 | {0} --frames -8 | {0} --sampling random | {0} --prompts absent.json |
-    {0} --prompts '{{}} {{' | {0} --prompts a b | {0} --explain strip.xyz""".format(
+    {0} --prompts '{{}} {{' | {0} --prompts a b | {0} --explain strip.xyz |
+    {0} --model ViT-Z | {0} --model ViT-B-16-SigLIP | {0} --device gpu""".format(
         "--video clip.mp4 --classes a b", "--video clip.mp4"
     ),
     "prepare": """ | --dataset ucf101 | --root folder --out a.csv | {0} | --dataset ucf101 --root folder --out |
