@@ -15,12 +15,10 @@ from mask_files import FRAMES, HEIGHT, WIDTH, alpha, put
 from PIL import Image
 
 from mede_core.__main__ import main
-from mede_core.video.manifest import ManifestError, read_manifest
-from mede_core.video.scuba.backgrounds import Backgrounds
-from mede_core.video.scuba.build import build, build_scuba
+from mede_core.video.manifest import ManifestError
+from mede_core.video.scuba.build import build_scuba
 from mede_core.video.scuba.composites import composite
 from mede_core.video.scuba.frames import FrameFolderDataset, read_frame_list
-from mede_core.video.scuba.masks import Masks
 
 CLASSES = ["archery", "brush hair", "cut in kitchen", "diving"]
 VIDEOS = {"diving/v_Diving g01.mp4": "diving", "brush_hair/april [1].mp4": "brush hair"}
@@ -48,10 +46,11 @@ def videos(tmp_path_factory):
     return root
 
 
-def make(videos, out, *, masks=None, backgrounds="stripes", seed=0, manifest=None, **options):
-    manifest = manifest or read_manifest(videos / "videos.csv", class_names=CLASSES)
-    masks = masks or Masks(videos / "masks", "npz")
-    return build(manifest, masks, Backgrounds(backgrounds), out, seed=seed, **{"image_format": "png", **options})
+def make(videos, out, **options):
+    chosen = {"manifest": videos / "videos.csv", "classes": videos / "classes.txt", "masks": videos / "masks",
+              "mask_format": "npz", "backgrounds": "stripes", "seed": 0, "image_format": "png", "area_rule": False,
+              **options}  # fmt: skip
+    return build_scuba(out=out, **chosen)
 
 
 def content(folder):
@@ -120,7 +119,7 @@ def test_the_lists_are_twins_in_the_published_form_and_the_full_label_space(vide
 def test_another_row_does_not_change_a_clip(videos, tmp_path):
     make(videos, tmp_path / "two")
     (tmp_path / "one.csv").write_text('"brush_hair/april [1].mp4",brush hair\n')
-    make(videos, tmp_path / "one", manifest=read_manifest(tmp_path / "one.csv", videos, CLASSES))
+    make(videos, tmp_path / "one", manifest=tmp_path / "one.csv", root=videos)
     two, one = (
         content(tmp_path / "two" / "scuba" / "april [1]__0"),
         content(tmp_path / "one" / "scuba" / "april [1]__0"),
@@ -131,7 +130,7 @@ def test_another_row_does_not_change_a_clip(videos, tmp_path):
 def test_the_span_rule_holds_for_a_built_clip(videos, tmp_path):
     put(tmp_path / "masks" / "diving" / "v_Diving g01", [2, 3, 6])
     put(tmp_path / "masks" / "april [1]", range(FRAMES))
-    make(videos, tmp_path / "out", masks=Masks(tmp_path / "masks", "png"))
+    make(videos, tmp_path / "out", masks=tmp_path / "masks", mask_format="png")
     own = decoded(videos / "diving" / "v_Diving g01.mp4")[2:7]
     assert np.array_equal(pictures(tmp_path / "out" / "in_context" / "v_Diving g01"), own)
     made = pictures(tmp_path / "out" / "scuba" / "v_Diving g01__0")
@@ -173,7 +172,7 @@ def test_bad_files_are_reported_and_never_stop_the_rest(videos, tmp_path):
 def test_no_clip_at_all_is_an_error_that_lists_the_reasons(videos, tmp_path):
     (tmp_path / "masks").mkdir()
     with pytest.raises(ManifestError, match=r"no clip could be made") as caught:
-        make(videos, tmp_path / "out", masks=Masks(tmp_path / "masks", "npz"))
+        make(videos, tmp_path / "out", masks=tmp_path / "masks")
     assert len(caught.value.problems) == 2
     assert not (tmp_path / "out" / "scuba.txt").exists()
 
@@ -186,8 +185,7 @@ def test_videos_of_one_name_keep_their_folders(videos, tmp_path):
     (tmp_path / "masks" / "a").mkdir(parents=True)
     np.save(tmp_path / "masks" / "a" / "clip.npy", alpha() > 0)
     np.save(tmp_path / "masks" / "clip.npy", alpha() > 0)  # whose mask is it?
-    manifest = read_manifest(tmp_path / "v.csv", class_names=CLASSES)
-    report = make(videos, tmp_path / "out", masks=Masks(tmp_path / "masks", "npz"), manifest=manifest)
+    report = make(videos, tmp_path / "out", masks=tmp_path / "masks", manifest=tmp_path / "v.csv")
     assert (tmp_path / "out" / "scuba.txt").read_text() == f"scuba/a/clip__0 {FRAMES} 3\n"
     assert list(report.left_out) == ["b/clip"]
 
@@ -201,7 +199,7 @@ def test_the_area_rule_keeps_videos_with_a_tenth_in_nine_of_ten_frames(videos, t
         file = tmp_path / "masks" / f"{name}.npy"
         file.parent.mkdir(parents=True)
         np.save(file, masks.reshape(frames, HEIGHT, WIDTH))
-    masks = Masks(tmp_path / "masks", "npz")
+    masks = tmp_path / "masks"
     report = make(videos, tmp_path / "rule", masks=masks, area_rule=True)
     assert list(report.left_out) == ["april [1]"]  # 8 of 9 frames; 9 of 10 are 90 %
     assert "89 %" in report.left_out["april [1]"]
@@ -213,12 +211,11 @@ def test_a_killed_build_goes_on_and_ends_with_the_same_bytes(videos, tmp_path):
     whole, out = tmp_path / "whole", tmp_path / "out"
     make(videos, whole, per_video=6)
     code = (
-        "import sys; from mede_core.video.scuba.build import Backgrounds, Masks, build, read_manifest; "
-        "videos = read_manifest(sys.argv[1] + '/videos.csv', class_names=sys.argv[3:]); "
-        "build(videos, Masks(sys.argv[1] + '/masks', 'npz'), "
-        "Backgrounds('stripes'), sys.argv[2], seed=0, per_video=6, image_format='png')"
+        "import sys; from mede_core.video.scuba.build import build_scuba; root = sys.argv[1]; "
+        "build_scuba(root + '/videos.csv', root + '/masks', 'npz', 'stripes', sys.argv[2], seed=0, per_video=6, "
+        "image_format='png', area_rule=False, classes=root + '/classes.txt')"
     )
-    child = subprocess.Popen([sys.executable, "-c", code, str(videos), str(out), *CLASSES])
+    child = subprocess.Popen([sys.executable, "-c", code, str(videos), str(out)])
     deadline = time.monotonic() + 60
     while not list(out.glob(".tmp-*/img_*")) and time.monotonic() < deadline and child.poll() is None:
         time.sleep(0.002)
@@ -248,7 +245,7 @@ def test_only_whole_clips_of_the_same_sources_are_taken_over(videos, tmp_path):
     masks = tmp_path / "masks"
     shutil.copytree(videos / "masks", masks)
     np.savez(masks / "diving" / "v_Diving g01.npz", masks=255 - alpha())
-    make(videos, out, masks=Masks(masks, "npz"))
+    make(videos, out, masks=masks)
     assert content(second) != {
         n.removeprefix(f"scuba/{second.name}/"): b for n, b in before.items() if second.name in n
     }
@@ -262,14 +259,8 @@ def test_a_folder_of_other_settings_is_refused(videos, tmp_path):
 
 
 # ------------------------------------------------------------------------------------ the command
-def command(videos, out, **more):
-    chosen = {"manifest": videos / "videos.csv", "classes": videos / "classes.txt", "masks": videos / "masks",
-              "mask_format": "npz", "backgrounds": "stripes", "out": out, "seed": 3, **more}  # fmt: skip
-    return build_scuba(**{name: value if isinstance(value, int) else str(value) for name, value in chosen.items()})
-
-
 def test_the_command_builds_and_says_what_it_left_out(videos, tmp_path):
-    report = command(videos, tmp_path / "out")
+    report = make(videos, tmp_path / "out", image_format="jpg", area_rule=None)
     assert report.problems == {} and "2 clips of 2 videos" in report.report()
     assert (tmp_path / "out" / "scuba" / "april [1]__0" / "img_00001.jpg").is_file()
     for name in VIDEOS:
@@ -279,10 +270,10 @@ def test_the_command_builds_and_says_what_it_left_out(videos, tmp_path):
     tiny = alpha()
     tiny[:, :, 8:] = 0
     np.savez(tmp_path / "masks" / "brush_hair" / "april [1].npz", tiny)
-    report = command(videos, tmp_path / "ruled", masks=tmp_path / "masks")
+    report = make(videos, tmp_path / "ruled", masks=tmp_path / "masks", area_rule=None)
     assert "left out: april [1]: only 0 %" in report.report()
     (tmp_path / "masks" / "brush_hair" / "april [1].npz").write_bytes(b"damaged")
-    report = command(videos, tmp_path / "part", masks=tmp_path / "masks")
+    report = make(videos, tmp_path / "part", masks=tmp_path / "masks", area_rule=None)
     assert "problem: april [1]: april [1].npz cannot be read" in report.report()
 
 

@@ -20,6 +20,7 @@ from pydantic import Field
 from ..config import METHODS, Config
 from ..files import atomic_write
 from ..flags import Count, Device, File, NewFile
+from ..weights import check_tokenizer
 from .classes import check_class_names, read_class_names
 from .decode import VideoInfo, probe
 from .prompts import Prompts, load_prompts
@@ -166,6 +167,8 @@ def answer(
     if explain and Path(explain).suffix.lower() not in PICTURES:
         raise ValueError(f"--explain is {explain!r}; it must end in {', '.join(PICTURES)}")
     texts = _prompt_set(prompts) if prompts else None
+    if model:
+        check_tokenizer(model)
     info = probe(video)
 
     learner, facts, config = _build(model, weights, checkpoint, random_weights, device)
@@ -208,14 +211,10 @@ def _prompt_set(given: Sequence[str]) -> Prompts:
         except ValueError as error:
             raise ValueError(f"{error}; or templates with a {{}} for the class name") from error
     for template in given:
-        try:
-            good = template.format("x") != template.format("y")
-        except (KeyError, IndexError, ValueError):
-            good = False
-        if not good:
+        if template.count("{}") != 1 or set("{}") & set(template.replace("{}", "")):
             raise ValueError(f"prompts hold {template!r}; each needs one {{}} for the class name and no other braces")
     shown = "name" if list(given) == ["{}"] else ", ".join(given)
-    return Prompts(shown, lambda names: [[template.format(name) for template in given] for name in names])
+    return Prompts(shown, lambda names: [[template.replace("{}", name) for template in given] for name in names])
 
 
 def _build(
@@ -225,13 +224,14 @@ def _build(
     import torch
     from safetensors import SafetensorError
 
-    from ..averages import interpolate
-    from ..runs import learner_for
+    from ..averages import averaged
+    from ..checkpoints import load_checkpoint
+    from ..runs import Run, learner_for
 
     if checkpoint:
-        tensors, facts, config = _read_checkpoint(Path(checkpoint))
+        facts, config = _read_facts(Path(checkpoint))
     else:  # fresh adapters would be the identity: the same answer is had without any
-        tensors, facts, config = None, {}, Config(method="frozen", adapter_width=0, trainable="visual")
+        facts, config = {}, Config(method="frozen", adapter_width=0, trainable="visual")
     small = weights == "shipped" and not model
     if not checkpoint or model or small:
         config = config.replace(model=model or ("mede-small" if small else _DEFAULT_MODEL))
@@ -249,49 +249,38 @@ def _build(
     except (RuntimeError, LookupError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         what = f"{type(error).__name__}: {error}"
         raise ValueError(f"weights {config.weights!r} do not load into {config.model} ({what})") from error
-    if tensors is not None:
+    if checkpoint:
         _check_base(facts.get("weights", ""), learner.weights_id)
-        if "patched" in facts:
-            tensors = interpolate(tensors, learner.trainable_state(), facts["patched"])
-        learner.load_trainable(tensors)
+        path = Path(checkpoint)
+        if path.is_dir():
+            fresh = learner.trainable_state()
+            learner.load_trainable(averaged(config.average(), Run(path, config).epoch, fresh, config.epochs))
+        else:
+            learner.load_trainable(load_checkpoint(path)[0])
     return learner, facts, config
 
 
-def _read_checkpoint(path: Path) -> tuple[dict, dict, Config]:
-    """Tensors, metadata and configuration of a checkpoint; a run's folder stands for its method's weights."""
-    from ..averages import averaged
+def _read_facts(path: Path) -> tuple[dict, Config]:
+    """Metadata and configuration of a checkpoint; a run's folder stands for its method's weights."""
     from ..checkpoints import checkpoint_path, load_checkpoint
 
-    if not path.is_dir():
-        tensors, facts = load_checkpoint(path)
-        return tensors, {**facts, "trained": _trained(facts)}, _recipe(facts, path)
-    if not (path / "done.json").is_file():
+    whole = path.is_dir()
+    if whole and not (path / "done.json").is_file():
         raise ValueError(f"checkpoint {path} is no finished run (no done.json); one of its epoch_NNN files will do")
-    epochs = json.loads((path / "done.json").read_text(encoding="utf-8"))["epochs"]
-    facts = load_checkpoint(checkpoint_path(path, epochs))[1]
-    config = _recipe(facts, path)
-    method = METHODS[config.method]
-    if method.patched:
-        facts["patched"] = config.patch_ratio
-    mixed = f", mixed with CLIP ({config.patch_ratio:g})" if method.patched else ""
-    facts["trained"] = f"{config.method}, {method.average} of {epochs} epochs{mixed}"
-    unpatched = config.average().replace(patch=0.0)  # the learner that gives CLIP's share is built later
-    tensors = averaged(unpatched, lambda epoch: load_checkpoint(checkpoint_path(path, epoch))[0], {}, epochs)
-    return tensors, facts, config
-
-
-def _trained(facts: dict) -> str:
-    average, epochs = facts.get("averaged"), facts.get("epochs") or []
-    shown = f"epoch {epochs[0]}" if len(epochs) == 1 else f"{len(epochs)} epochs"
-    return f"{(average or {}).get('name', '')} {shown}".strip() if epochs else "not said"
-
-
-def _recipe(facts: dict, path: Path) -> Config:
+    epochs = json.loads((path / "done.json").read_text(encoding="utf-8"))["epochs"] if whole else 0
+    facts = load_checkpoint(checkpoint_path(path, epochs) if whole else path)[1]
     values = facts.get("config", {})
     unknown = sorted(values.keys() - Config.model_fields.keys())
     if unknown:
         raise ValueError(f"checkpoint {path} names unknown configuration fields {unknown}; is it of a newer version?")
-    return Config(**values)
+    config, averaged = Config(**values), facts.get("epochs") or []
+    if whole:
+        mixed = f", mixed with CLIP ({config.patch_ratio:g})" if METHODS[config.method].patched else ""
+        trained = f"{config.method}, {METHODS[config.method].average} of {epochs} epochs{mixed}"
+    else:
+        shown = f"epoch {averaged[0]}" if len(averaged) == 1 else f"{len(averaged)} epochs"
+        trained = f"{(facts.get('averaged') or {}).get('name', '')} {shown}".strip() if averaged else "not said"
+    return {**facts, "trained": trained}, config
 
 
 def _check_base(trained_on: str, given: str) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -61,47 +60,6 @@ class BuildReport:
         return "\n".join([*lines, f"{made} (scuba.txt, in_context.txt, scuba.json)"])
 
 
-def build(
-    manifest: Manifest,
-    masks: Masks,
-    backgrounds: Backgrounds,
-    out: str | os.PathLike,
-    *,
-    seed: int,
-    per_video: int = 1,
-    image_format: str = "jpg",
-    area_rule: bool = False,
-    smooth: int = 0,
-    short_side: int = 0,
-) -> BuildReport:
-    """Make out-of-context clips and their in-context twins; a killed build goes on where it stopped.
-
-    A clip's background depends on the seed, the clip's name and the backgrounds alone, so that a bad file changes no
-    other clip. Bad files are reported and never stop the rest.
-
-    ``class_names`` of the manifest are all classes, and labels in the lists are indices into them; see
-    :func:`build_scuba` for the other arguments. Another build's folder is refused.
-
-    Raises:
-        ManifestError: no clip at all; every reason is listed.
-        LockedError: another build is at work there.
-    """
-    settings = {
-        "seed": seed, "per_video": per_video, "image_format": image_format, "area_rule": area_rule, "smooth": smooth,
-        "short_side": short_side, "masks": masks.kind, "backgrounds": backgrounds.id, "classes": manifest.class_names,
-    }  # fmt: skip
-    names = clip_names(manifest)
-    out = Path(out)
-    with run_lock(out, wait=False):
-        claim(out / "scuba.json", settings)
-        for stale in out.glob(".tmp-*"):  # of a killed build: nobody else writes here while the lock is held
-            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
-        work = _Work(manifest, masks, backgrounds, out, settings, names)
-        for row in progress(range(len(manifest)), "building clips", len(manifest)):
-            work.video(row)
-        return work.finish()
-
-
 def clip_names(manifest: Manifest) -> list[str]:
     """A name for each video that no other has: its file name without ending, with its folder's where that is needed."""
     stems = Counter(path.stem for path in manifest.paths)
@@ -114,21 +72,23 @@ def clip_names(manifest: Manifest) -> list[str]:
     return names
 
 
+@dataclass
 class _Work:
     """One build under way."""
 
-    def __init__(self, manifest, masks: Masks, backgrounds: Backgrounds, out: Path, settings: dict, names: list[str]):
-        self.manifest, self.masks, self.backgrounds = manifest, masks, backgrounds
-        self.out, self.settings, self.names = out, settings, names
-        self.lists: dict[str, list[str]] = {"scuba": [], "in_context": []}
-        self.sources: dict[str, dict] = {}
-        self.problems: dict[str, str] = {}
-        self.left_out: dict[str, str] = {}
-        self.notes: dict[str, str] = {}
+    manifest: Manifest
+    masks: Masks
+    backgrounds: Backgrounds
+    out: Path
+    settings: dict
+    lists: dict[str, list[str]] = field(default_factory=lambda: {"scuba": [], "in_context": []})
+    sources: dict[str, dict] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
 
-    def video(self, row: int) -> None:
+    def video(self, path: Path, name: str, label: int) -> None:
         """All clips of one video, or a line that says why there are none."""
-        path, name, label = self.manifest.paths[row], self.names[row], self.manifest.labels[row]
         action = self.manifest.class_names[label]
         folders = dict.fromkeys((path.parent.name, action, action.replace(" ", "_")))
         keys = [f"{folder}/{path.stem}" for folder in folders]
@@ -145,14 +105,11 @@ class _Work:
                 self.left_out[name] = f"{rule}; {100 * MIN_SHARE:.0f} % are needed"
                 return
             self._clips(path, info, name, label, masks)
+            self.notes |= {name: masks.note} if masks.note else {}
         except NoMaskError as error:
             self.left_out[name] = str(error)
-            return
         except (VideoError, MaskError) as error:
             self.problems[name] = "; ".join(getattr(error, "reasons", None) or [str(error)])
-            return
-        if masks.note:
-            self.notes[name] = masks.note
 
     def _clips(self, path: Path, info: VideoInfo, name: str, label: int, masks: ClipMasks) -> None:
         facts = {
@@ -160,7 +117,7 @@ class _Work:
             "mask_sha256": hashlib.sha256(masks.alpha.tobytes()).hexdigest(),
             "frames": len(masks.alpha),
             "first_frame": masks.first + 1,
-            "settings": _hash(self.settings),
+            "settings": hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:12],
         }
         twins = [f"scuba/{name}__{k}" for k in range(self.settings["per_video"])]
         folders = [f"in_context/{name}", *twins]
@@ -210,10 +167,6 @@ class _Work:
         return BuildReport(self.out, clips, len(self.sources), self.problems, self.left_out, self.notes)
 
 
-def _hash(settings: dict) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-
-
 # ------------------------------------------------------------------------------------ the command
 def build_scuba(
     manifest: File,
@@ -233,7 +186,10 @@ def build_scuba(
     smooth: Annotated[int, Field(ge=0, le=1000)] = 0,
     short_side: Annotated[int, Field(ge=0, le=10_000)] = 0,
 ) -> BuildReport:
-    """Make out-of-context clips (SCUBA) of own videos, masks and backgrounds.
+    """Make out-of-context clips (SCUBA) of own videos, masks and backgrounds, and their twins in context.
+
+    A killed build goes on where it stopped. A clip's background depends on the seed, its name and the backgrounds
+    alone, so that a bad file changes no other clip; bad files are reported and never stop the rest.
 
     Args:
         manifest: list of videos, path,label; or one that prepare wrote
@@ -258,7 +214,19 @@ def build_scuba(
         videos = read_manifest(manifest, root or None, read_class_names(classes) if classes else None)
     else:
         videos = select(manifest, split=split)
-    rule = mask_format in ("png", "npz") if area_rule is None else area_rule
-    how = {"per_video": per_video, "image_format": image_format, "smooth": smooth, "short_side": short_side}
-    found = Masks(masks, mask_format, first_number=first_mask)
-    return build(videos, found, Backgrounds(backgrounds), out, seed=seed, area_rule=rule, **how)
+    sources = Masks(masks, mask_format, first_number=first_mask), Backgrounds(backgrounds)
+    settings = {
+        "seed": seed, "per_video": per_video, "image_format": image_format,
+        "area_rule": mask_format in ("png", "npz") if area_rule is None else area_rule, "smooth": smooth,
+        "short_side": short_side, "masks": mask_format, "backgrounds": sources[1].id, "classes": videos.class_names,
+    }  # fmt: skip
+    names, folder = clip_names(videos), Path(out)
+    with run_lock(folder, wait=False):
+        claim(folder / "scuba.json", settings)
+        for stale in folder.glob(".tmp-*"):  # of a killed build: nobody else writes here while the lock is held
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+        work = _Work(videos, *sources, folder, settings)
+        rows = list(zip(videos.paths, names, videos.labels))
+        for row in progress(rows, "building clips", len(rows)):
+            work.video(*row)
+        return work.finish()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,8 +22,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...files import available_cpus, progress
-from ..classes import check_class_names, read_text
+from ..classes import check_class_names
 from ..clips import center_views
+from ..lists import read_lines
 from ..manifest import ManifestError
 from ..sampling import uniform_indices
 from ..timeline import VideoError
@@ -80,21 +82,20 @@ def read_frame_list(
     rows: list[tuple[Path, int, int]] = []
     problems: dict[str, str] = {}
     first_seen: dict[Path, tuple[int, int]] = {}
-    for number, line in enumerate(read_text(path, "frame list").splitlines(), 1):
-        if not line.strip():
+    for number, line in read_lines(path, "frame list"):
+        parts = line.rsplit(maxsplit=2)
+        if len(parts) != 3 or not all(re.fullmatch(r"\d{1,9}", part) for part in parts[1:]):
+            problems[f"line {number}"] = f"{line[:80]!r} is not `path frames label`"
             continue
-        parts = line.strip().rsplit(maxsplit=2)
-        if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts[1:]):
-            problems[f"line {number}"] = f"{line.strip()[:80]!r} is not `path frames label`"
-            continue
-        folder, count, label = root / parts[0], int(parts[1]), int(parts[2])
+        folder, count, label = root / parts[0].replace("\\", "/"), int(parts[1]), int(parts[2])
         seen, label_seen = first_seen.setdefault(folder, (number, label))
         if label >= len(names):
-            out = f"label {label} is out of range 0 to {len(names) - 1} (labels count all classes)"
-            problems[f"line {number}"] = f"{parts[0]}: {out}"
+            reason = f"label {label} is out of range 0 to {len(names) - 1} (labels count all classes)"
         elif label != label_seen:
-            problems[f"line {number}"] = f"{parts[0]}: label {label}, but {label_seen} on line {seen}"
-        elif reason := _missing(folder, count, template):
+            reason = f"label {label}, but {label_seen} on line {seen}"
+        else:
+            reason = _missing(folder, count, template)
+        if reason:
             problems[f"line {number}"] = f"{parts[0]}: {reason}"
         else:
             rows.append((folder, count, label))
