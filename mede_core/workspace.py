@@ -294,7 +294,7 @@ class Workspace:
                 clips = Reordered(clips, one.order)
             result = evaluate(learner, clips, texts=_texts(one.prompts, clips.class_names), **how)
             record = {"key": key, "set": one.set, "split": one.half, "part": one.part, "context": one.context,
-                      "order": one.order, "metric": "top1", "value": result.top1, "n": len(result.labels),
+                      "order": one.order, "metric": "top1", "value": round(result.top1, 6), "n": len(result.labels),
                       "correct": pack_correct(result.correct), "weights": learner.weights_id, "code": code,
                       **(room.facts(config, one, clips) if videos else {}), **made_by()}  # fmt: skip
             append_line(self.folder / "scores" / f"{run_name}.jsonl", record)
