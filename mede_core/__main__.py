@@ -3,8 +3,8 @@
     mede train --profile paper --method open_mede --data k400.csv --data-split train
     torchrun --nproc_per_node=8 -m mede_core train ...       # several nodes: torchrun's own flags
 
-A verb is a function whose parameters are the flags and whose docstring is their help. Whatever a person typed wrong
-ends with exit code 2 and one line, before torch is loaded wherever that can be told without it.
+A verb is a function whose parameters are the flags and whose docstring is their help. What a person typed wrong ends
+with exit code 2 and one line, before torch is loaded wherever that can be told without it.
 """
 
 from __future__ import annotations
@@ -168,10 +168,9 @@ def _show_report(made) -> int:
 
 
 def _show_findings(findings) -> int:
-    for one in findings:
-        _show(f"{'!!' if one.fault else '  '} {one.topic:20} {one.text}")
+    lines = [f"{'!!' if one.fault else '  '} {one.topic:20} {one.text}" for one in findings]
     faults = sum(one.fault for one in findings)
-    _show(f"{faults} to mend (marked !!)" if faults else "all well")
+    _show("\n".join([*lines, f"{faults} to mend (marked !!)" if faults else "all well"]))
     return 1 if faults else 0
 
 
@@ -200,8 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; the exit code is 0, 2 where a person typed something wrong, or what the verb says."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # file names need not be valid text
+        getattr(stream, "reconfigure", dict)(errors="backslashreplace")  # file names need not be valid text
     handler = logging.StreamHandler()
     handler.addFilter(logging.Filter("mede_core"))  # other packages' remarks would drown the line that counts
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING  # of several processes one speaks

@@ -134,7 +134,7 @@ WRONG = {
     --executor '' | --older maybe | --report-only --reports folder | --notebooks absent | --notebooks folder |
     --reports file | --reports file/below | --runs file | --runs file/below | --dry-run=1 |
     --profile paper --data broken.csv --dry-run | --profile paper --data empty.txt --dry-run""",
-    "ship": "--runs file | --runs | --restamp | --runs file/below",
+    "ship": "--runs file | --runs | --restamp | --runs file/below | --restamp nonsense",
     "doctor": "all | --device cpu",
     "clean": "--runs file | --runs | --runs file/below | --yes=1",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -11,10 +12,9 @@ from typing import Annotated
 from pydantic import Field
 
 from ..config import Seed
-from ..files import append_line
+from ..files import append_line, repo_root, set_threads
 from ..flags import Count, Device, File, Folder, NewFile, Profile, effective
 from ..runs import default_folder, size_of, stale_runs
-from ..study.units import SECTIONS, units_of
 
 Seconds = Annotated[float, Field(gt=0.0, le=1e6)]
 
@@ -40,6 +40,7 @@ def study(
         retrain: measure also what older code made
     """
     from ..study.run import pretrain_clips, run_section
+    from ..study.units import SECTIONS, units_of
     from ..workspace import Workspace
 
     wanted = [name for name in sections if name != "clips"]
@@ -48,6 +49,7 @@ def study(
     known = {unit.variant for section in wanted for unit in units_of(section, seeds)}
     if unknown := sorted(set(variants) - known):
         raise ValueError(f"variants are {unknown}; allowed: {', '.join(sorted(known))}")
+    set_threads(1)  # as the whole study was measured
     if len(wanted) < len(sections):
         pretrain_clips()
     for section in wanted:
@@ -78,6 +80,7 @@ def cost(
     wanted = effective(profile, config, settings)
     from ..report.costs import measure_costs
 
+    set_threads()
     limits = {"steps": steps, "seconds": seconds}
     return json.dumps(vars(measure_costs({"it": wanted}, **limits, classes=classes, device=device)["it"]))
 
@@ -99,6 +102,7 @@ def pretrain(
         raise ValueError(f"steps is {steps}, width is {width}; allowed: above 100 steps, and multiples of 24")
     from ..world.pretrain import pretrain
 
+    set_threads()
     return json.dumps(pretrain(out, steps=steps, seed=seed, home_seed=home_seed, width=width, layers=layers))
 
 
@@ -106,6 +110,7 @@ def card() -> str:
     """Measure the small CLIP that ships and write its card."""
     from ..world.model_card import write_card
 
+    set_threads()
     return str(write_card())
 
 
@@ -131,6 +136,7 @@ def checks(
     from ..study.world_checks import check, properties
     from ..workspace import Workspace
 
+    set_threads()
     lines = []
     for seed in seeds:
         record = check(seed, Workspace(runs or None), weights=weights, count=count)
@@ -149,9 +155,13 @@ def ship_or_restamp(*, runs: Folder = "", restamp: str = "") -> str:
         runs: folder of runs and scores (default: runs/ of the repository, else ./mede_runs)
         restamp: a commit: give what ships the names of today's code, if no bit moved since then
     """
+    look = ["git", "rev-parse", "--verify", "--quiet", f"{restamp}^{{commit}}"]
+    if restamp and subprocess.run(look, cwd=repo_root(), capture_output=True).returncode:
+        raise ValueError(f"--restamp {restamp!r} is no commit of this repository")
     from ..workspace import Workspace
     from . import ship
 
+    set_threads()
     return ship.restamp(restamp) if restamp else str(ship.ship(Workspace(runs or None, shipped=False)))
 
 
