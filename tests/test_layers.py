@@ -17,7 +17,7 @@ LAYERS = (
     ("meta", "gwa", "adapters"),
     ("files",),
     ("config", "names", "checkpoints", "distributed"),
-    ("averages", "weights"),
+    ("averages", "weights", "flags"),
     ("learner",),
     ("methods",),
     ("train",),
