@@ -1,26 +1,17 @@
-"""A function as a verb of the command line: its parameters are the flags, its docstring is their help. Torch-free."""
+"""What the flags of `mede` may hold, as types of the parameters of the functions behind its verbs. Torch-free."""
 
 from __future__ import annotations
 
-import inspect
-import json
 import re
-import sys
-from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Literal, get_args, get_origin
+from typing import Annotated, Literal
 
-import typer
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import AfterValidator, Field
 
-from .config import METHODS, PROFILES, Config, load_config, requirement
-from .weights import check_tokenizer, support
+from .config import PROFILES
 
 
-# ------------------------------------------------------------------------------------ what a flag may hold
 def _file(path: str) -> str:
     if not Path(path).is_file():
         raise ValueError("no such file")
@@ -50,152 +41,3 @@ Older = Literal["ask", "use", "retrain"]
 Half = Literal["", "all", "base", "novel"]
 Workers = Annotated[int, Field(ge=0, le=256)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
-
-
-def read_value(of: FieldInfo, default, text):
-    """A flag's text as a value of its type, or one line that says what is allowed; a default is taken as it is."""
-    if text == default:
-        return text
-    try:
-        kind = Annotated[(of.annotation, *of.metadata, None)]
-        return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)).validate_python(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        kind = first["type"].replace("_parsing", "_type")
-        why = first["ctx"]["error"] if kind == "value_error" else requirement(of, kind)
-        raise typer.BadParameter(f"{text!r}; {why}") from None
-
-
-def effective(profile: str, file: str, flags: Mapping) -> Config:
-    """The configuration that a command line names: flags win over the file, the file over the profile."""
-    said = {}
-    if file:
-        try:
-            said = json.loads(Path(file).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"--config {file!r} cannot be read: {error}") from error
-        if not isinstance(said, dict):
-            raise ValueError(f"--config {file!r} holds a {type(said).__name__}; allowed: an object with settings")
-    config = load_config(profile, **{**said, **{name: value for name, value in flags.items() if value is not None}})
-    check_tokenizer(config.model)
-    if METHODS[config.method].trainer != "none" and not (fits := support(config.model)).adapters:
-        raise ValueError(fits.said)
-    return config
-
-
-# ------------------------------------------------------------------------------------ verbs
-def as_verb(function: Callable, show: Callable) -> tuple[Callable, set[str]]:
-    """A function for typer that shows what `function` answers, and which of its flags take several values.
-
-    The flags are the parameters of both; `**settings` stands for every field of the configuration.
-    """
-    own, shown = (list(inspect.signature(one).parameters.values()) for one in (function, show))
-    shown = [one for one in shown if one.kind is one.KEYWORD_ONLY]
-    text, *sections = re.split(r"\n(?=Args:|Returns:|Raises:)", inspect.cleandoc(function.__doc__))
-    arguments = next((one for one in sections if one.startswith("Args:")), "")
-    said = dict(re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", arguments, re.MULTILINE))
-    parameters, lists = [], set()
-    for one in (*own, *shown):
-        if one.kind is one.VAR_KEYWORD:
-            fields = Config.model_fields.items()
-            parameters += [_flag(name, of, _described(of), None) for name, of in fields]
-        else:
-            of = FieldInfo.from_annotation(_without_none(_evaluated(one.annotation, function if one in own else show)))
-            parameters.append(_flag(one.name, of, said.get(one.name, ""), one.default, one.kind))
-            lists |= {_dashed(one.name)} if _item(of) and one.kind is one.KEYWORD_ONLY else set()
-
-    def verb(**given):
-        how = {one.name: given.pop(one.name) for one in shown}
-        first = [given.pop(one.name) for one in own if one.kind is one.POSITIONAL_ONLY]
-        return show(function(*first, **given), **how)
-
-    verb.__signature__, verb.__doc__ = inspect.Signature(parameters), text
-    return verb, lists
-
-
-def _described(of: FieldInfo) -> str:
-    limited = of.metadata and not get_args(of.annotation)
-    return f"{of.description}; {requirement(of)}" if limited else of.description
-
-
-def _dashed(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _evaluated(annotation, function: Callable):
-    return eval(annotation, vars(sys.modules[function.__module__])) if isinstance(annotation, str) else annotation
-
-
-def _without_none(annotation):
-    kept = [one for one in get_args(annotation) if one is not type(None)]
-    return kept[0] if type(None) in get_args(annotation) and len(kept) == 1 else annotation
-
-
-def _item(of: FieldInfo) -> type | None:
-    """What a sequence holds."""
-    return get_args(of.annotation)[0] if get_origin(of.annotation) in (list, tuple, Sequence) else None
-
-
-def _flag(name: str, of: FieldInfo, text: str, default, kind=inspect.Parameter.KEYWORD_ONLY) -> inspect.Parameter:
-    about = {"help": " ".join(text.split()), "show_default": default not in ("", (), None, False)}
-    if of.annotation is bool:
-        annotation = Annotated[bool | None, typer.Option(*([_dashed(name)] if default is False else []), **about)]
-    else:
-        single = FieldInfo.from_annotation(_item(of)) if _item(of) else of
-        about |= {"metavar": _metavar(single), "parser": partial(read_value, single, default)}
-        make = typer.Option
-        if kind is inspect.Parameter.POSITIONAL_ONLY:
-            make, about["metavar"] = typer.Argument, name.upper()
-        annotation = Annotated[list[str] if _item(of) else str | None, make(**about)]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-
-
-def _metavar(of: FieldInfo) -> str:
-    named = [one for one in of.metadata if isinstance(one, str)]
-    options = [one for one in get_args(of.annotation) if isinstance(one, str) and one]
-    plain = getattr(of.annotation, "__name__", "str").upper().replace("STR", "TEXT")
-    return "|".join(named or options) or plain
-
-
-def command(verbs: Mapping, arguments: Sequence[str], name: str = "mede") -> int:
-    """Run the verb that the arguments ask for: of {verb: (summary, function or "module:function", show)} only its
-    function is loaded; a mapping in place of the three holds further verbs. Returns what `show` does, as exit code.
-    """
-    app, lists = _group(verbs, list(arguments), f"Open-MeDe. `{name} VERB --help` says more.")
-    return app(_spread(arguments, lists), prog_name=name, standalone_mode=False) or 0
-
-
-def _group(verbs: Mapping, arguments: Sequence[str], text: str) -> tuple[typer.Typer, set[str]]:
-    app, lists = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False), set()
-    app.callback(help=text)(lambda: None)
-    for name, about in verbs.items():
-        asked = arguments[:1] == [name]
-        if isinstance(about, Mapping):
-            below, found = _group(about, arguments[1:] if asked else [], ", ".join(about))
-            app.add_typer(below, name=name)
-            lists |= found
-        elif asked:
-            verb, lists = as_verb(_loaded(about[1]), about[2])
-            app.command(name)(verb)
-        else:
-            app.command(name, help=about[0])(lambda: None)
-    return app, lists
-
-
-def _loaded(function: Callable | str) -> Callable:
-    if not isinstance(function, str):
-        return function
-    module, _, name = function.partition(":")
-    return getattr(import_module(f"{__package__}.{module}"), name)
-
-
-def _spread(arguments: Sequence[str], lists: set[str]) -> list[str]:
-    """`--classes a b` as `--classes a --classes b`, which is how typer reads several values."""
-    read, flag = [], ""
-    for one in arguments:
-        if one.startswith("--"):
-            flag = one
-        elif flag in lists and read[-1] != flag:
-            read.append(flag)
-        read.append(one)
-    return read

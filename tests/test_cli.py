@@ -11,8 +11,10 @@ from typing import Literal
 import pytest
 
 from mede_core.__main__ import VERBS, main
+from mede_core.batch.command import command
+from mede_core.batch.verbs import effective
 from mede_core.config import METHODS, Config, load_config
-from mede_core.flags import Count, File, command, effective
+from mede_core.flags import Count, File
 from mede_core.report.costs import measure_costs
 
 TINY = ["--epochs", "2", "--warmup-epochs", "1", "--train-clips", "48", "--batch-size", "16", "--test-clips", "48"]
