@@ -57,7 +57,8 @@ def problems(path: Path) -> list[str]:
 def parameter_problems(given: dict) -> list[str]:
     """Everybody has four parameters, few have more, and what the configuration knows goes into `settings`."""
     found = [f"it lacks the parameter {name}" for name in COMMON_PARAMETERS if name not in given]
-    found += [f"{name} belongs into settings" for name in sorted(given.keys() & Config.model_fields.keys() - NOT_SETTINGS)]
+    settings = given.keys() & Config.model_fields.keys() - NOT_SETTINGS
+    found += [f"{name} belongs into settings" for name in sorted(settings)]
     found += [f"{name} is -1: a parameter says what it means" for name, value in given.items() if value == -1]
     return found + ([f"{len(given)} parameters"] if len(given) > MOST_PARAMETERS else [])
 
