@@ -88,7 +88,7 @@ SETTINGS = """--rho 2 | --rho x | --rho nan | --rho -0.1 | --rho | --rho= | --ep
     --batch-size 1 | --outer-lr 0 | --inner-lr -1 | --query-weight inf | --method magic | --trainable text |
     --pairing last | --temporal-module expanded | --adapter-width 0 | --warmup-epochs 9 | --precision fp8 |
     --seed -1 | --seed 1e3 | --swa-start 9 --method froster | --no-rho | --learning-rate 1 | --no-inner-sync=1 |
-    --profile gpu | --half old | --config absent.json | --config list.json | --config broken.json |
+    --profile gpu | --half old | --config absent.json | --config array.json | --config broken.json |
     --config unknown.json | --config wrong.json | --config folder | --device gpu | --device cuda:x | --device '' |
     --model ViT-Z"""
 WORKSPACE = """--runs file/below | --runs file | --num-workers -1 | --num-workers many | --older maybe |
@@ -160,10 +160,11 @@ def folder(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("wrong")
     (folder / "folder").mkdir()
-    make_clip(folder / "clip.mp4", 8, sizes=((32, 32),))
-    texts = {"file": "", "empty.txt": "", "list.json": "[1]", "broken.json": "{",
+    for name in ("clip.mp4", "other.mp4"):
+        make_clip(folder / name, 8, sizes=((32, 32),))
+    texts = {"file": "", "empty.txt": "", "array.json": "[1]", "broken.json": "{",
              "unknown.json": '{"bach_size": 2}', "wrong.json": '{"rho": 2}',
-             "list.csv": "clip.mp4,a\nclip.mp4,b\n", "broken.csv": "one column\n"}  # fmt: skip
+             "list.csv": "clip.mp4,a\nother.mp4,b\n", "broken.csv": "one column\n"}  # fmt: skip
     for name, text in texts.items():
         (folder / name).write_text(text)
     return folder
@@ -238,3 +239,13 @@ def test_cost_measures_every_method_and_a_meta_step_sees_two_batches():
     assert {cost.steps for cost in costs.values()} == {2}
     hurried = measure_costs({"it": configs["frozen"]}, steps=50, seconds=0.0, classes=5)["it"]
     assert hurried.steps == 1  # a slow machine is not held up by its own estimate
+
+
+def test_evaluate_on_real_videos_says_how_the_protocol_departs_from_the_published_one(folder, tmp_path, capsys):
+    out = tmp_path / "records.jsonl"
+    data = ["--data", str(folder / "list.csv"), "--runs", str(tmp_path / "runs"), "--out", str(out)]
+    assert main(["evaluate", "--method", "frozen", *data]) == 0
+    shown = capsys.readouterr().out
+    (record,) = [json.loads(line) for line in out.read_text().splitlines()]
+    assert record["set"] == "list" and record["n"] == 2 and "model=mede-small" in record["departs"]
+    assert f"departs from the published protocol: {record['departs']}" in shown
