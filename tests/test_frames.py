@@ -1,12 +1,14 @@
 """Lists of frame folders, SCUBA's form: read or refused by name, and clips of them as evaluations take videos."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
 
 from mede_core.scoring import evaluate
 from mede_core.video.manifest import ManifestError
-from mede_core.video.scuba.frames import FrameFolderDataset, read_frame_list
+from mede_core.video.scuba.frames import FrameFolderDataset
 
 CLASSES = ["archery", "brush hair", "cut in kitchen", "diving"]
 
@@ -26,14 +28,15 @@ def listed(tmp_path):
     return tmp_path / "scuba.txt"
 
 
-def read(path, **options):
-    return read_frame_list(path, path.parent / "frames", CLASSES, "img_{:05d}.png", **options)
+def clips_of(path, *size, **options):
+    size = size or (4, 16)
+    return FrameFolderDataset(path, path.parent / "frames", CLASSES, *size, template="img_{:05d}.png", **options)
 
 
 def test_a_list_is_split_from_the_right_and_keeps_the_full_label_space(listed):
-    clips = read(listed)
-    assert [path.name for path in clips.paths] == ["v_Diving_g01__0", "two words__1"]
-    assert (clips.frames, clips.labels, clips.class_names) == ([10, 9], [3, 0], CLASSES)
+    clips = clips_of(listed)
+    assert [(path.name, frames) for path, frames, _ in clips.rows] == [("v_Diving_g01__0", 10), ("two words__1", 9)]
+    assert (clips.labels, clips.class_names) == ([3, 0], CLASSES)
 
 
 def test_what_is_wrong_with_a_list_is_named_all_at_once(listed):
@@ -46,7 +49,7 @@ def test_what_is_wrong_with_a_list_is_named_all_at_once(listed):
            "two words__1 9 1", "v_Diving_g01__0 0 3"]  # fmt: skip
     listed.write_text(listed.read_text() + "\n".join(bad))
     with pytest.raises(ManifestError) as caught:
-        read(listed)
+        clips_of(listed)
     expected = {
         4: "gone__0: no such folder", 5: "hole: 9 of 10 frames; img_00004.png is missing",
         6: "empty: 9 of 10 frames; img_00002.png", 7: "10 of 11 frames; img_00011.png",
@@ -56,17 +59,17 @@ def test_what_is_wrong_with_a_list_is_named_all_at_once(listed):
     assert len(caught.value.problems) == len(expected)
     for (number, words), line in zip(expected.items(), caught.value.problems):
         assert line.startswith(f"line {number}: ") and words in line
-    clips = read(listed, skip_bad=True)
-    assert (len(clips), len(clips.problems)) == (2, len(expected))
+    clips = clips_of(listed, skip_bad=True)
+    assert (len(clips), len(clips.bad)) == (2, len(expected))
 
 
 def test_a_wrong_root_and_a_wrong_template_are_said(listed):
     with pytest.raises(ManifestError, match="right root"):
-        read_frame_list(listed, listed.parent, CLASSES)
+        FrameFolderDataset(listed, listed.parent, CLASSES, 4, 16)
     with pytest.raises(ManifestError, match="img_00001.jpg is missing"):
-        read_frame_list(listed, listed.parent / "frames", CLASSES)
+        FrameFolderDataset(listed, listed.parent / "frames", CLASSES, 4, 16)
     with pytest.raises(ValueError, match="duplicates"):
-        read_frame_list(listed, listed.parent / "frames", ["a", "a"])
+        FrameFolderDataset(listed, listed.parent / "frames", ["a", "a"], 4, 16)
 
 
 def values(clip):
@@ -76,17 +79,17 @@ def values(clip):
 
 
 def test_frames_are_sampled_uniformly_and_in_views(listed):
-    clip, label = FrameFolderDataset(read(listed), 5, 16)[0]
+    clip, label = clips_of(listed, 5, 16)[0]
     assert (clip.shape, clip.dtype, label) == ((5, 3, 16, 16), torch.uint8, 3)
     assert values(clip) == [1, 3, 5, 8, 10]  # centers 0.5, 2.5 .. counted from 0, halves toward the nearer end
-    views, _ = FrameFolderDataset(read(listed), 2, 16, views=2)[0]
+    views, _ = clips_of(listed, 2, 16, views=2)[0]
     assert views.shape == (2, 2, 3, 16, 16)
-    assert sorted(values(views)[0] + values(views)[1]) == values(FrameFolderDataset(read(listed), 4, 16)[0][0])
+    assert sorted(values(views)[0] + values(views)[1]) == values(clips_of(listed, 4, 16)[0][0])
 
 
 def test_scufo_repeats_the_middle_frame_of_each_view(listed):
-    moving = FrameFolderDataset(read(listed), 4, 16, views=2)[0][0]
-    still = FrameFolderDataset(read(listed), 4, 16, views=2, scufo=True)[0][0]
+    moving = clips_of(listed, 4, 16, views=2)[0][0]
+    still = clips_of(listed, 4, 16, views=2, scufo=True)[0][0]
     assert still.shape == moving.shape
     assert (still == still[:, :1]).all()
     assert torch.equal(still[:, 0], moving[:, 2])
@@ -97,12 +100,12 @@ def test_unreadable_frames_are_listed_before_anything_is_evaluated(listed):
     root = listed.parent / "frames"
     (root / "two words__1" / "img_00005.png").write_bytes(b"no picture")
     with pytest.raises(ManifestError, match=r"two words__1: img_00005.png cannot be read"):
-        FrameFolderDataset(read(listed), 9, 16)
-    left = FrameFolderDataset(read(listed), 9, 16, skip_bad=True)
-    assert (len(left), left.labels, [path.name for path in left.bad]) == (1, [3], ["two words__1"])
+        clips_of(listed, 9, 16)
+    left = clips_of(listed, 9, 16, skip_bad=True)
+    assert (len(left), left.labels, [Path(name).name for name in left.bad]) == (1, [3], ["two words__1"])
     Image.new("RGB", (9, 9)).save(root / "v_Diving_g01__0" / "img_00001.png")
     with pytest.raises(ManifestError, match="different sizes"):
-        FrameFolderDataset(read(listed), 10, 16)
+        clips_of(listed, 10, 16)
 
 
 def test_an_evaluation_takes_frame_folders_as_it_takes_videos(listed):
@@ -117,7 +120,7 @@ def test_an_evaluation_takes_frame_folders_as_it_takes_videos(listed):
         def forward(self, video):
             return torch.nn.functional.one_hot(video.flatten(1)[:, 0].long() % 4, len(self.names)).float()
 
-    clips = FrameFolderDataset(read(listed), 4, 16, views=3)
+    clips = clips_of(listed, 4, 16, views=3)
     result = evaluate(Counting(), clips, batch_size=2)
     assert result.class_names == CLASSES
     assert result.logits.shape == (2, 4)

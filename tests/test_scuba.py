@@ -18,7 +18,7 @@ from mede_core.__main__ import main
 from mede_core.video.manifest import ManifestError
 from mede_core.video.scuba.build import build_scuba
 from mede_core.video.scuba.composites import composite
-from mede_core.video.scuba.frames import FrameFolderDataset, read_frame_list
+from mede_core.video.scuba.frames import FrameFolderDataset
 
 CLASSES = ["archery", "brush hair", "cut in kitchen", "diving"]
 VIDEOS = {"diving/v_Diving g01.mp4": "diving", "brush_hair/april [1].mp4": "brush hair"}
@@ -105,15 +105,15 @@ def test_the_lists_are_twins_in_the_published_form_and_the_full_label_space(vide
     read = {}
     for name in ("scuba", "in_context"):
         classes = (tmp_path / "out" / "classes.txt").read_text().splitlines()
-        read[name] = read_frame_list(tmp_path / "out" / f"{name}.txt", None, classes, "img_{:05d}.png")
+        how = {"template": "img_{:05d}.png"}
+        read[name] = FrameFolderDataset(tmp_path / "out" / f"{name}.txt", None, classes, 4, 16, **how)
     assert read["scuba"].labels == read["in_context"].labels == [3, 3, 1, 1]
-    assert [path.name for path in read["in_context"].paths] == ["v_Diving g01"] * 2 + ["april [1]"] * 2
+    assert [path.name for path, *_ in read["in_context"].rows] == ["v_Diving g01"] * 2 + ["april [1]"] * 2
     facts = json.loads((tmp_path / "out" / "scuba.json").read_text())
     assert facts["finished"] and facts["settings"]["seed"] == 0 and facts["settings"]["classes"] == CLASSES
     assert facts["counts"]["clips"] == 4 and facts["clips_per_class"] == {"brush hair": 2, "diving": 2}
     assert len(facts["sources"]["april [1]"]["video_sha256"]) == 64
-    clips = FrameFolderDataset(read["scuba"], 4, 16)
-    assert clips[0][0].shape == (4, 3, 16, 16)
+    assert read["scuba"][0][0].shape == (4, 3, 16, 16)
 
 
 def test_another_row_does_not_change_a_clip(videos, tmp_path):

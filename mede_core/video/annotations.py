@@ -14,8 +14,8 @@ from pathlib import Path
 from statistics import median
 
 from .classes import class_of, read_class_names, read_classes, unknown_label
-from .lists import cells, header_of, read_json, read_lines, read_list, read_text, tidy
-from .locate import SPLIT_FOLDER, Files, is_hidden
+from .lists import cells, header_of, is_hidden, read_json, read_lines, read_list, read_text, tidy
+from .locate import SPLIT_FOLDER, Files
 
 
 @dataclass
@@ -33,13 +33,10 @@ class Entry:
 
 @dataclass
 class Annotations:
-    """What a reader found.
+    """What a reader found: all classes in label order, as the dataset spells them, the videos, and bad lines.
 
-    Attributes:
-        classes: all classes in label order, as the dataset spells them.
-        problems: bad lines, one line each.
-        anywhere: file names are unique in this dataset, so a video counts wherever it lies below the root.
-        fold: so are they without upper and lower case.
+    ``anywhere``: file names are unique in this dataset, so a video counts wherever it lies below the root; ``fold``:
+    so are they without upper and lower case.
     """
 
     classes: list[str]
@@ -106,8 +103,7 @@ def read_kinetics(annotations: Path) -> Annotations:
     """Kinetics-400/600: official CSVs with ``label,youtube_id,time_start,time_end,split`` in any order.
 
     Videos are named ``{id}_{start:06d}_{end:06d}`` or, in compressed copies, ``{id}``. Without a split column the
-    CSV's name gives the split. Classes are numbered in alphabetical order. A class with hardly any video that is
-    spelled almost like another one is reported.
+    CSV's name gives the split. A class of hardly any video that is spelled almost like another one is reported.
     """
     found = Annotations([], anywhere=True)
     labels: Counter[str] = Counter()
@@ -153,8 +149,8 @@ def read_kinetics(annotations: Path) -> Annotations:
 def read_ucf101(annotations: Path) -> Annotations:
     """UCF101: ``classInd.txt``, ``trainlist0N.txt`` ("Class/file.avi 1"), ``testlist0N.txt`` (path only).
 
-    The class is the folder's name; upper and lower case do not count, because the official lists say
-    HandstandPushups for the folder and HandStandPushups in the file names.
+    The class is the folder's name, without case: the lists say HandstandPushups for the folder and HandStandPushups in
+    the file names.
     """
     files = _located(annotations, lambda name: name == "classInd.txt", "classInd.txt")
     folder = files[0].parent
@@ -230,10 +226,9 @@ def read_ssv2(annotations: Path) -> Annotations:
 
 
 def read_lists(annotations: Path, classes: Path | None = None) -> Annotations:
-    """The peers' lists of videos and labels, one file for each split and named like it, unless a column says so.
+    """Lists of videos and labels, one file for each split and named like it, unless a column says so.
 
-    Integer labels need the classes: given, or the one ``*index2cls*.json`` or ``id,name`` CSV beside the lists; they
-    count as those do, from 0 or 1.
+    Integer labels need the classes: given, or the one ``*index2cls*.json`` or ``id,name`` CSV beside the lists.
     """
     fits = re.compile(r".*\.(csv|tsv|txt|list|lst)", re.IGNORECASE).fullmatch
     files = _located(annotations, lambda name: bool(fits(name)), "list (.csv, .txt)")
@@ -270,9 +265,7 @@ def read_lists(annotations: Path, classes: Path | None = None) -> Annotations:
 
 
 def read_folders(files: Files) -> Annotations:
-    """A folder for each class, or folders train, val(idation) and test that hold those; of one name in two spellings
-    (accents of one or of two characters) one class.
-    """
+    """A folder for each class, or folders train, val(idation) and test that hold those."""
     tops = [folder for folder in files.folders if folder and "/" not in folder]
     split = {top: match[1].lower() for top in tops if (match := SPLIT_FOLDER.fullmatch(top))}
     nested = bool(tops) and len(split) == len(tops) and any(name.count("/") > 1 for name in files.names)

@@ -1,10 +1,7 @@
 """Real videos as datasets: a manifest's clips as tensors, augmented for training, in views for evaluation.
 
-No file is ever replaced by another: training goes on without bad files and says which, evaluation refuses
-them unless told otherwise.
-
-Decoded clips are not cached on disk: on one core, reading, cutting and scaling 8 frames of a 10-second clip at
-340x256 takes 0.12 s, one forward pass of ViT-B/16 over them 4 s. On a GPU data loader workers hide the reading.
+No file is ever replaced by another. Decoded clips are not cached on disk: on one core, reading, cutting and scaling 8
+frames of a 10-second clip at 340x256 takes 0.12 s, one forward pass of ViT-B/16 over them 4 s.
 """
 
 from __future__ import annotations
@@ -65,14 +62,14 @@ def read_views(
 class VideoDataset(Dataset):
     """Clips of a manifest of real videos: uint8 [T, 3, S, S], or [V, T, 3, S, S] with several views, and the label.
 
-    Training clips are a function of (seed, epoch, row of the manifest) alone, so that a resumed run sees
-    the same bits whatever the number of workers: frames at random inside their segments (or a random
-    window), short side scaled at random, random crop, horizontal flip; all frames of a clip alike. Clips of a
-    class whose name says left or right are not flipped (the peers flip them: ``flip_directions``).
+    Training clips are a function of (seed, epoch, row of the manifest) alone, so that a resumed run sees the same bits
+    whatever the number of workers: frames at random inside their segments (or a random window), short side scaled at
+    random, random crop, horizontal flip; all frames of a clip alike. Clips of a class whose name says left or right
+    are not flipped (the peers flip them: ``flip_directions``).
 
-    Every file is decoded once before the first clip (about 0.1 s each), unless the manifest brings the timelines.
-    Training leaves bad files out, an evaluation refuses them with a ManifestError that lists all, or leaves them out
-    with ``skip_bad``; they are in ``bad``, {file: reason}. ``rows`` holds, of each item, its row in the manifest.
+    Every file is decoded once before the first clip, unless the manifest brings the timelines. Training leaves bad
+    files out, an evaluation refuses them, unless told to ``skip_bad``; they are in ``bad``, {file: reason}. ``rows``
+    are the items' rows in the manifest.
     """
 
     def __init__(
@@ -93,24 +90,23 @@ class VideoDataset(Dataset):
         self.train, self.seed, self.compat, self.class_names = train, seed, compat, list(manifest.class_names)
         self.flip = [flip_directions or not _DIRECTION.search(name) for name in self.class_names]
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that outlive an epoch
-        report = check_manifest(manifest, "known" if manifest.timelines else "full")
-        for position, info in report.infos.copy().items():
-            if sampling == "dense" and _without_times(info):
-                report.problems[position] = _without_times(info)
-                del report.infos[position]
-        lines = report.lines(manifest)
+        infos, problems = check_manifest(manifest, "known" if manifest.timelines else "full")
+        if sampling == "dense":
+            problems |= {i: _without_times(info) for i, info in infos.items() if _without_times(info)}
+        problems = dict(sorted(problems.items()))
+        lines = [f"{manifest.paths[i]}: {reason}" for i, reason in problems.items()]
         if lines and not (train or skip_bad):
             raise ManifestError(manifest.source, lines, "bad files; skip_bad=True evaluates the others")
-        self.rows = sorted(report.infos)
+        self.rows = sorted(infos.keys() - problems.keys())
         if not self.rows:
             raise ManifestError(manifest.source, lines or ["it lists no video"], "no usable video is left")
         if lines:
             left, listed = f"{len(lines)} of {len(manifest)} files", "\n  ".join(lines)
             log.warning("%s: going on without %s:\n  %s", manifest.source, left, listed)
-        self.bad = {manifest.paths[i]: reason for i, reason in sorted(report.problems.items())}
+        self.bad = {manifest.paths[i]: reason for i, reason in problems.items()}
         self.paths = [manifest.paths[i] for i in self.rows]
         self.labels = [manifest.labels[i] for i in self.rows]
-        self.infos = [report.infos[i] for i in self.rows]
+        self.infos = [infos[i] for i in self.rows]
 
     def set_epoch(self, epoch: int) -> None:
         """Choose which epoch's augmentation the next items get."""
@@ -132,8 +128,7 @@ class VideoDataset(Dataset):
         if self.sampling == "uniform":
             indices = uniform_indices(info.frames, self.num_frames, generator=generator)
         else:
-            how = {"generator": generator, "compat": self.compat}
-            indices = dense_indices(info.timeline.times, info.fps, self.num_frames, **how)
+            indices = dense_indices(info.timeline.times, info.fps, self.num_frames, generator=generator)
         size = self.image_size
         short = int(generator.integers(size, round(size * _JITTER) + 1))
         clip = _short_side(_channels_first(read_clip(path, indices, info=info)), short)

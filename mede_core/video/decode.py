@@ -27,14 +27,10 @@ _FAR = 60  # frames: PyAV decodes shorter ways through, longer ones it seeks
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file holds.
+    """What a video file holds: when its frames are shown and who reads them, its size as displayed, its codec.
 
-    Attributes:
-        timeline: when its frames are shown, and who reads them.
-        width, height: pixels, after rotation.
-        rotation: degrees clockwise by which the stored picture is turned for display: 0, 90, 180 or 270.
-        announced: frames that the header promises; more than ``frames`` where the file was cut off.
-        damaged: frames decoded with concealed errors; counted with ``full=True`` only.
+    ``rotation`` are the degrees clockwise by which the stored picture is turned for display, ``announced`` the frames
+    that the header promises, ``damaged`` those decoded with concealed errors (counted with ``full=True`` only).
     """
 
     timeline: Timeline
@@ -45,33 +41,18 @@ class VideoInfo:
     announced: int = 0
     damaged: int = 0
 
-    @property
-    def frames(self) -> int:
-        """Frames that a player shows."""
-        return self.timeline.frames
+    frames = property(lambda self: self.timeline.frames)  # that a player shows
+    fps = property(lambda self: self.timeline.fps)  # by their times
 
-    @property
-    def fps(self) -> float:
-        """Average frames per second, by their times; 0.0 where there are none."""
-        return self.timeline.fps
-
-    @property
-    def backend(self) -> str:
-        """``decord`` or ``pyav``, whichever reads it."""
-        return "decord" if self.timeline.reader == "decord" else "pyav"
-
-    @property
-    def truncated(self) -> bool:
-        """Whether the file ends well before what its header says."""
-        return self.announced > self.frames
+    backend = property(lambda self: "decord" if self.timeline.reader == "decord" else "pyav")
+    truncated = property(lambda self: self.announced > self.frames)  # it ends well before what its header says
 
 
 def probe(path: str | os.PathLike, *, full: bool = False) -> VideoInfo:
     """Say what a video file holds, by its packets; where these leave a doubt, by a sequential decode.
 
-    ``full`` decodes every frame, which finds damage anywhere in the file (as slow as reading a clip of it). A
-    truncated file is logged, with both counts; one that no backend can read is a VideoError. What was found is kept
-    as long as the file does not change.
+    ``full`` decodes every frame, which finds damage anywhere in the file. A truncated or damaged file is logged; one
+    that no backend can read is a VideoError. What was found is kept as long as the file does not change.
     """
     name = _existing(path)
     stat = os.stat(name)
@@ -89,14 +70,10 @@ def probe(path: str | os.PathLike, *, full: bool = False) -> VideoInfo:
 def read_clip(
     path: str | os.PathLike, frame_indices: Sequence[int], *, size: int | None = None, info: VideoInfo | None = None
 ) -> np.ndarray:
-    """Read chosen frames of a video (0-based, in any order, repetitions allowed): uint8 [T, H, W, 3], RGB.
+    """Read chosen frames of a video (0-based, in any order, repetitions allowed): uint8 [T, H, W, 3], RGB, upright.
 
-    They are turned as the file's rotation says, and come in the order asked for. With ``size``, frames whose short
-    side is larger are shrunk to that many pixels after decoding. ``info`` is what ``probe`` said of the file.
-
-    Raises:
-        ValueError: no indices, or an index out of range.
-        VideoError: no backend can read those frames.
+    With ``size``, frames whose short side is larger are shrunk to that many pixels after decoding. ``info`` is what
+    ``probe`` said of the file. Frames that no backend can read are a VideoError, indices out of range a ValueError.
     """
     indices = np.asarray(frame_indices)
     if indices.ndim != 1 or indices.size == 0 or not np.issubdtype(indices.dtype, np.integer):
@@ -115,7 +92,7 @@ def read_clip(
             if len(reader) == info.frames:
                 return np.stack(_shrunk(list(reader.get_batch(wanted.tolist()).asnumpy()), size))[order]
             reason = f"decord: it holds {len(reader)} frames, not {info.frames}"
-        except _decord_errors() as error:
+        except Exception as error:  # decord's own have no common base; it may be missing or lack a library
             reason = f"decord: {_short(error)}"
     if reason:
         _say_once(os.fspath(path), reason)
@@ -237,15 +214,6 @@ def _shrunk(frames: list[np.ndarray], size: int | None) -> list[np.ndarray]:
     return [p.reformat(format="rgb24", interpolation="AREA", **to).to_ndarray() for p in pictures]
 
 
-def _decord_errors() -> tuple[type[BaseException], ...]:
-    common = (RuntimeError, AssertionError, IndexError, UnicodeError, ImportError, OSError)
-    try:
-        import decord
-    except (ImportError, OSError):  # no wheel for this platform, or a library it needs is missing
-        return common
-    return (*common, decord.DECORDError, decord.DECORDLimitReachedError)
-
-
 def _open_decord(name: str):
     """A reader, never carried across a fork (it hangs); lost frames are errors instead of repetitions."""
     import decord
@@ -258,6 +226,6 @@ def _decord_reason(name: str) -> str:
     """Why decord does not open a file; empty where it does."""
     try:
         _open_decord(name)
-    except _decord_errors() as error:
+    except Exception as error:  # as above
         return f"decord: {_short(error)}"
     return ""

@@ -184,6 +184,11 @@ def _by_endings(line: str, separator: str) -> tuple[str, str, str] | None:
     return match["path"], words[0] if words else numbers[-1], parts[0] if parts else ""
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is what a system or a tool left behind."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
 def is_there(file: Path) -> bool:
     """Whether a path is a file's; one that is no possible name is not."""
     try:

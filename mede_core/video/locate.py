@@ -10,7 +10,7 @@ from unicodedata import normalize
 import av
 
 from .classes import plain
-from .lists import VIDEO_SUFFIXES
+from .lists import VIDEO_SUFFIXES, is_hidden
 from .timeline import VideoError, video_stream
 
 SPLIT_FOLDER = re.compile(r"(train|val|test)(id|idate|idation)?([_-].*|\d*)", re.IGNORECASE)
@@ -80,11 +80,6 @@ class Files:
                 return None, f"several files fit: {', '.join(map(repr, best[:3]))}"
             return best[0], ""
         return None, "no such file"
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder is what a tool left behind."""
-    return name.startswith(".") or name == "__MACOSX"
 
 
 def _no_video(path: str) -> str:

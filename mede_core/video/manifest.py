@@ -13,7 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from unicodedata import normalize
 
@@ -48,12 +48,10 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True)
 class Manifest:
-    """A list of labeled videos; some files may be missing (see :func:`check_manifest`).
+    """A list of labeled videos, some of which may be missing (see :func:`check_manifest`).
 
-    Attributes:
-        labels: of each file, an index into ``class_names``.
-        class_names: all classes, also those without a file.
-        timelines: of each file, where a prepared manifest brings them.
+    Labels are indices into ``class_names``, which are all classes, also those without a file; ``timelines`` are those
+    that a prepared manifest brings.
     """
 
     paths: list[Path]
@@ -66,31 +64,16 @@ class Manifest:
         return len(self.paths)
 
 
-@dataclass(frozen=True)
-class ManifestReport:
-    """{position in the manifest: why the file cannot be used}, and {position: what the file holds} of the others."""
-
-    problems: dict[int, str] = field(default_factory=dict)
-    infos: dict[int, VideoInfo] = field(default_factory=dict)
-
-    def lines(self, manifest: Manifest) -> list[str]:
-        """One line for each bad file."""
-        return [f"{manifest.paths[i]}: {reason}" for i, reason in sorted(self.problems.items())]
-
-
 # ------------------------------------------------------------------------------------ reading
 def read_manifest(
     path: str | os.PathLike, root: str | os.PathLike | None = None, class_names: Sequence[str] | None = None
 ) -> Manifest:
     """Read a plain list of videos and labels, in any form that :mod:`lists` reads.
 
-    Relative paths start from the root, or else from the list's folder. Videos may be missing: they are logged. With
-    class names a label is one of them, or its 0-based index; without, the labels themselves are the classes, in
-    alphabetical order (Kinetics' own numbering).
-
-    Raises:
-        ManifestError: malformed rows, unknown labels, one file with two labels, integer labels without
-            ``class_names``, or no video at all; all problems are listed, with their lines.
+    Relative paths start from the root, or else from the list's folder. Missing videos are logged. With class names a
+    label is one of them, or its 0-based index; without, the labels themselves are the classes, in alphabetical order
+    (Kinetics' own numbering). Odd lines, unknown labels, one file with two labels or no video at all are a
+    ManifestError that lists all of them.
     """
     path = Path(path)
     if not path.is_file():
@@ -169,17 +152,11 @@ def read_sidecar(path: str | os.PathLike) -> dict | None:
 
 
 def select(csv: str | os.PathLike, *, split: str = "all", half: str = "all", shots: int = 0, seed: int = 0) -> Manifest:
-    """A part of a prepared manifest, or of a plain ``path,label`` CSV (one split, ``all``, and no halves).
+    """A part of a prepared manifest, or of a plain list (one split, ``all``, and no halves).
 
-    Args:
-        csv: the manifest.
-        split: a name in its split column, or ``all``.
-        half: ``all``, ``base`` or ``novel`` classes; class ids restart at 0 within a half.
-        shots: videos of each class, drawn by the seed; 0 takes all.
-        seed: of the draw.
-
-    Raises:
-        ManifestError: labels that are no class, no video, or none of the files there.
+    ``split`` is a name in its split column, or ``all``; ``half`` is ``all``, ``base`` or ``novel`` classes, whose ids
+    restart at 0; ``shots`` videos of each class are drawn by the seed, 0 takes all. Labels that are no class, no
+    video, or none of the files there are a ManifestError.
     """
     path = Path(csv)
     if half not in HALVES:
@@ -240,21 +217,23 @@ def _select_rows(path: Path, sidecar: dict, split: str, half: str) -> tuple[Mani
 
 
 # ------------------------------------------------------------------------------------ looking at every file
-def check_manifest(manifest: Manifest, check: str = "full", *, workers: int | None = None) -> ManifestReport:
-    """Try every file of a manifest: missing, empty, audio-only, undecodable and truncated ones are listed.
+def check_manifest(
+    manifest: Manifest, check: str = "full", *, workers: int = 0
+) -> tuple[dict[int, VideoInfo], dict[int, str]]:
+    """What each file of a manifest holds, or why it is missing, empty, audio-only, undecodable or truncated.
 
-    ``full`` decodes every frame (about 0.1 s for a 10-second clip); ``open`` looks at the packets and the first frame
-    (about 0.01 s), which misses damage further on; ``known`` takes the manifest's own timelines and looks only whether
-    the file is there. Hard links to one file are tried once; ``workers`` are threads.
+    Both by the position in the manifest. ``full`` decodes every frame (about 0.1 s for a 10-second clip); ``open``
+    looks at the packets and the first frame (about 0.01 s), which misses damage further on; ``known`` takes the
+    manifest's own timelines and looks only whether the file is there. Hard links to one file are tried once.
     """
-    report = ManifestReport()
+    infos, problems = {}, {}
     if check == "known":
         for position, (path, line) in enumerate(zip(manifest.paths, manifest.timelines, strict=True)):
             if is_there(path):
-                report.infos[position] = VideoInfo(line)
+                infos[position] = VideoInfo(line)
             else:
-                report.problems[position] = "no such file"
-        return report
+                problems[position] = "no such file"
+        return infos, problems
     copies: dict[object, list[int]] = {}
     for position, path in enumerate(manifest.paths):
         copies.setdefault(_identity(path), []).append(position)
@@ -263,9 +242,8 @@ def check_manifest(manifest: Manifest, check: str = "full", *, workers: int | No
         results = pool.map(lambda path: _check_file(path, check == "full"), firsts)
         found = zip(copies.values(), results, strict=True)
         for positions, result in progress(found, "checking videos", len(firsts)):
-            target = report.infos if isinstance(result, VideoInfo) else report.problems
-            target.update(dict.fromkeys(positions, result))
-    return report
+            (infos if isinstance(result, VideoInfo) else problems).update(dict.fromkeys(positions, result))
+    return infos, problems
 
 
 def _identity(path: Path) -> object:

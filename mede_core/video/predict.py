@@ -22,7 +22,7 @@ from ..files import atomic_write
 from ..flags import Count, Device, File, NewFile
 from ..weights import check_tokenizer
 from .classes import check_class_names, read_class_names
-from .decode import VideoInfo, probe
+from .decode import probe
 from .prompts import Prompts, load_prompts
 
 if TYPE_CHECKING:
@@ -46,18 +46,13 @@ def predict(
     views: int = 1,
     sampling: str = "uniform",
     prompts: Prompts | None = None,
-    info: VideoInfo | None = None,
 ) -> list[tuple[str, float]]:
     """Rank classes for one video, as an evaluation would score it: (name, probability), most probable first.
 
     The probabilities are the softmax of the logits (mean over frames, then views): they compare the given classes and
     do not say whether any of them is right. The learner's classes are set to these; its mode is restored. ``sampling``
     is ``uniform`` (the whole video) or ``dense`` (windows of 8 x 16 frames at 30 fps); ``prompts`` are from
-    ``load_prompts``, by default the bare names; ``info`` is what ``probe`` said of the video.
-
-    Raises:
-        ValueError: no or duplicate classes.
-        VideoError: the video cannot be read.
+    ``load_prompts``, by default the bare names. A VideoError names a video that cannot be read.
     """
     import torch
 
@@ -65,7 +60,7 @@ def predict(
 
     names = _several(check_class_names(classes))
     reading = {"num_frames": num_frames, "sampling": sampling, "views": views}
-    clip = read_views(path, info or probe(path), image_size=learner.image_size, **reading)
+    clip = read_views(path, probe(path), image_size=learner.image_size, **reading)
     learner.set_classes(names, texts=(prompts or load_prompts("name")).texts(names))
     training = learner.training
     learner.eval()
@@ -93,7 +88,6 @@ def save_explanation(
     *,
     num_frames: int = 8,
     sampling: str = "uniform",
-    info: VideoInfo | None = None,
 ) -> Path:
     """Save the film strip of one view above the attention of the last block's class token (mean over heads).
 
@@ -105,9 +99,8 @@ def save_explanation(
     from ..report.figures.style import figure_bytes, style  # matplotlib, only where a picture is wanted
     from .clips import read_views
 
-    file, info = Path(file), info or probe(video)
-    reading = {"num_frames": num_frames, "sampling": sampling, "views": 1}
-    clip = read_views(video, info, image_size=learner.image_size, **reading)
+    file, reading = Path(file), {"num_frames": num_frames, "sampling": sampling, "views": 1}
+    clip = read_views(video, probe(video), image_size=learner.image_size, **reading)
     training = learner.training
     learner.eval()
     try:
@@ -175,32 +168,23 @@ def answer(
     texts = texts or _prompt_set([config.prompts])
     reading = {"num_frames": frames or config.num_frames, "sampling": sampling or config.sampling}
     views = views or config.views
-    ranked = predict(learner, video, names or facts["classes"], views=views, prompts=texts, info=info, **reading)
+    ranked = predict(learner, video, names or facts["classes"], views=views, prompts=texts, **reading)
     random = learner.weights_id == "random"
     if explain:
         name, value = ranked[0]
         mark = f"{RANDOM.partition(':')[0]} - " if random else ""
         title = f"{mark}{name} ({100 * value:.1f} %): where the class token looks"
-        save_explanation(explain, learner, video, title, info=info, **reading)
+        save_explanation(explain, learner, video, title, **reading)
     return {
         **({"warning": RANDOM} if random else {}),
         "video": os.fspath(video),
-        "frames_in_file": info.frames,
-        "fps": info.fps,
-        "size": [info.width, info.height],
-        "backend": info.backend,
-        "model": config.model,
-        "weights": learner.weights_id,
-        "random_weights": random,
-        "checkpoint": checkpoint or None,
-        "trained": facts.get("trained"),
-        "frames": reading["num_frames"],
-        "views": views,
-        "sampling": reading["sampling"],
-        "prompts": texts.id,
+        "frames_in_file": info.frames, "fps": info.fps, "size": [info.width, info.height], "backend": info.backend,
+        "model": config.model, "weights": learner.weights_id, "random_weights": random,
+        "checkpoint": checkpoint or None, "trained": facts.get("trained"),
+        "frames": reading["num_frames"], "views": views, "sampling": reading["sampling"], "prompts": texts.id,
         **({"explanation": explain} if explain else {}),
         "predictions": [{"class": name, "probability": value} for name, value in ranked[:top_k]],
-    }
+    }  # fmt: skip
 
 
 def _prompt_set(given: Sequence[str]) -> Prompts:

@@ -15,16 +15,8 @@ from typing import Literal
 
 from ..files import atomic_write
 from ..flags import File, NewFile, Workers
-from .annotations import (
-    Annotations,
-    Entry,
-    read_folders,
-    read_hmdb51,
-    read_kinetics,
-    read_lists,
-    read_ssv2,
-    read_ucf101,
-)
+from . import annotations as forms
+from .annotations import Annotations, Entry
 from .classes import check_class_names, clean_name, plain
 from .lists import tidy
 from .locate import Files, folder_problem, folders
@@ -36,15 +28,10 @@ _SHOWN, _CLASSES = 5, 20  # problems of a kind, and classes, that the report spe
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is known of a dataset.
+    """What is known of a dataset: its reader, classes, expected videos of splits and of ``all``, and a note on them.
 
-    Attributes:
-        read: (folder or file of the annotations, files, classes file or None) -> annotations.
-        classes: how many there are; None where it depends.
-        videos: expected videos of splits, and of ``all``.
-        train: the split whose counts decide base and novel.
-        note: what a user should know of the counts.
-        split_folders: whether folders named train, val, test speak for the split.
+    ``train`` is the split whose counts decide base and novel; with ``split_folders`` folders named train, val or test
+    speak for the split.
     """
 
     read: Callable[[Path, Files, Path | None], Annotations]
@@ -59,16 +46,16 @@ _KINETICS = "Copies of Kinetics differ: peers evaluated on 19,740 to 19,877 vali
 _HMDB = {f"{kind}{n}": count for n in (1, 2, 3) for kind, count in (("train", 3570), ("test", 1530))}
 _UCF = {"train1": 9537, "test1": 3783, "train2": 9586, "test2": 3734, "train3": 9624, "test3": 3696}
 DATASETS = {
-    "kinetics400": Dataset(lambda a, f, c: read_kinetics(a), 400, note=_KINETICS, split_folders=True),
+    "kinetics400": Dataset(lambda a, f, c: forms.read_kinetics(a), 400, note=_KINETICS, split_folders=True),
     "kinetics600": Dataset(
-        lambda a, f, c: read_kinetics(a), 600, {"test1": 7276, "test2": 7226, "test3": 7261}, split_folders=True,
+        lambda a, f, c: forms.read_kinetics(a), 600, {"test1": 7276, "test2": 7226, "test3": 7261}, split_folders=True,
         note="Zero-shot: validation videos only, as Open-VCLIP; ViFi-CLIP's test mixes in training and test videos.",
     ),
-    "ucf101": Dataset(lambda a, f, c: read_ucf101(a), 101, {"all": 13320, **_UCF}, "train1"),
-    "hmdb51": Dataset(lambda a, f, c: read_hmdb51(a), 51, {"all": 6766, **_HMDB}, "train1"),
-    "ssv2": Dataset(lambda a, f, c: read_ssv2(a), 174, {"validation": 24777}),
-    "list": Dataset(lambda a, f, c: read_lists(a, c)),
-    "folder": Dataset(lambda a, f, c: read_folders(f)),
+    "ucf101": Dataset(lambda a, f, c: forms.read_ucf101(a), 101, {"all": 13320, **_UCF}, "train1"),
+    "hmdb51": Dataset(lambda a, f, c: forms.read_hmdb51(a), 51, {"all": 6766, **_HMDB}, "train1"),
+    "ssv2": Dataset(lambda a, f, c: forms.read_ssv2(a), 174, {"validation": 24777}),
+    "list": Dataset(lambda a, f, c: forms.read_lists(a, c)),
+    "folder": Dataset(lambda a, f, c: forms.read_folders(f)),
 }  # fmt: skip
 
 
@@ -176,7 +163,9 @@ def prepare(
     # Lists that cannot be read must end it before hours of decoding; counts are those of the annotations, so that a
     # missing file changes no half.
     train = Counter(clean[e.label] for e in found.entries if spec.train in e.splits)
-    halves = _halves(base, novel, names, train)
+    halves = Halves([], [], "none: no list is given and there is no training split to count", False)
+    if base or train:
+        halves = listed_halves(base, novel, names, train) if base else rule_halves(names, train)
     sets, zero_problems = zero_shot_halves(zero_shot, names)
     problems = {"bad annotations": [*files.problems, *found.problems]}
     problems["base/novel and zero-shot lists"] = halves.problems + zero_problems
@@ -258,43 +247,25 @@ def _checked(located, root: Path, check: str, workers, problems) -> tuple[list[t
     if check == "none":
         return located, [("", "", "")] * len(located)
     manifest = Manifest([root / name for name, _ in located], [0] * len(located), ["any"], root)
-    report = check_manifest(manifest, check, workers=workers)
-    problems["undecodable files"] = [f"{located[i][0]}: {reason}" for i, reason in sorted(report.problems.items())]
-    good = sorted(report.infos)
-    infos = [report.infos[i] for i in good]
-    lengths = [(i.frames, f"{i.frames / i.fps:.3f}" if i.fps else "", str(i.timeline)) for i in infos]
-    return [located[i] for i in good], lengths
-
-
-def _halves(base, novel, names: list[str], train: Counter) -> Halves:
-    if base:
-        return listed_halves(base, novel, names, train)
-    if train:
-        return rule_halves(names, train)
-    return Halves([], [], "none: no list is given and there is no training split to count", False)
+    infos, bad = check_manifest(manifest, check, workers=workers)
+    problems["undecodable files"] = [f"{located[i][0]}: {reason}" for i, reason in sorted(bad.items())]
+    found = [info for _, info in sorted(infos.items())]
+    lengths = [(one.frames, f"{one.frames / one.fps:.3f}" if one.fps else "", str(one.timeline)) for one in found]
+    return [located[i] for i in sorted(infos)], lengths
 
 
 def _counts(rows, splits, sets: Mapping[str, int], spec: Dataset, partial: bool) -> dict[str, dict]:
     """Videos and classes of the whole and of each split, with the expected videos where they are known."""
-    members: dict[str, list[str]] = {"all": [], **{split: [] for split in (*splits, *sets)}}
-    for _, label, member, *_ in rows:
-        for split in ("all", *member.split()):
-            members[split].append(label)
-    return {
-        split: {
-            "videos": len(labels),
-            "classes": len(set(labels)),
-            "expected": None if partial and split == "all" else spec.videos.get(split),
-        }
-        for split, labels in members.items()
-    }
+    counts = {}
+    for split in ("all", *splits, *sets):
+        labels = [label for _, label, members, *_ in rows if split == "all" or split in members.split()]
+        expected = None if partial and split == "all" else spec.videos.get(split)
+        counts[split] = {"videos": len(labels), "classes": len(set(labels)), "expected": expected}
+    return counts
 
 
 def _count_problems(counts: dict, classes: int, spec: Dataset) -> list[str]:
-    problems = []
-    if spec.classes not in (None, classes):
-        problems.append(f"{classes} classes, expected {spec.classes}")
-    for split, count in counts.items():
-        if count["expected"] not in (None, count["videos"]):
-            problems.append(f"{split}: {count['videos']} usable videos, expected {count['expected']}")
-    return problems
+    problems = [f"{classes} classes, expected {spec.classes}"] if spec.classes not in (None, classes) else []
+    wrong = {split: of for split, of in counts.items() if of["expected"] not in (None, of["videos"])}
+    said = [f"{split}: {of['videos']} usable videos, expected {of['expected']}" for split, of in wrong.items()]
+    return problems + said

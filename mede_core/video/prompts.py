@@ -35,10 +35,10 @@ class Prompts:
 def load_prompts(spec: str | os.PathLike) -> Prompts:
     """A prompt set by its name, or with rephrased class names from a file.
 
-    ``name`` is the bare class name, ``templates`` are the 28 of Open-VCLIP and FROSTER. A JSON file holds rephrased
-    names, {class name: sentence}, where a sentence may repeat "name: " at its start (also read: a list of "name:
-    sentence", or {index: "name: sentence"}, as FROSTER's label files are). With it a class has 29 texts: each
-    template followed by "name: sentence", and "name: sentence" alone; class names that the file lacks are refused.
+    ``name`` is the bare class name, ``templates`` are the 28 of Open-VCLIP and FROSTER. A JSON file holds {class name:
+    sentence}, where a sentence may repeat "name: " at its start (also read: a list of "name: sentence", or {index:
+    "name: sentence"}, as FROSTER's label files are); with it a class has 29 texts: each template followed by "name:
+    sentence", and that alone.
 
     Source: protocols of Open-VCLIP (28 templates) and of FROSTER at test (29 texts). In training FROSTER draws one
         template a step; our text encoder is frozen, so all 29 serve there, too.

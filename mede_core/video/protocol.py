@@ -46,27 +46,24 @@ def test_clips(config: Config, eval_set: EvalSet, image_size: int, *, skip_bad: 
 
         manifest = select(eval_set.data, split=str(eval_set.part), half=eval_set.half)
         return VideoDataset(manifest, sampling=config.sampling, compat=config.compat or None, **size)
-    from .scuba.frames import FrameFolderDataset, read_frame_list
+    from .scuba.frames import TEMPLATE, FrameFolderDataset
 
-    template, classes = _template(eval_set.data), full_class_names(eval_set.classes_of)
-    frames = read_frame_list(eval_set.data, eval_set.root or None, classes, template, skip_bad=skip_bad)
-    return FrameFolderDataset(frames, scufo=eval_set.order == "single", **size)
+    about = _built(eval_set.data)
+    template = json.loads(about.read_text(encoding="utf-8"))["template"] if about.is_file() else TEMPLATE
+    how, classes = {"template": template, "scufo": eval_set.order == "single"}, full_class_names(eval_set.classes_of)
+    return FrameFolderDataset(eval_set.data, eval_set.root or None, classes, **how, **size)
 
 
 def facts(config: Config, eval_set: EvalSet, clips: Dataset) -> dict:
     """What a record of a test says beside its number: clips left out, prompts, views, and what ``departs``."""
     from .prompts import load_prompts
 
-    said = [departures(config.replace(views=eval_set.views, prompts=eval_set.prompts), _names_of(eval_set))]
+    tested = config.replace(views=eval_set.views, prompts=eval_set.prompts)
+    said = [departures(tested, eval_set.classes_of or eval_set.data)]
     if eval_set.classes_of and _built(eval_set.data).is_file() and eval_set.context != IN_CONTEXT_CLIPS:
         said.append(BUILT)
     about = {"prompts": load_prompts(eval_set.prompts).id, "views": eval_set.views, "skipped": len(clips.bad)}
     return {**about, "departs": "; ".join(filter(None, said))}
-
-
-def _names_of(eval_set: EvalSet) -> str:
-    """The list of videos that says what the classes are."""
-    return eval_set.classes_of or eval_set.data
 
 
 def full_class_names(data: str | os.PathLike) -> list[str]:
@@ -78,14 +75,6 @@ def full_class_names(data: str | os.PathLike) -> list[str]:
 def _built(list_path: str | os.PathLike) -> Path:
     """Where a build of ours describes itself: beside its list."""
     return Path(list_path).with_name("scuba.json")
-
-
-def _template(list_path: str | os.PathLike) -> str:
-    """How the frames are named: what a build of ours says, else as the published ones."""
-    from .scuba.frames import TEMPLATE
-
-    built = _built(list_path)
-    return json.loads(built.read_text(encoding="utf-8"))["template"] if built.is_file() else TEMPLATE
 
 
 def departures(config: Config, test_data: str | os.PathLike = "") -> str:

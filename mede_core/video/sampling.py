@@ -1,12 +1,10 @@
-"""Which frames of a video make a clip.
+"""Which frames of a video make a clip; videos shorter than needed repeat frames.
 
-Two rules. *Uniform*: the whole video in equal segments, the center of each (TSN's rule; SCUBA was probably
-read so). *Dense*: the frames shown at even moments of a window that lasts 16/30 s for each frame of the clip (the
-rule of Open-VCLIP and its descendants: 8 frames, rate 16 at 30 fps), whatever the video's own rate. Videos shorter
-than needed repeat frames.
-
-The peers' code has quirks that move the frames of their views; ``compat`` repeats them (facts: the decoders
-that Open-VCLIP's scripts choose, ``pyav`` for UCF101 and Kinetics, ``torchvision`` for HMDB51).
+*Uniform*: the whole video in equal segments, the center of each (TSN's rule; SCUBA was probably read so). *Dense*: the
+frames shown at even moments of a window that lasts 16/30 s for each frame of the clip (the rule of Open-VCLIP and its
+descendants: 8 frames, rate 16 at 30 fps), whatever the video's own rate. ``compat`` repeats quirks of the peers' code
+that move the frames of their views (facts: the decoders that Open-VCLIP's scripts choose, ``pyav`` for UCF101 and
+Kinetics, ``torchvision`` for HMDB51).
 """
 
 from __future__ import annotations
@@ -25,11 +23,10 @@ def uniform_indices(
 ) -> np.ndarray:
     """Frames spread over the whole video, one from each of T equal segments: int64 [T], ascending.
 
-    A generator (training) draws a frame inside each segment. Without one the centers are taken; with V views each
-    segment is cut into V parts and view k takes the centers of part k, so that all views together are the T * V
-    uniform frames. That choice is time-symmetric: the frames chosen from the reversed video are the same pictures in
-    reverse order (those of view V - 1 - k). The only exception is a middle frame of an even number of frames, where
-    no symmetric choice exists: the earlier one is taken.
+    A generator (training) draws a frame inside each segment. Without one the centers are taken; of V views, view k
+    takes the centers of part k of each segment, so that all views together are the T * V uniform frames. That choice
+    is time-symmetric: the reversed video gives the same pictures in reverse order (those of view V - 1 - k), but for
+    a middle frame of an even number of frames, where no symmetric choice exists: the earlier one is taken.
     """
     if generator is not None:
         position = (np.arange(num_frames) + generator.random(num_frames)) * total / num_frames
@@ -57,13 +54,13 @@ def dense_indices(
     """The frames shown at T moments, evenly over a window of T * 16/30 seconds: int64 [T], ascending.
 
     ``times`` are the moments (seconds, ascending) at which the video's N frames appear, ``fps`` its average rate. The
-    window can begin anywhere in the video so that it ends in it, at a place that the generator draws, or that of the
-    view (``view_starts``). At 30 fps it holds L = 16 T frames, and the clip is ``linspace(begin, begin + L - 1, T)``
-    cut to whole frames (Open-VCLIP's test protocol). A video shorter than the window repeats its last frame.
+    window begins where it can and still ends in the video, at a place that the generator draws, or that of the view
+    (``view_starts``); a shorter video repeats its last frame. At 30 fps the clip is ``linspace(begin, begin + 16 T -
+    1, T)`` in whole frames (Open-VCLIP's test protocol).
 
-    ``compat`` counts frames as the peers do, at the average rate: windows begin at whole frames, under ``pyav`` at k/V
-    of where they can (0, 1/3, 2/3; one view: at 0) and one clip step short, so that the last frame is clamped; under
-    ``torchvision`` at view_starts, their distance cut to whole frames.
+    ``compat`` counts the frames of tests as the peers do, at the average rate: windows begin at whole frames, under
+    ``pyav`` at k/V of where they can (0, 1/3, 2/3; one view: at 0) and one clip step short, so that the last frame is
+    clamped; under ``torchvision`` at view_starts, their distance cut to whole frames.
 
     Source: Open-VCLIP's test protocol and the two decoders its scripts choose (8 x 16 at 30 fps, 300 frames:
         pyav begins at 0, 62, 125 and ends 112 frames later, torchvision at 0, 86, 172 and 127 later).
@@ -72,7 +69,7 @@ def dense_indices(
     if total == 1:
         return np.zeros(num_frames, np.int64)
     if compat:
-        return _peers_indices(total, fps, num_frames, view, views, compat, generator)
+        return _peers_indices(total, fps, num_frames, view, views, compat)
     window = num_frames * _RATE / _TARGET_FPS
     free = max(times[-1] - times[0] + 1 / fps - window, 0.0)
     begin = times[0] + free * (view_starts(views)[view] if generator is None else generator.random())
@@ -81,15 +78,11 @@ def dense_indices(
     return np.maximum(np.searchsorted(times, moments + 1e-6 / fps, side="right") - 1, 0)
 
 
-def _peers_indices(
-    total: int, fps: float, num_frames: int, view: int, views: int, compat: str, generator: np.random.Generator | None
-) -> np.ndarray:
+def _peers_indices(total: int, fps: float, num_frames: int, view: int, views: int, compat: str) -> np.ndarray:
     window = num_frames * _RATE / _TARGET_FPS * fps
     read = max(1.0, math.ceil((num_frames - 1) * _RATE / _TARGET_FPS * fps)) if compat == "pyav" else window
     free = max(total - read, 0.0)
-    if generator is not None:
-        begin = generator.random() * free
-    elif compat == "pyav":
+    if compat == "pyav":
         begin = free * view / views
     else:
         begin = view * (free // (views - 1)) if views > 1 else free // 2

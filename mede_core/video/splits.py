@@ -14,13 +14,10 @@ from .classes import plain, read_class_names, unknown_label
 
 @dataclass
 class Halves:
-    """The base and the novel classes of a dataset, each in label order.
+    """The base and the novel classes of a dataset, each in label order, and where they come from.
 
-    Attributes:
-        source: the published lists' files, or the rule.
-        comparable: whether the rule decides alone: it does not where the cut falls between classes that are equally
-            frequent, as in HMDB51, where all are. Lists are comparable as far as they have no problem.
-        problems: what is wrong with the lists, one line each.
+    ``comparable`` with published numbers are lists without a problem; the rule where it alone decides, which it does
+    not where the cut falls between equally frequent classes, as in HMDB51.
     """
 
     base: list[str]
@@ -33,10 +30,8 @@ class Halves:
 def rule_halves(classes: Sequence[str], counts: Mapping[str, int]) -> Halves:
     """Base = the more frequent half of the classes by training videos, ties by name; an odd class goes to base.
 
-    With equal counts at the cut the halves are not comparable: the published lists break such ties in a way nobody
-    documents.
-
-    Source: the base-to-novel protocol of ViFi-CLIP, which Open-VCLIP and FROSTER share.
+    Source: the base-to-novel protocol of ViFi-CLIP, which Open-VCLIP and FROSTER share; how the published lists break
+        ties is documented nowhere.
     """
     order = sorted(classes, key=lambda name: (-counts.get(name, 0), name))
     cut = (len(order) + 1) // 2
@@ -63,13 +58,12 @@ def listed_halves(
         problems.append(f"{files[0]} and {files[1]} lack {len(lacking)} classes: {_few(lacking)}")
     sizes = [len(half) for half in halves]
     means = [float(np.mean([counts.get(name, 0) for name in half])) if half else 0.0 for half in halves]
-    swapped = ""
+    asked = f"are {files[0]} (base) and {files[1]} (novel) swapped?"
     if sizes[0] < sizes[1]:
-        swapped = f"base has {sizes[0]} classes and novel {sizes[1]}"
+        problems.append(f"{asked} base has {sizes[0]} classes and novel {sizes[1]}")
     elif means[0] < means[1]:
-        swapped = f"base classes have {means[0]:.1f} training videos on average and novel ones {means[1]:.1f}"
-    if swapped:
-        problems.append(f"are {files[0]} (base) and {files[1]} (novel) swapped? {swapped}")
+        said = f"base classes have {means[0]:.1f} training videos on average and novel ones {means[1]:.1f}"
+        problems.append(f"{asked} {said}")
     source = f"published list {os.path.basename(files[0])} (base), {os.path.basename(files[1])} (novel)"
     return Halves(halves[0], [c for c in halves[1] if c not in set(both)], source, not problems, problems)
 

@@ -2,12 +2,10 @@
 
 Headers lie: edit lists hide packets, browsers write no rate, phones record uneven steps. The packets' times do not.
 Where they leave a doubt (a cut without a keyframe, packets that give no frame), a sequential decode decides: the
-frames of a video are those that it gives, in its order.
-
-decord reads by index and seeks by keyframe. It is right where the times are a plain ladder from 0 and nothing is
-hidden; where frames reach across keyframes (open GOP: most h265, some h264 and mpeg4), where a keyframe is no fresh
-start (intra refresh) or where reordered frames carry no times of their own (avi, ts), it silently returns neighboring
-or broken frames. PyAV reads these, by time where it can seek, else in order.
+frames of a video are those that it gives, in its order. decord reads by index and seeks by keyframe: it is right where
+the times are a plain ladder from 0 and nothing is hidden, but returns neighboring or broken frames in silence where
+frames reach across keyframes (open GOP: most h265, some h264 and mpeg4) or a keyframe is no fresh start (intra
+refresh). PyAV reads all others, by time where it can seek, else in order.
 """
 
 from __future__ import annotations
@@ -39,10 +37,8 @@ class VideoError(ValueError):
 class Timeline:
     """The times of a video's frames: a ladder from ``start`` (seconds) at ``rate``, or where that is 0, ``ticks``.
 
-    Attributes:
-        reader: ``decord`` by index; ``seek``: PyAV, by time; ``order``: PyAV, the k-th frame of a sequential decode.
-        ticks: of each frame, in units of ``base`` seconds.
-        why: what keeps decord from being right.
+    ``reader`` is ``decord`` by index, ``seek``: PyAV, by time, or ``order``: PyAV, the k-th frame of a sequential
+    decode; ``why`` says what keeps decord from being right. Ticks, one a frame, count units of ``base`` seconds.
     """
 
     reader: str
@@ -94,9 +90,6 @@ class Packets:
     unseekable: str  # why decoding cannot begin at any keyframe
     undecord: str  # why decord's colors or streams are others
 
-    def shortfall(self) -> str:
-        return f" (the file is truncated: its header announces {self.announced})" if self.announced else ""
-
 
 def video_stream(container, path: str):
     """The best video stream that is no cover picture."""
@@ -142,10 +135,13 @@ def list_packets(name: str) -> Packets:
             doubt = doubt or "packets that give no frame (an edit list, or invisible pictures)"
         elif not doubt and (announced or stream.frames not in (0, len(times))):
             doubt = f"its header announces {announced or stream.frames} frames, it has {len(times)} packets"
+        indexed = any(part in _INDEXED for part in name.split(","))
         unseekable = doubt or _unseekable(times, keys, fresh)
-        if not any(part in _INDEXED for part in name.split(",")):
-            unseekable = unseekable or f"its format is {name}, which has no index of keyframes"
-        return Packets(pts, stream.time_base, rates, announced, doubt, unseekable, _undecord(container, stream))
+        unseekable = unseekable or ("" if indexed else f"its format is {name}, which has no index of keyframes")
+        undecord = "several video streams" if sum(s.type == "video" for s in container.streams) > 1 else ""
+        if any(component.bits > 8 for component in getattr(stream.codec_context.format, "components", ())):
+            undecord = f"more than 8 bits a color ({stream.codec_context.format.name})"
+        return Packets(pts, stream.time_base, rates, announced, doubt, unseekable, undecord)
 
 
 def _is_invisible(packet, stream) -> bool:
@@ -171,9 +167,8 @@ def _is_fresh_start(packet, stream) -> bool:
 def _announced(container, stream, ends: dict[int, float], count: int) -> int:
     """Frames that the header promises, if the packets end too early; 0 if they do not, or it promises none.
 
-    The end of the packets decides, not their number: avi counts empty chunks as frames. Audio may outlast the
-    video, so the end of any stream will do; avi's reader replaces the duration by what it found, but not the
-    chunk count. A cut can go unnoticed in a file that starts late, but no whole file is suspected.
+    The end of the packets decides, not their number: avi counts empty chunks as frames. The end of any stream will do,
+    since audio may outlast the video; a cut can go unnoticed in a file that starts late.
     """
     if container.format.name == "avi":
         promised, end = float(stream.frames * stream.time_base), ends.get(stream.index, 0.0)
@@ -207,15 +202,6 @@ def _unseekable(times: list[tuple], keys: list[bool], fresh: bool) -> str:
     for index in np.flatnonzero(keys):
         if earliest[index] < shown[index] or (index and latest[index - 1] > shown[index]):
             return "frames reach across keyframes (open GOP)"
-    return ""
-
-
-def _undecord(container, stream) -> str:
-    pixels = stream.codec_context.format
-    if sum(s.type == "video" for s in container.streams) > 1:
-        return "several video streams"
-    if pixels is not None and any(component.bits > 8 for component in pixels.components):
-        return f"more than 8 bits a color ({pixels.name})"
     return ""
 
 

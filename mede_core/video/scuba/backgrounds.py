@@ -1,8 +1,7 @@
 """Still backgrounds for out-of-context clips: pictures of a folder, noise textures, sinusoidal stripes.
 
-Each is a function of a random generator and a size alone. Scenes that name a place (Places365's test pictures in the
-published SCUBA) come from a folder; the published synthetic pictures (VQGAN-CLIP) cannot be rebuilt, and noise is no
-replica of them.
+Each is a function of a random generator and a size alone. The published pictures of places (Places365's test set) can
+come from a folder; the published synthetic ones (VQGAN-CLIP) cannot be rebuilt, and noise is no replica of them.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+
+from ..lists import is_hidden
 
 KINDS = ("noise", "stripes")
 IMAGE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises on bad files
@@ -30,10 +31,7 @@ class Background:
     name: str
     skipped: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def sha256(self) -> str:
-        """Hash of the pixels."""
-        return hashlib.sha256(self.pixels.tobytes()).hexdigest()
+    sha256 = property(lambda self: hashlib.sha256(self.pixels.tobytes()).hexdigest())
 
 
 class Backgrounds:
@@ -51,7 +49,8 @@ class Backgrounds:
         if not self.folder.is_dir():
             raise ValueError(f"backgrounds is {os.fspath(source)!r}; allowed: a folder, {', '.join(KINDS)}")
         found = (path for path in self.folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
-        self.pictures = sorted(path.relative_to(self.folder).as_posix() for path in found)
+        names = sorted(path.relative_to(self.folder).as_posix() for path in found)
+        self.pictures = [name for name in names if not any(map(is_hidden, name.split("/")))]
         if not self.pictures:
             raise ValueError(f"backgrounds {os.fspath(source)!r} holds no picture ({', '.join(sorted(_SUFFIXES))})")
         names = "\n".join(self.pictures).encode("utf-8", "surrogateescape")

@@ -1,11 +1,10 @@
 """SCUBA: out-of-context clips, a foreground before a background that has nothing to do with it.
 
 The published sets (frames.py reads them) were drawn with the clock as seed and cannot be drawn again; this builds such
-a set from the user's own videos and masks, the same bytes from the same seed, beside the very same clips in their own
-context. Each frame is fg * mask + bg * (1 - mask) with one still background a clip. The folder then holds ``scuba/``
-and ``in_context/`` (a folder of frames for each clip), ``scuba.txt`` and ``in_context.txt`` (line k of one is the twin
-of line k of the other), ``classes.txt`` and ``scuba.json`` (seed, hashes of the sources, counts, what was left out and
-why). SCUFO (no motion) needs no files: ``FrameFolderDataset(..., scufo=True)``.
+a set from the user's own videos and masks, the same bytes from the same seed. Each frame is fg * mask + bg * (1 - mask)
+with one still background a clip. The folder then holds ``scuba/`` and ``in_context/`` (a folder of frames for each
+clip), ``scuba.txt`` and ``in_context.txt`` (line k of one is the twin of line k of the other), ``classes.txt`` and
+``scuba.json`` (seed, hashes of the sources, counts, what was left out and why). SCUFO (no motion) needs no files.
 """
 
 from __future__ import annotations
@@ -99,7 +98,7 @@ class _Work:
             masks = self.masks.load(keys, info.frames, info.height, info.width)
             if self.settings["smooth"]:
                 masks = replace(masks, alpha=smoothed(masks.alpha, self.settings["smooth"]))
-            share = float((masks.area() >= MIN_AREA).mean())
+            share = float(((masks.alpha > 127).mean((1, 2)) >= MIN_AREA).mean())
             if self.settings["area_rule"] and share < MIN_SHARE:
                 rule = f"only {100 * share:.0f} % of its frames have a mask of {100 * MIN_AREA:.0f} % of the area"
                 self.left_out[name] = f"{rule}; {100 * MIN_SHARE:.0f} % are needed"

@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -35,50 +34,13 @@ log = logging.getLogger(__name__)
 TEMPLATE = "img_{:05d}.jpg"
 
 
-@dataclass(frozen=True)
-class FrameList:
-    """A list of frame folders with the frames and the label of each; the template names frame n, counted from 1.
-
-    ``class_names`` are all classes of the data set, also those without a clip; ``problems`` is {folder or line: why it
-    was left out}, empty unless bad ones were allowed.
-    """
-
-    paths: list[Path]
-    frames: list[int]
-    labels: list[int]
-    class_names: list[str]
-    template: str
-    source: Path
-    problems: dict[str, str] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-
 def read_frame_list(
-    path: str | os.PathLike,
-    root: str | os.PathLike | None,
-    class_names: Sequence[str],
-    template: str = TEMPLATE,
-    *,
-    skip_bad: bool = False,
-) -> FrameList:
-    """Read a list of frame folders, one ``path frames label`` a line, separated by blanks; a path may hold blanks.
+    path: Path, root: Path, num_classes: int, template: str
+) -> tuple[list[tuple[Path, int, int]], dict[str, str]]:
+    """(folder, frames, label) of each line ``path frames label``, and {line: what is wrong with it} of the others.
 
-    Relative paths start from the root, or else from the list's folder; labels count the class names. With ``skip_bad``
-    bad lines and folders are left out (logged, and kept in ``problems``) instead of refused.
-
-    Raises:
-        ManifestError: malformed lines, labels outside 0 .. K-1, missing folders, missing frames, one folder with two
-            labels, or no clip at all; all problems are listed by name.
+    A path may hold blanks; labels count all classes of the data set.
     """
-    path = Path(path)
-    root = path.parent if root is None else Path(root)
-    names = check_class_names(class_names)
-    if not path.is_file():
-        raise ValueError(f"frame list {os.fspath(path)!r}: no such file")
-    if not root.is_dir():
-        raise ValueError(f"root {os.fspath(root)!r}: no such folder")
     rows: list[tuple[Path, int, int]] = []
     problems: dict[str, str] = {}
     first_seen: dict[Path, tuple[int, int]] = {}
@@ -89,8 +51,8 @@ def read_frame_list(
             continue
         folder, count, label = root / parts[0].replace("\\", "/"), int(parts[1]), int(parts[2])
         seen, label_seen = first_seen.setdefault(folder, (number, label))
-        if label >= len(names):
-            reason = f"label {label} is out of range 0 to {len(names) - 1} (labels count all classes)"
+        if label >= num_classes:
+            reason = f"label {label} is out of range 0 to {num_classes - 1} (labels count all classes)"
         elif label != label_seen:
             reason = f"label {label}, but {label_seen} on line {seen}"
         else:
@@ -99,16 +61,7 @@ def read_frame_list(
             problems[f"line {number}"] = f"{parts[0]}: {reason}"
         else:
             rows.append((folder, count, label))
-    shown = [f"{where}: {what}" for where, what in problems.items()]
-    if not rows or (problems and not skip_bad):
-        lost = bool(problems) and all(what.endswith(": no such folder") for what in problems.values())
-        advice = f"is {os.fspath(root)!r} the right root?" if lost and not rows else ""
-        raise ManifestError(path, shown or ["it lists no clip"], advice)
-    if problems:
-        left, listed = f"{len(problems)} of {len(problems) + len(rows)} lines", "\n  ".join(shown)
-        log.warning("%s: going on without %s:\n  %s", path, left, listed)
-    folders, counts, labels = (list(column) for column in zip(*rows))
-    return FrameList(folders, counts, labels, names, template, path, problems)
+    return rows, problems
 
 
 def _missing(folder: Path, count: int, template: str) -> str:
@@ -125,40 +78,50 @@ def _missing(folder: Path, count: int, template: str) -> str:
 
 
 class FrameFolderDataset(Dataset):
-    """Frame folders as clips for an evaluation, in the form that ``VideoDataset`` gives videos.
+    """Clips of a list of frame folders for an evaluation, in the form that ``VideoDataset`` gives videos.
 
-    The whole clip is sampled in equal segments: paper does not say how SCUBA's frames are read, the authors' leftovers
-    do so. With ``scufo`` one frame of each view is repeated T times, so that nothing moves: paper does not say which;
-    we take the middle one of those chosen, number T // 2 counted from 0. Every chosen frame is read once before
-    anything is evaluated: clips that cannot be read are refused with a ManifestError that lists all, or left out with
-    ``skip_bad``; they are in ``bad``, {folder: reason}, beside what the list left out.
+    Relative paths start from the root, or else from the list's folder; ``template`` names frame n, counted from 1. The
+    whole clip is sampled in equal segments: paper does not say how SCUBA's frames are read, the authors' leftovers do
+    so. With ``scufo`` one frame of each view is repeated T times, so that nothing moves: paper does not say which; we
+    take the middle one of those chosen, number T // 2 counted from 0. Every chosen frame is read once before anything
+    is evaluated; odd lines and clips with unreadable frames are refused with a ManifestError that lists all, or left
+    out with ``skip_bad``, and are in ``bad``, {line or folder: why}.
     """
 
     def __init__(
         self,
-        clips: FrameList,
+        path: str | os.PathLike,
+        root: str | os.PathLike | None,
+        class_names: Sequence[str],
         num_frames: int,
         image_size: int,
         views: int = 1,
         *,
+        template: str = TEMPLATE,
         scufo: bool = False,
         skip_bad: bool = False,
     ):
+        path = Path(path)
+        root = path.parent if root is None else Path(root)
+        if not path.is_file():
+            raise ValueError(f"frame list {os.fspath(path)!r}: no such file")
+        if not root.is_dir():
+            raise ValueError(f"root {os.fspath(root)!r}: no such folder")
         self.num_frames, self.image_size, self.views, self.scufo = num_frames, image_size, views, scufo
-        self.template, self.class_names = clips.template, list(clips.class_names)
-        self.paths, self.frames, self.labels = list(clips.paths), list(clips.frames), list(clips.labels)
+        self.template, self.class_names = template, check_class_names(class_names)
+        self.rows, self.bad = read_frame_list(path, root, len(self.class_names), template)
         with ThreadPoolExecutor(min(8, available_cpus())) as pool:
             reasons = [*progress(pool.map(self._reason, range(len(self))), "checking frame folders", len(self))]
-        bad = {path: reason for path, reason in zip(self.paths, reasons) if reason}
-        lines = [f"{path}: {reason}" for path, reason in bad.items()]
-        kept = [i for i, reason in enumerate(reasons) if not reason]
-        if bad and (not skip_bad or not kept):
-            raise ManifestError(clips.source, lines, "bad frames; skip_bad=True evaluates the other clips")
-        if bad:
-            log.warning("%s: going on without %d clips:\n  %s", clips.source, len(lines), "\n  ".join(lines))
-        columns = (self.paths, self.frames, self.labels)
-        self.paths, self.frames, self.labels = ([column[i] for i in kept] for column in columns)
-        self.bad = {**clips.problems, **bad}
+        self.bad |= {str(row[0]): reason for row, reason in zip(self.rows, reasons) if reason}
+        self.rows = [row for row, reason in zip(self.rows, reasons) if not reason]
+        self.labels = [label for *_, label in self.rows]
+        lines = [f"{where}: {what}" for where, what in self.bad.items()]
+        if not self.rows or (lines and not skip_bad):
+            lost = bool(lines) and all(line.endswith(": no such folder") for line in lines)
+            advice = f"is {os.fspath(root)!r} the right root?" if lost else "skip_bad=True evaluates the others"
+            raise ManifestError(path, lines or ["it lists no clip"], advice)
+        if lines:
+            log.warning("%s: going on without %d clips:\n  %s", path, len(lines), "\n  ".join(lines))
 
     def _reason(self, index: int) -> str:
         try:
@@ -169,13 +132,13 @@ class FrameFolderDataset(Dataset):
 
     def indices(self, index: int) -> list[np.ndarray]:
         """The 0-based frames of each view of a clip: V arrays of T numbers."""
-        total, views = self.frames[index], range(self.views)
+        total, views = self.rows[index][1], range(self.views)
         chosen = [uniform_indices(total, self.num_frames, view=k, views=self.views) for k in views]
         return [np.repeat(view[len(view) // 2], len(view)) for view in chosen] if self.scufo else chosen
 
     def _read(self, index: int) -> np.ndarray:
         """The chosen frames, uint8 [V * T, H, W, 3]."""
-        folder, chosen = self.paths[index], np.concatenate(self.indices(index))
+        folder, chosen = self.rows[index][0], np.concatenate(self.indices(index))
         pictures: dict[int, np.ndarray] = {}
         for number in np.unique(chosen).tolist():
             name = self.template.format(number + 1)
@@ -190,7 +153,7 @@ class FrameFolderDataset(Dataset):
         return np.stack([pictures[number] for number in chosen.tolist()])
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """One clip: uint8 [T, 3, S, S], or [V, T, 3, S, S] with several views; and its label."""

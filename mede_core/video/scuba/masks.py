@@ -7,19 +7,19 @@ without an annotation have an empty mask, so that only the background shows.
 from __future__ import annotations
 
 import csv
-import json
 import os
 import pickle
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from ..lists import is_hidden, read_json
 from .backgrounds import IMAGE_ERRORS
 
 FORMATS = ("png", "npz", "boxes", "puppet")
@@ -42,21 +42,11 @@ class NoMaskError(MaskError):
 
 @dataclass(frozen=True)
 class ClipMasks:
-    """The masks of the frames that a clip keeps.
-
-    Attributes:
-        first: the first kept frame of the video, counted from 0; the others follow without gaps.
-        alpha: uint8 [T, H, W], 255 = foreground.
-        note: what was done beside the rules, or empty.
-    """
+    """Masks uint8 [T, H, W] (255 = foreground) of the frames that a clip keeps, from ``first`` (counted from 0) on."""
 
     first: int
     alpha: np.ndarray
-    note: str = ""
-
-    def area(self) -> np.ndarray:
-        """[T] share of each frame that is foreground, 0 to 1."""
-        return (self.alpha > 127).mean((1, 2))
+    note: str = ""  # what was done beside the rules
 
 
 class Masks:
@@ -82,11 +72,8 @@ class Masks:
         ``keys`` are names under which the video may be listed, best first, such as "class/name" and "name". A mask
         that is unreadable, does not fit the video or has no foreground at all is a MaskError.
         """
-        readers: dict[str, Callable] = {"png": self._png, "npz": self._array, "puppet": self._puppet}
-        if self.kind == "boxes":
-            by_frame = self._boxes(keys, height, width)
-        else:
-            by_frame = readers[self.kind](keys, frames)
+        readers = {"png": self._png, "npz": self._array, "puppet": self._puppet, "boxes": self._boxes}
+        by_frame = readers[self.kind](keys, frames, height, width)
         late = [number for number in by_frame if number >= frames]
         if late and max(late) - frames >= _SLACK:
             raise MaskError(f"masks go up to frame {max(late) + 1}, the video has {frames} frames")
@@ -97,7 +84,10 @@ class Masks:
         first, last = min(kept), max(kept)
         alpha = np.zeros((last - first + 1, height, width), np.uint8)
         for number in kept:
-            alpha[number - first] = _resized(by_frame[number], height, width)
+            rows, columns = by_frame[number].shape
+            if abs(columns / rows * height / width - 1) > _PROPORTIONS:
+                raise MaskError(f"masks are {columns}x{rows}, the video {width}x{height}: other proportions")
+            alpha[number - first] = nearest(by_frame[number], height, width)
         if alpha.min() == 255:
             raise MaskError("the masks cover every pixel: no background would show")
         return ClipMasks(first, alpha, note)
@@ -108,12 +98,12 @@ class Masks:
                 return self.source / name
         raise NoMaskError(f"no mask: none of {', '.join(names)} in {self.source.name}/")
 
-    def _png(self, keys: Sequence[str], frames: int) -> dict[int, np.ndarray]:
+    def _png(self, keys: Sequence[str], frames: int, *_size: int) -> dict[int, np.ndarray]:
         found = self._find([*keys, *(f"{key}.png" for key in keys)])
         if found.is_file():
             return dict.fromkeys(range(frames), _stretched([_picture(found)])[0])
         numbered: dict[int, Path] = {}
-        for file in sorted(found.glob("*.png")):
+        for file in sorted(file for file in found.glob("*.png") if not is_hidden(file.name)):
             match = re.search(r"(\d+)$", file.stem)
             if not match:
                 raise MaskError(f"{file.name}: a mask's name must end in its frame's number")
@@ -127,7 +117,7 @@ class Masks:
             raise MaskError(f"{found.name}/ holds no png")
         return dict(zip(numbered, _stretched([_picture(file) for file in numbered.values()])))
 
-    def _array(self, keys: Sequence[str], frames: int) -> dict[int, np.ndarray]:
+    def _array(self, keys: Sequence[str], frames: int, *_size: int) -> dict[int, np.ndarray]:
         found = self._find([f"{key}{suffix}" for key in keys for suffix in (".npz", ".npy")])
         try:
             with open(found, "rb") as stream:
@@ -143,15 +133,13 @@ class Masks:
             raise MaskError(f"{found.name} is {content.shape}; expected [T, H, W] or [H, W]")
         return dict(enumerate(_stretched(list(content))))
 
-    def _puppet(self, keys: Sequence[str], _frames: int) -> dict[int, np.ndarray]:
+    def _puppet(self, keys: Sequence[str], *_size: int) -> dict[int, np.ndarray]:
         found = self._find([f"{key}{suffix}" for key in keys for suffix in ("/puppet_mask.mat", ".mat")])
         try:
             from scipy.io import loadmat
             from scipy.io.matlab import MatReadError
         except ImportError as error:
-            raise ValueError(
-                "puppet masks are MATLAB files, which scipy reads: pip install scipy (it is in the extra `dev`)"
-            ) from error
+            raise ValueError("puppet masks are MATLAB files, which scipy reads: pip install scipy") from error
         try:
             content = loadmat(found, variable_names=["part_mask"])
         except (OSError, EOFError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
@@ -162,7 +150,7 @@ class Masks:
         part = part if part.ndim == 3 else part[..., None]  # MATLAB drops the last axis of a one-frame clip
         return dict(enumerate(np.moveaxis(np.where(part > 0, np.uint8(255), np.uint8(0)), 2, 0)))
 
-    def _boxes(self, keys: Sequence[str], height: int, width: int) -> dict[int, np.ndarray]:
+    def _boxes(self, keys: Sequence[str], _frames: int, height: int, width: int) -> dict[int, np.ndarray]:
         key = next((key for key in keys if key in self.boxes), None)
         if key is None:
             raise NoMaskError(f"no boxes: none of {', '.join(keys)} in {self.source.name}")
@@ -182,15 +170,14 @@ class Masks:
 def _picture(file: Path) -> np.ndarray:
     try:
         with Image.open(file) as image:
-            if image.mode == "P":  # a palette: number 0 is the background
-                return np.asarray(image) > 0
-            if image.mode not in ("1", "L", "RGB"):
-                raise MaskError(f"{file.name} has mode {image.mode}; expected gray, black and white, or a palette")
-            return np.asarray(image.convert("L") if image.mode == "RGB" else image)
-    except MaskError:
-        raise
+            image.load()
     except IMAGE_ERRORS as error:
         raise MaskError(f"{file.name} cannot be read: {error}") from error
+    if image.mode not in ("P", "1", "L", "RGB"):
+        raise MaskError(f"{file.name} has mode {image.mode}; expected gray, black and white, or a palette")
+    if image.mode == "P":  # a palette: number 0 is the background
+        return np.asarray(image) > 0
+    return np.asarray(image.convert("L") if image.mode == "RGB" else image)
 
 
 def _stretched(masks: list[np.ndarray]) -> list[np.ndarray]:
@@ -209,17 +196,8 @@ def _stretched(masks: list[np.ndarray]) -> list[np.ndarray]:
     return [np.rint(mask.astype(np.float64) * scale).astype(np.uint8) for mask in masks]
 
 
-def _resized(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    rows, columns = mask.shape
-    if abs(columns / rows * height / width - 1) > _PROPORTIONS:
-        raise MaskError(f"masks are {columns}x{rows}, the video {width}x{height}: other proportions")
-    return nearest(mask, height, width)
-
-
 def nearest(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     """A mask uint8 [h, w] at another size, by its nearest pixels, so that no new values come up."""
-    if mask.shape == (height, width):
-        return mask
     return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
 
 
@@ -238,7 +216,7 @@ def read_boxes(path: str | os.PathLike) -> dict[str, np.ndarray | str]:
         if path.suffix == ".csv":
             return _csv_boxes(path)
         if path.suffix == ".json":
-            content = json.loads(path.read_text(encoding="utf-8-sig"))
+            content = read_json(path, "boxes")
         else:
             with open(path, "rb") as stream:  # latin1: UCF101-24's file was pickled by Python 2
                 content = _ArraysOnly(stream, encoding="latin1").load()
@@ -248,7 +226,7 @@ def read_boxes(path: str | os.PathLike) -> dict[str, np.ndarray | str]:
         raise ValueError(f"boxes {os.fspath(path)!r} hold a {type(content).__name__}; expected {{video: boxes}}")
     tubes = content.get("gttubes")
     entries = content if tubes is None else tubes
-    return {str(video): _checked(_rows, entry, tubes is not None) for video, entry in entries.items()}
+    return {str(video): _checked(entry, tubes is not None) for video, entry in entries.items()}
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -258,9 +236,9 @@ class _ArraysOnly(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def _checked(read: Callable, *arguments) -> np.ndarray | str:
+def _checked(entry, tubes: bool = False) -> np.ndarray | str:
     try:
-        rows = np.asarray(read(*arguments), dtype=float)
+        rows = np.asarray(_rows(entry, tubes), dtype=float)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         return f"boxes cannot be read: {type(error).__name__}: {error}"
     if rows.size == 0:
@@ -302,4 +280,4 @@ def _csv_boxes(path: Path) -> dict[str, np.ndarray | str]:
                 found.setdefault(row["video"], []).append([float(row[name]) for name in columns[1:]])
             except (TypeError, ValueError):
                 faults[row["video"]] = f"line {reader.line_num} holds something other than numbers"
-    return {**{video: _checked(_rows, rows, False) for video, rows in found.items()}, **faults}
+    return {**{video: _checked(rows) for video, rows in found.items()}, **faults}
