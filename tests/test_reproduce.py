@@ -1,6 +1,5 @@
 """`make reproduce` as its users meet it: real toy notebooks, a real training, real processes, real kills."""
 
-import json
 import os
 import re
 import signal
@@ -9,6 +8,7 @@ import time
 import pytest
 from toy_notebooks import PARAMETERS, Checkout, notebook, wait_for
 
+from mede_core.__main__ import main
 from mede_core.files import read_lines, sha256_file
 
 WRITE = "from pathlib import Path\nfrom mede_core.files import atomic_write\nout = Path(out_dir)\n"
@@ -110,88 +110,69 @@ def test_a_second_run_starts_nothing_and_keeps_its_pages(first):
 
 @pytest.fixture
 def good(first):
-    """The checkout, of whose jobs those that succeed are asked: what would run after a change."""
+    """A function that makes changes and gives the jobs that would run then; they are undone afterwards."""
     checkout, kept = first[0], {}
 
-    def change(name: str, edit) -> set[str]:
-        path = checkout.folder / name
-        kept[path] = path.read_bytes()
-        path.write_text(edit(path.read_text()))
-        os.utime(path, (1e9, 1e9))  # content decides, whatever a file's time says
-        found = checkout.would_run("--only", "[!bka]*") | checkout.would_run("--only", "*")
-        return found - {"bad", "killed", "asking"}
+    def change(edits: dict) -> set[str]:
+        for name, edit in edits.items():
+            path = checkout.folder / name
+            kept[path] = path.read_bytes()
+            path.write_text(edit(path.read_text()))
+            os.utime(path, (1e9, 1e9))  # content decides, whatever a file's time says
+        return checkout.would_run() - {"bad", "killed", "asking"}
 
     yield change
     for path, content in kept.items():
         path.write_bytes(content)
 
 
+def more(text: str) -> str:
+    """A module's text with code that changes nothing, and counts."""
+    return f"{text}\nMORE = 1\n"
+
+
 def test_a_touched_file_runs_nothing_and_prose_runs_its_notebook_alone(first, good):
     for path in [*first[0].home.iterdir(), *(first[0].folder / "mede_core").rglob("*.py")]:
         path.touch()
-    assert good("notebooks/00_make.ipynb", lambda text: text) == set()
-    assert good("notebooks/00_make.ipynb", lambda text: text.replace("# A toy", "# Other words")) == {"make"}
+    assert good({"notebooks/00_make.ipynb": lambda text: text.replace("# A toy", "# Other words")}) == {"make"}
 
 
-def test_a_parameter_runs_its_job_alone(good):
-    assert good("notebooks/Snakefile", lambda text: text.replace('"hi"', '"ho"')) == {"make"}
+def test_a_parameter_runs_its_job_alone_and_another_test_scores_again_and_trains_nothing(good):
+    found = good({"notebooks/Snakefile": lambda text: text.replace('"hi"', '"ho"'), "mede_core/scoring.py": more})
+    assert found == {"make", "score finetune train_clips=64", "evaluate"}
 
 
-def test_a_module_runs_the_notebooks_that_import_it(good):
-    assert good("mede_core/report/metrics.py", lambda text: f"{text}\nX = 1\n") == {"evaluate"}
+def test_a_module_runs_the_notebooks_that_import_it_and_another_docstring_trains_nothing(good):
+    docstring = {"mede_core/train.py": lambda text: text.replace('"""', '"""Other words. ', 1)}
+    assert good({"mede_core/report/metrics.py": more, **docstring}) == {"evaluate"}
 
 
 def test_other_code_of_training_trains_and_scores_again(good):
-    again = {name for name in ALL if " " in name}
-    assert good("mede_core/train.py", lambda text: f"{text}\nX = 1\n") == {*again, "train", "evaluate"}
-
-
-def test_another_docstring_trains_and_scores_nothing(good):
-    changed = good("mede_core/train.py", lambda text: text.replace('"""', '"""Other words. ', 1))
-    assert not changed & {name for name in ALL if " " in name}
-
-
-def test_another_test_scores_again_and_trains_nothing(good):
-    found = good("mede_core/scoring.py", lambda text: f"{text}\nX = 1\n")
-    assert found == {"score finetune train_clips=64", "evaluate"}
-
-
-@pytest.mark.parametrize(
-    ("path", "jobs"),
-    [
-        ("reports/smoke/tables/make.html", {"make"}),
-        ("reports/smoke/executed/evaluate.ipynb", {"evaluate"}),
-    ],
-)
-def test_an_output_that_is_gone_is_made_again(first, path, jobs):
-    (first[0].folder / path).unlink()
-    code, said = first[0].reproduce("--only", "[em]*")
-    assert code == 0 and {name for name in ALL if f"  {name}: started" in said} == jobs
-    assert (first[0].folder / path).is_file()
+    assert good({"mede_core/train.py": more}) == ALL - {"make"}
 
 
 def test_force_runs_the_chosen_notebooks_alone_and_all_what_they_need_too(first):
     assert first[0].would_run("--only", "evaluate", "--force", "1") == {"evaluate"}
-    needed = {name for name in ALL if " " in name}
-    assert first[0].would_run("--only", "evaluate", "--force", "all") == {"evaluate", *needed}
+    assert first[0].would_run("--only", "evaluate", "--force", "all") == ALL - {"make", "train"}
 
 
-@pytest.mark.parametrize(
-    ("sidecar", "code"),
-    [
-        ({"outside_tolerance": True, "comparable": True}, 3),
-        ({"outside_tolerance": True, "comparable": False}, 0),
-        ({"outside_tolerance": False, "comparable": True}, 0),
-    ],
-)
-def test_a_comparable_number_outside_its_tolerance_is_exit_code_3(first, sidecar, code):
+def test_an_output_that_is_gone_is_made_again(first):
+    gone = [first[0].out / name for name in ("tables/make.md", "executed/evaluate.ipynb")]
+    for path in gone:
+        path.unlink()
+    code, said = first[0].reproduce("--only", "[em]*")
+    assert code == 0 and {name for name in ALL if f"  {name}: started" in said} == {"make", "evaluate"}
+    assert all(path.is_file() for path in gone)
+
+
+def test_a_comparable_number_outside_its_tolerance_is_exit_code_3(first):
     path = first[0].out / "tables" / "check.json"
-    path.write_text(json.dumps(sidecar))
+    path.write_text('{"outside_tolerance": true, "comparable": true}')
     try:
-        found, said = first[0].reproduce("--only", "make")
+        code, said = first[0].reproduce("--only", "make")
     finally:
         path.unlink()
-    assert found == code and ("outside tolerance: check" in said) == (code == 3)
+    assert code == 3 and "outside tolerance: check" in said
 
 
 def test_the_report_can_be_rebuilt_alone(first):
@@ -211,16 +192,17 @@ def test_the_report_can_be_rebuilt_alone(first):
         ('Job("make", "00_make")', ["--only", "nothing*"], "only='nothing*' matches no job; jobs: make"),
         ('Job("make", "00_make")', ["--force", "2"], "force"),
         ('Job("make", "00_make")', ["--profile", "cpu"], "profile='cpu': expected one of smoke"),
-        ('Job("make", "00_make")', ["--data", "x.yaml"], "profile smoke reads no data.yaml"),
+        ('Job("make", "00_make")', ["--data", __file__], "profile smoke reads no data.yaml"),
         ('Job("make", "00_make")', ["--publish"], "profile smoke publishes no figure"),
         ('Job("make", "00_make")', ["--report-only"], "no run of profile smoke to report on"),
     ],
 )
-def test_a_wrong_plan_or_argument_is_exit_code_2_and_one_line(tmp_path, jobs, arguments, message):
-    checkout = Checkout(tmp_path, NOTEBOOKS, jobs)
-    code, said = checkout.reproduce(*arguments)
-    assert code == 2 and message in said and "Traceback" not in said, said
-    assert not (checkout.out / "executed").exists()
+def test_a_wrong_plan_or_argument_is_exit_code_2_and_one_line(tmp_path, capsys, jobs, arguments, message):
+    home = Checkout.notebooks(tmp_path, NOTEBOOKS, jobs)
+    assert main(["reproduce", "--profile", "smoke", "--notebooks", str(home), *arguments]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+    assert not (tmp_path / "reports").exists()
 
 
 # ------------------------------------------------------------------------------------ kills

@@ -34,13 +34,18 @@ class Checkout:
     """A folder with notebooks/ and mede_core/ in which `mede reproduce` runs as a user's would."""
 
     def __init__(self, folder: Path, notebooks: dict[str, dict], jobs: str, settings: str = "jobs=2"):
-        self.folder, self.home = folder, folder / "notebooks"
+        self.folder, self.home = folder, self.notebooks(folder, notebooks, jobs, settings)
         self.out, self.runs = folder / "reports" / "smoke", folder / "runs"
         shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__", "shipped"))
         (folder / "pyproject.toml").touch()
-        self.home.mkdir()
+
+    @staticmethod
+    def notebooks(folder: Path, notebooks: dict[str, dict], jobs: str, settings: str = "jobs=2") -> Path:
+        """Write notebooks and the Snakefile with these jobs to `folder/notebooks/`, and return that folder."""
+        home = folder / "notebooks"
+        home.mkdir()
         for name, content in notebooks.items():
-            self.write(name, content)
+            (home / f"{name}.ipynb").write_text(json.dumps(content))
         head = f"""from mede_core.batch.plan import Job, Settings, make_plan
 
 SETTINGS = {{'smoke': Settings({settings})}}
@@ -52,10 +57,8 @@ def notebooks(profile, data):
 
 """
         rules = "".join((repo_root() / "notebooks" / "Snakefile").read_text().partition("# ---- rules")[1:])
-        (self.home / "Snakefile").write_text(head + rules)
-
-    def write(self, name: str, content: dict) -> None:
-        (self.home / f"{name}.ipynb").write_text(json.dumps(content))
+        (home / "Snakefile").write_text(head + rules)
+        return home
 
     def command(self, *arguments: str) -> dict:
         """What `subprocess` takes."""
@@ -83,16 +86,20 @@ def notebooks(profile, data):
         return json.loads((self.out / "manifest.json").read_text())
 
     def processes(self) -> list[int]:
-        """The processes that have something to do with this folder."""
-        found = []
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                text = (entry / "cmdline").read_bytes().decode("utf-8", "replace") + os.readlink(entry / "cwd")
-            except OSError:
-                continue
-            if str(self.folder) in text and int(entry.name) != os.getpid():
-                found.append(int(entry.name))
-        return found
+        return processes_in(self.folder)
+
+
+def processes_in(folder: Path) -> list[int]:
+    """The processes that have something to do with a folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (entry / "cmdline").read_bytes().decode("utf-8", "replace") + os.readlink(entry / "cwd")
+        except OSError:
+            continue
+        if str(folder) in text and int(entry.name) != os.getpid():
+            found.append(int(entry.name))
+    return found
 
 
 def wait_for(condition, seconds: float = 300) -> None:

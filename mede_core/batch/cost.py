@@ -98,8 +98,9 @@ def report(plan: Plan, out: Path, *, measure: bool) -> None:
     todo = [work for work in works(plan) if not (out / ".stamps" / work.stamp).is_file()]
     for line in what_is_there(plan):
         logger.info("  %s", line)
-    for name, names in plan.missing.items():
-        logger.info("  not run: %-28s needs %s", name, ", ".join(names))
+    for needs in sorted({tuple(names) for names in plan.missing.values()}):
+        lacking = (name for name, names in plan.missing.items() if tuple(names) == needs)
+        logger.info("  not run for lack of %s: %s", ", ".join(needs), ", ".join(lacking))
     if todo:
         report_cost(todo, timings(plan, todo, out / "timing.json", measure), plan)
 

@@ -212,7 +212,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--minutes", type=float, default=0.0)
     parser.add_argument("--parent", type=int, required=True)
     options = parser.parse_args(arguments)
-    out = Path(options.out)
+    out, stamp = Path(options.out), Path(options.stamp).absolute()
     told = Told(out, options.kind, options.name)
     late = f"killed: ran longer than {options.minutes:g} minutes"
     end_with_parent(options.parent, options.minutes, late=lambda: told("failed", late))
@@ -229,7 +229,7 @@ def main(arguments: list[str]) -> int:
         traceback.print_exc()
         told("failed", (str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}")[:1000])
         return 1
-    Path(options.stamp).write_text(f"{options.name}\n", encoding="utf-8")
+    stamp.write_text(f"{options.name}\n", encoding="utf-8")  # last
     return 0
 
 

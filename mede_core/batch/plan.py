@@ -166,10 +166,11 @@ class Plan:
 
     def words(self, config: Config) -> str:
         """A training in words: its method, its data, and what differs from the profile's configuration of it."""
-        about = {} if config.data == "synthetic" else {"data": config.data, "shots": config.shots}
-        usual = load_config(self.profile, method=config.method, **about).run_settings()
+        names = () if config.data == "synthetic" else ("data", "shots", "data_split", "half")
+        given = {**(self.data.fields() if self.data else {}), **{name: getattr(config, name) for name in names}}
+        usual = load_config(self.profile, method=config.method, **given).run_settings()
         changed = {name: value for name, value in config.run_settings().items() if usual.get(name) != value}
-        data = [Path(config.data).stem, *([f"shots={config.shots}"] if config.shots else [])] if about else []
+        data = [Path(config.data).stem, *([f"{config.shots} shots"] if config.shots else [])] if names else []
         return " ".join([config.method, *data, *(f"{name}={value}" for name, value in changed.items())])
 
     # -------------------------------------------------------------------------------- notebooks

@@ -1,0 +1,194 @@
+"""data.yaml is checked whole before anything starts: every problem with its key, its value and what is allowed."""
+
+import json
+
+import pytest
+import yaml
+
+from mede_core.batch import PlanError
+from mede_core.batch.data_yaml import DATASETS, look_at, read_data_yaml
+from mede_core.files import repo_root
+from mede_core.video.manifest import select
+
+
+@pytest.fixture
+def world(tmp_path):
+    """A folder with two lists of videos (one prepared, one plain), a SCUBA list, and weights."""
+    videos, lists = tmp_path / "videos", tmp_path / "lists"
+    for folder in (videos, lists, tmp_path / "places"):
+        folder.mkdir()
+    for i in range(6):
+        (videos / f"v {i}, a.mp4").write_text("x")
+    splits = ["train1 test2"] * 4 + ["test1"] * 2
+    rows = [f'"v {i}, a.mp4",{"run" if i % 2 else "walk"},{splits[i]},9,1.5' for i in range(6)]
+    (lists / "ucf.csv").write_text("\n".join(["path,label,split,frames,duration", *rows]) + "\n")
+    sidecar = {"dataset": "ucf101", "root": str(videos), "classes": ["run", "walk"], "base": ["run"], "novel": ["walk"]}
+    (lists / "ucf.json").write_text(json.dumps(sidecar))
+    (tmp_path / "plain.csv").write_text('"videos/v 0, a.mp4",run\n"videos/v 1, a.mp4",walk\n')
+    (tmp_path / "places.txt").write_text("clip_0 240 97\nclip_1 240 97\n")
+    (tmp_path / "clip.safetensors").write_text("weights")
+    return tmp_path
+
+
+GOOD = {
+    "model": "ViT-B-16",
+    "weights": "clip.safetensors",
+    "random_weights": False,
+    "device": "cpu",
+    "processes": 2,
+    "settings": {"epochs": 3, "views": 1},
+    "datasets": {"ucf101": "lists/ucf.csv", "kinetics400": "plain.csv", "ssv2": None},
+    "scuba": {"ucf101": {"places": {"list": "places.txt", "root": "places"}}},
+}
+
+
+def write(folder, content=None, **changes):
+    path = folder / "data.yaml"
+    path.write_text(content if content is not None else yaml.safe_dump({**GOOD, **changes}))
+    return path
+
+
+def refused(folder, content=None, **changes) -> str:
+    with pytest.raises(PlanError) as error:
+        read_data_yaml(write(folder, content, **changes))
+    return str(error.value)
+
+
+def test_relative_paths_start_from_the_files_folder_and_come_out_absolute(world, monkeypatch):
+    monkeypatch.chdir("/")
+    found = read_data_yaml(write(world))
+    assert found.path("ucf101") == str(world / "lists" / "ucf.csv")
+    assert found.weights == str(world / "clip.safetensors")
+    places = found.scuba["ucf101"]["places"]
+    assert (places.list, places.root, places.clips) == (str(world / "places.txt"), str(world / "places"), 2)
+
+
+def test_what_is_left_out_or_empty_is_lacking(world):
+    found = read_data_yaml(write(world))
+    assert found.lacks("ucf101", "hmdb51", "ssv2", "scuba.ucf101", "scuba.hmdb51") == ["hmdb51", "ssv2", "scuba.hmdb51"]
+    assert found.path("hmdb51") == ""
+
+
+def test_a_tag_is_kept_and_random_weights_need_none(world):
+    assert read_data_yaml(write(world, model="ViT-B-16-quickgelu", weights="openai")).fields()["weights"] == "openai"
+    found = read_data_yaml(write(world, weights=None, random_weights=True))
+    assert "weights" not in found.fields() and found.fields()["random_weights"]
+
+
+def test_small_learning_rates_are_numbers_as_people_write_them(world):
+    text = yaml.safe_dump({**GOOD, "settings": {}})
+    text = text.replace("settings: {}", "settings: {outer_lr: 5e-6, inner_lr: 1e-2}")
+    assert read_data_yaml(write(world, text)).settings == {"outer_lr": 5e-6, "inner_lr": 0.01}
+
+
+def test_the_example_names_every_key_and_asks_only_for_what_is_here(tmp_path):
+    text = (repo_root() / "data.yaml.example").read_text()
+    found = read_data_yaml(write(tmp_path, text))
+    assert (found.model, found.weights, found.datasets) == ("ViT-B-16-quickgelu", "openai", {})
+    assert set(yaml.safe_load(text)) == set(GOOD) and set(yaml.safe_load(text)["datasets"]) == set(DATASETS)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dataset": {}}, "dataset={}: unknown key; did you mean datasets?"),
+        ({"model": "ViT-B-61"}, "model='ViT-B-61': expected mede-small or a model of open_clip such as ViT-B-16"),
+        ({"model": None}, "model=None: expected"),
+        ({"weights": "clip.pt"}, "weights='clip.pt': no such file"),
+        ({"weights": 3}, "weights=3: expected a valid string"),
+        ({"weights": "openai"}, "with them model is ViT-B-16-quickgelu"),
+        ({"random_weights": "no"}, "random_weights='no': expected a valid boolean"),
+        ({"device": "gpu"}, "device='gpu': expected cpu, cuda, cuda:N or mps"),
+        ({"device": None}, "device=None: expected"),
+        ({"processes": 0}, "processes=0: expected greater than or equal to 1"),
+        ({"processes": True}, "processes=True"),
+        ({"settings": [1]}, "settings=[1]: expected a valid dictionary"),
+        ({"settings": {"epocs": 3}}, "settings.epocs=3: unknown key; did you mean epochs?"),
+        ({"settings": {"epochs": "3"}}, "settings: epochs is '3'; expected int"),
+        ({"settings": {"epochs": 1, "warmup_epochs": 1}}, "settings: warmup_epochs is 1; it must be below epochs (1)"),
+        ({"settings": {"weights": "openai"}}, "settings.weights='openai': does not belong here: give it as weights:"),
+        ({"settings": {"method": "frozen"}}, "settings.method='frozen': does not belong here: the plan's steps say it"),
+        ({"datasets": {"ucf": "plain.csv"}}, "datasets.ucf='plain.csv': unknown key; did you mean ucf101?"),
+        ({"datasets": {"ucf101": "ucf.csv"}}, "datasets.ucf101='ucf.csv': no such file"),
+        ({"datasets": {"hmdb51": "lists/ucf.csv"}}, "its sidecar says that it lists ucf101"),
+        ({"datasets": {"ucf101": ["a"]}}, "datasets.ucf101=['a']: expected the path of a file"),
+        ({"scuba": {"ssv2": {}}}, "scuba.ssv2={}: unknown key"),
+        ({"scuba": {"ucf101": {"a b": {}}}}, "scuba.ucf101.a b={}: a background's name"),
+        ({"scuba": {"ucf101": {"sea": {"list": "places.txt"}}}}, "scuba.ucf101.sea.root=None: expected"),
+        ({"scuba": {"ucf101": {"sea": {"list": "no.txt", "root": "."}}}}, "scuba.ucf101.sea.list='no.txt': no such"),
+        ({"scuba": {"ucf101": {"sea": {"root": "places", "x": 1}}}}, "scuba.ucf101.sea.x=1: unknown key"),
+    ],
+)  # fmt: skip
+def test_a_wrong_entry_is_reported_with_its_key_its_value_and_what_is_allowed(world, change, message):
+    assert message in refused(world, **change)
+
+
+def test_all_problems_are_reported_at_once(world):
+    wrong = {"device": "gpu", "processes": 0, "settings": {"epochs": "3", "views": 0, "x": 1}}
+    said = refused(world, **wrong, datasets={"ucf101": "no.csv"})
+    assert "6 problems" in said
+    for part in ("device=", "processes=", "settings: epochs", "settings: views", "settings.x", "datasets.ucf101"):
+        assert part in said, part
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: [", "no valid YAML"),
+        ("- a", "expected a mapping with the keys model"),
+        ("", "expected a mapping"),
+        ("datasets: {ucf101: a}\nmodel: b\ndatasets: {}", "given twice: datasets"),
+    ],
+)
+def test_a_file_that_is_no_data_yaml_is_refused(tmp_path, text, message):
+    assert message in refused(tmp_path, text)
+
+
+def test_without_the_file_it_is_said_what_to_copy(tmp_path):
+    with pytest.raises(PlanError, match=r"copy data\.yaml\.example to data\.yaml"):
+        read_data_yaml(tmp_path / "data.yaml")
+
+
+# ------------------------------------------------------------------------------------ lists of videos
+def test_a_list_is_counted_as_it_is_selected(world):
+    path = world / "lists" / "ucf.csv"
+    one = look_at(path)
+    assert (one.counts.total(), one.classes, one.splits) == (6, 2, {"test1": 2, "test2": 4, "train1": 4})
+    for split, half, shots in [("all", "all", 0), ("train1", "base", 0), ("test1", "novel", 0), ("test2", "all", 1)]:
+        assert one.clips(split, half, shots) == len(select(path, split=split, half=half, shots=shots))
+    with pytest.raises(ValueError, match="split='test3', half='all': no such videos in the list ucf.csv; its splits: "):
+        one.clips("test3")
+    file = world / "lists" / "ucf.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "splits": {"test2": {"classes": ["run"]}}}))
+    assert look_at(path).clips("test2") == 2 == len(select(path, split="test2"))  # a split may have classes of its own
+    plain = look_at(world / "plain.csv")
+    assert (plain.counts.total(), plain.classes, plain.splits, plain.clips()) == (2, 2, {}, 2)
+    with pytest.raises(ValueError, match="half='base': the list plain.csv has no halves"):
+        plain.clips(half="base")
+
+
+def test_some_absent_videos_are_counted(world):
+    (world / "videos" / "v 0, a.mp4").unlink()
+    one = look_at(world / "lists" / "ucf.csv")
+    assert (one.absent, one.sampled) == (1, 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("plain.csv", "", "it lists no video"),
+        ("plain.csv", "a.mp4,run\n", "the right root?"),
+        ("lists/ucf.csv", "path,label,split\n", "it lists no video"),
+        ("lists/ucf.csv", "path,label\na,run\n", "it lacks the columns split"),
+        ("lists/ucf.csv", "path,label,split\na,runn,test1\n", "1 labels are no class of its sidecar, such as 'runn'"),
+        ("lists/ucf.csv", "path,label,split\na,run,test1\n", "none of 1 sampled videos is there"),
+        ("lists/ucf.csv", b"path,label,split\n\xff", "cannot be read as a UTF-8 CSV"),
+        ("lists/ucf.json", "{", "is not JSON"),
+        ("lists/ucf.json", '{"root": "", "classes": ["run", "walk"], "csv_sha256": "0"}', "another version of ucf.csv"),
+        ("lists/ucf.json", '{"root": "elsewhere", "classes": ["run", "walk"]}', "wrong root?"),
+    ],
+)
+def test_a_list_that_does_not_read_is_reported_with_the_reason(world, name, content, message):
+    (world / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    said = refused(world)
+    assert message in said and "datasets." in said and "data.yaml: 1 problem\n" in said
