@@ -7,7 +7,7 @@ STAMP   := $(VENV)/.stamp
 UI      := $(VENV)/.stamp-ui
 SLURM   := $(VENV)/.stamp-slurm
 RUN      = $(PY) -m mede_core reproduce --profile $(PROFILE)
-OPTIONS  = $(if $(ONLY),--only '$(ONLY)') $(if $(FORCE),--force $(FORCE)) $(if $(JOBS),--jobs $(JOBS)) \
+OPTIONS  = $(if $(ONLY),--only '$(ONLY)') $(if $(filter-out 0,$(FORCE)),--force $(FORCE)) $(if $(JOBS),--jobs $(JOBS)) \
            $(if $(DATA),--data '$(DATA)') $(if $(filter-out 0,$(DRY)),--dry-run) \
            $(if $(EXECUTOR),--executor $(EXECUTOR)) $(if $(OLDER),--older $(OLDER))
 EXTRAS   = report video notebooks dev

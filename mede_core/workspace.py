@@ -24,6 +24,7 @@ from .files import (
     replace_folder,
     run_lock,
     say,
+    set_threads,
 )
 from .names import check_disk, code_files, content_hash, digest, source_hash
 from .runs import Run, default_folder, learner_for, room_of, say_what_is_stale, seconds_of_a_pass, teacher_for, trains
@@ -174,6 +175,7 @@ class Workspace:
     def _train(self, config: Config, method, folder: Path, before: Sequence[Path]) -> None:
         from .train import fit
 
+        set_threads()  # or the bits of a run would depend on the machine's number of cores
         learner, teacher = self.fresh_learner(config), teacher_for(config, self.device)
         clips = room_of(config).training_clips(config, learner.image_size)
         self._estimate(config, learner, clips, before)
@@ -284,6 +286,7 @@ class Workspace:
     def _measure(self, config: Config, average: Average, todo: Mapping, run_name: str, code: str) -> dict[str, dict]:
         from .scoring import Reordered, evaluate
 
+        set_threads()
         learner, room, made, how = self.learner(config, average), room_of(config), {}, {}
         videos = config.data != "synthetic"
         if videos:
