@@ -59,7 +59,7 @@ def probe(path: str | os.PathLike, *, full: bool = False) -> VideoInfo:
     try:
         info = _probed(name, full, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
     except _PYAV_ERRORS as error:
-        raise VideoError(path, f"PyAV: {_short(error)}", _decord_reason(name)) from error
+        raise VideoError(path, f"PyAV: {_short(error)}") from error
     if info.truncated:
         log.warning("video %s is truncated: it holds %d of %d frames", path, info.frames, info.announced)
     if info.damaged:

@@ -99,6 +99,8 @@ def video_stream(container, path: str):
         raise VideoError(path, f"no video stream (streams: {kinds})")
     best = container.streams.best("video")
     stream = best if best in streams else streams[0]
+    if stream.codec_context is None:
+        raise VideoError(path, "the codec of its video stream is unknown")
     stream.codec_context.thread_count = 1  # data loader workers read in parallel, not threads within a file
     return stream
 
