@@ -57,10 +57,9 @@ def lab(tmp_path_factory):
         port = probe.getsockname()[1]
     token = secrets.token_hex(16)
     home = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
+    home |= {f"JUPYTERLAB_{name}_DIR": str(folder / name.lower()) for name in ("SETTINGS", "WORKSPACES")}
     environment = {**os.environ, **home, "JUPYTER_PREFER_ENV_PATH": "1", "MEDE_THREADS": "1", "OMP_NUM_THREADS": "1"}
     environment.pop("MPLBACKEND", None)  # as in a reader's Lab, not as in the other tests
-    environment["JUPYTERLAB_SETTINGS_DIR"] = str(folder / "settings")
-    environment["JUPYTERLAB_WORKSPACES_DIR"] = str(folder / "workspaces")
     quiet = folder / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     quiet.parent.mkdir(parents=True)
     quiet.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))  # no pop-up over the pictures
@@ -72,7 +71,7 @@ def lab(tmp_path_factory):
     with open(folder / "lab.log", "w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        _wait_for(f"http://127.0.0.1:{port}/api/status?token={token}", server, folder / "lab.log")
+        wait_for(f"http://127.0.0.1:{port}/api/status?token={token}", server, folder / "lab.log")
         # A workspace for each notebook: Lab would bring back the tabs of the last one.
         yield lambda name: f"http://127.0.0.1:{port}/lab/workspaces/{name}/tree/{name}.ipynb?token={token}"
     finally:
@@ -84,7 +83,7 @@ def lab(tmp_path_factory):
             server.wait()
 
 
-def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
+def wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
     for _ in range(240):
         assert server.poll() is None, f"JupyterLab ended at once:\n{log.read_text()[-2000:]}"
         try:
@@ -136,8 +135,8 @@ def wait_until(page, what: str, question, seconds: float):
     raise AssertionError(f"{what}: not within {seconds:g} s")
 
 
-def run_notebook(page, lab, name: str) -> list[dict]:
-    """Open a notebook, run all of it, and return its code cells; a cell that failed fails the test."""
+def run_notebook(page, lab, name: str) -> None:
+    """Open a notebook and run all of it; a cell that failed fails the test."""
     page.goto(lab(name))
     page.wait_for_selector(".jp-NotebookPanel .jp-Cell")
     wait_until(page, "a kernel that answers", lambda: page.evaluate(KERNEL_READY, f"{name}.ipynb"), 180)
@@ -153,13 +152,7 @@ def run_notebook(page, lab, name: str) -> list[dict]:
     cells = page.evaluate(CELLS)
     assert len(cells) > 3
     assert all(cell["count"] for cell in cells), "a code cell was not run"
-    screenshot(page, name)
-    return cells
-
-
-def screenshot(page, name: str) -> None:
-    """Save what a reader sees, cell by cell, for a person to look at; nothing is compared with it."""
-    folder = SCREENSHOTS / name
+    folder = SCREENSHOTS / name  # what a reader sees, for a person to look at; nothing is compared with it
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for number, cell in enumerate(page.query_selector_all(".jp-Notebook .jp-Cell")):
@@ -237,6 +230,16 @@ def test_the_meta_step_answers_its_knobs(notebook):
     widget.locator("select").select_option(label="second order (exact)")
     wait_for_change(page, widget, third)
     widget.screenshot(path=SCREENSHOTS / "meta_after_knobs.png")
+
+
+def test_the_bias_lab_answers_another_background(notebook):
+    page = notebook("01_static_bias")
+    widget = explorer(page, "mede-bias")
+    before, told = pixels(widget), widget.locator(".mede-readout").inner_text()
+    widget.locator("select").nth(2).select_option(label="noise")
+    wait_for_change(page, widget, before)
+    assert widget.locator(".mede-readout").inner_text() != told
+    widget.screenshot(path=SCREENSHOTS / "bias_after_background.png")
 
 
 def test_a_picture_is_not_wider_than_the_page(notebook):
