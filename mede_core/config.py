@@ -219,6 +219,10 @@ def prompts_id(prompts: str) -> str:
     return hashlib.sha256(Path(prompts).read_bytes()).hexdigest()[:12]
 
 
+SPLITS = ("base", "novel")  # the halves of a set's classes
+OUT_OF_CONTEXT = ("scene", "noise", "stripes")  # the world's swapped backgrounds
+
+
 class EvalSet(Checked):
     """One test: which clips, how they are shown, and with which texts; a record of accuracy is named by it."""
 

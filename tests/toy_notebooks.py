@@ -46,7 +46,7 @@ class Checkout:
         home.mkdir()
         for name, content in notebooks.items():
             (home / f"{name}.ipynb").write_text(json.dumps(content))
-        head = f"""from mede_core.batch.plan import Job, Settings, make_plan
+        head = f"""from mede_core.batch.plan import Job, Settings, load_plan
 
 SETTINGS = {{'smoke': Settings({settings})}}
 

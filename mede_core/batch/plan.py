@@ -63,7 +63,7 @@ class Settings:
 
 @dataclass
 class Plan:
-    """What one call runs; see `make_plan`."""
+    """What one call runs; see `load_plan`."""
 
     folder: Path  # of the notebooks
     profile: str
@@ -195,66 +195,43 @@ class Plan:
         return digest([self.jobs[name].parameters, files, installed, self.threads])
 
 
-def make_plan(
-    notebooks, settings: Settings, *, folder, profile: str, runs="", data="", older="ask", only="", jobs: Iterable = ()
+def load_plan(
+    profile: str, folder: str | Path = "", *, runs="", data="", older="ask", only="", jobs: Iterable[str] = ()
 ) -> Plan:
-    """Check everything before anything starts.
+    """The plan of a folder's Snakefile (default: the repository's), checked whole before anything starts.
 
-    Args:
-        notebooks: the Snakefile's function (profile, data.yaml) -> jobs.
-        settings: of the profile.
-        folder: of the notebooks.
-        profile: one of `config.PROFILES`.
-        runs: the workspace's folder.
-        data: data.yaml, for profiles that read one; default: beside the notebooks' folder.
-        older: see `Workspace`.
-        only: a pattern; jobs whose id or notebook match it.
-        jobs: ids; default: all.
+    `only` is a pattern for ids and notebooks, `jobs` are ids; the other arguments are those of `mede reproduce`.
 
     Raises:
         PlanError: naming the job, the parameter and the value that are wrong.
     """
-    if data and not settings.data:
-        raise PlanError(f"data={data!r}: profile {profile} reads no data.yaml")
-    path = str(Path(data or Path(folder).parent / "data.yaml").absolute()) if settings.data else ""
-    found = read_data_yaml(path, profile) if path else None
-    all_jobs = {job.id: job for job in notebooks(profile, found)}
-    jobs = [*jobs]
-    chosen = [job.id for job in all_jobs.values() if job.is_named(only or "*") and (not jobs or job.id in jobs)]
-    if not chosen:
-        raise PlanError(f"only={only!r} matches no job; jobs: {', '.join(all_jobs)}")
-    workspace = Workspace(runs or None, shipped=False, make=False, older=older)
-    plan = Plan(Path(folder), profile, settings, workspace, found, path, all_jobs, chosen)
-    for job in plan.runnable:
-        known = plan.defaults(job.id)
-        if unknown := sorted(set(job.parameters) - set(known)):
-            raise PlanError(f"job {job.id}: {job.notebook} has no parameter {', '.join(unknown)}; "
-                            f"it has {', '.join(known)}")  # fmt: skip
-    if found and not plan.runnable:
-        lines = [f"{name}: needs {', '.join(needs)}" for name, needs in plan.missing.items()]
-        raise PlanError("\n  ".join([f"nothing can run: {path} has the data of no chosen job", *lines]))
-    return plan
-
-
-def read_snakefile(path: Path) -> dict:
-    """The names that a Snakefile's head defines: `notebooks` and `SETTINGS`."""
-    if not path.is_file():
-        raise PlanError(f"no {path}")
-    head, found = path.read_text(encoding="utf-8").partition(RULES)[0], {"__name__": "plan"}
-    exec(compile(head, str(path), "exec"), found)
-    return found
-
-
-def load_plan(profile: str, folder: str | Path = "", **options) -> Plan:
-    """The plan of the Snakefile in a folder of notebooks, default: the repository's; options as of `make_plan`."""
     root = repo_root()
     if not folder and root is None:
         raise PlanError("no notebooks/ at or above the working directory: call it in a checkout of the repository")
-    folder = Path(folder or root / "notebooks").absolute()
-    names = read_snakefile(folder / "Snakefile")
-    if profile not in names["SETTINGS"]:
-        raise PlanError(f"profile={profile!r}: expected one of {', '.join(names['SETTINGS'])}")
-    return make_plan(names["notebooks"], names["SETTINGS"][profile], folder=folder, profile=profile, **options)
+    folder, head = Path(folder or root / "notebooks").absolute(), {"__name__": "plan"}
+    text = (folder / "Snakefile").read_text(encoding="utf-8").partition(RULES)[0]
+    exec(compile(text, str(folder / "Snakefile"), "exec"), head)
+    if profile not in head["SETTINGS"]:
+        raise PlanError(f"profile={profile!r}: expected one of {', '.join(head['SETTINGS'])}")
+    settings = head["SETTINGS"][profile]
+    if data and not settings.data:
+        raise PlanError(f"data={data!r}: profile {profile} reads no data.yaml")
+    path = str(Path(data or folder.parent / "data.yaml").absolute()) if settings.data else ""
+    found = read_data_yaml(path, profile) if path else None
+    known = {job.id: job for job in head["notebooks"](profile, found)}
+    chosen = [*jobs] or [name for name, job in known.items() if job.is_named(only or "*")]
+    if not chosen:
+        raise PlanError(f"only={only!r} matches no job; jobs: {', '.join(known)}")
+    workspace = Workspace(runs or None, shipped=False, make=False, older=older)
+    plan = Plan(folder, profile, settings, workspace, found, path, known, chosen)
+    for name in chosen:
+        if unknown := sorted(set(known[name].parameters) - set(has := plan.defaults(name))):
+            unknown, notebook = ", ".join(unknown), known[name].notebook
+            raise PlanError(f"job {name}: {notebook} has no parameter {unknown}; it has {', '.join(has)}")
+    if not plan.runnable:
+        lines = [f"{name}: needs {', '.join(needs)}" for name, needs in plan.missing.items()]
+        raise PlanError("\n  ".join([f"nothing can run: {path} has the data of no chosen job", *lines]))
+    return plan
 
 
 # ------------------------------------------------------------------------------------ reading notebooks

@@ -168,7 +168,7 @@ class Snakemake:
         if answer.returncode:
             raise PlanError(f"Snakemake refuses the plan: {answer.stdout[-2000:]}{answer.stderr[-2000:]}")
         found = re.findall(r"output: (\S+)/(\S+)\n(?:.*\n)*?\s+reason: (.*)", answer.stdout + answer.stderr)
-        lines = [f"  {self.label(kind, name)}: {reason}" for kind, name, reason in found]
+        lines = [f"  {self.label(kind, name)}: {reason.partition(';')[0][:100]}" for kind, name, reason in found]
         return [*lines, f"{len(found)} jobs would run"]
 
     def run(self) -> None:

@@ -14,14 +14,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from ..config import OUT_OF_CONTEXT, SPLITS
 from ..files import unpack_correct
 from .intervals import Interval, accuracy_interval, harmonic_interval, paired_difference
 from .metrics import harmonic_mean, mean_std, static_gap
 from .paper import PAPER_ROWS
 from .write import MISSING, format_interval, format_signed
 
-OUT_OF_CONTEXT = ("scene", "noise", "stripes")
-SPLITS = ("base", "novel")
 LONG = ("method", "column", "value", "std", "low", "high", "seeds", "clips")
 NOT_RUN = "not run"
 COLUMN_LABELS = {  # keys of the long frames -> what a reader sees

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..averages import grid, rules
-from ..config import METHODS, Average, Config, EvalSet, load_config
+from ..config import METHODS, OUT_OF_CONTEXT, SPLITS, Average, Config, EvalSet, load_config
 from ..files import repo_root
-from ..report.tables import OUT_OF_CONTEXT, SPLITS
 
 SEEDS = (4, 5, 6, 7, 8)  # of the main questions
 FEW = (4, 5)  # of the others
