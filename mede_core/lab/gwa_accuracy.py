@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..averages import RULE_LABELS
 from ..config import Average, Config, EvalSet
 from ..report.averaging import grid_values, scores_of_average
 from ..report.intervals import accuracy_interval
@@ -15,6 +14,7 @@ from ..workspace import Workspace
 
 PLACES = ("in", "out")  # of context
 MEASURED = "measured here"
+OTHERS = {"swa": "SWA", "ema": "EMA", "last": "last", "gwa+0": "GWA with epoch 0"}  # rules that stand beside
 
 
 @dataclass
@@ -59,10 +59,9 @@ def gwa_accuracy(records: Sequence[Mapping], measure: Callable | None = None) ->
     """From the records of a grid (``averages.grid``) and of the rules (``averages.rules``) on one set of clips."""
     (mus, sigmas, inside), (_, _, outside) = (grid_values(records, where) for where in PLACES)
     others = {}
-    for name, label in RULE_LABELS.items():
-        scores = scores_of_average(records, name)
-        if name != "gwa" and scores:
-            others[label.removesuffix(" epoch").replace("Last", "last")] = {w: 100 * scores[w].mean() for w in PLACES}
+    for name, label in OTHERS.items():
+        if scores := scores_of_average(records, name):
+            others[label] = {where: 100 * scores[where].mean() for where in PLACES}
     clips = sum(row["n"] for row in records if row["average"] == records[0]["average"])
     return GwaAccuracy(mus, sigmas, {"in": inside, "out": outside}, others, clips, measure)
 
