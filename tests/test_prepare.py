@@ -82,16 +82,6 @@ def test_a_label_file_that_does_not_match_is_named_once(tmp_path, clip):
     assert "test.csv: 16 of 24 videos lie in a folder of another class or split, is it the right label file?" in said[0]
 
 
-def test_lists_without_folders_of_classes_still_catch_labels_out_of_range(tmp_path, clip):
-    for name in ("a b.mp4", "c.mp4"):
-        layouts.link(clip, tmp_path / name)
-    (tmp_path / "val.txt").write_text("a b.mp4 0\nc.mp4 7\n")
-    (tmp_path / "x-index2cls.json").write_text('{"0": "run", "1": "jump"}')
-    prepared = prepare("list", tmp_path, tmp_path / "out.csv", annotations=tmp_path / "val.txt", check="open")
-    assert prepared.sidecar["problems"] == ["bad annotations: val.txt:2: label 7 is out of range 0 to 1"]
-    assert [(row["path"], row["split"]) for row in rows_of(tmp_path / "out.csv")] == [("a b.mp4", "val")]
-
-
 ODD = ["a b.mp4", "com,ma.mp4", "h#sh&.mp4", "[x].mp4", "it's.mp4", 'q"q.mp4', " lead.mp4", "été.mp4", "*?.mp4"]
 
 

@@ -6,14 +6,14 @@ authors' word), so its ``id`` is written beside every number.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..files import sha256_file
 from .classes import plain, unknown_label
+from .lists import read_json
 
 _KINDS = ("a photo of", "a video of", "a example of", "a demonstration of")
 _ACTORS = ("", "a person ", "a person using ", "a person doing ", "a person during ", "a person performing ",
@@ -50,10 +50,10 @@ def load_prompts(spec: str | os.PathLike) -> Prompts:
     path = Path(spec)
     if not path.is_file():
         raise ValueError(f"prompts {os.fspath(spec)!r}: no such file; allowed: name, templates, or a JSON file")
-    data = path.read_bytes()
+    content = read_json(path, "prompts")
     try:
-        known, sentences = _rephrased(json.loads(data))
-    except ValueError as error:  # also what json and utf-8 raise
+        known, sentences = _rephrased(content)
+    except ValueError as error:
         raise ValueError(f"prompts {os.fspath(path)!r}: {error}") from error
 
     def texts(names: Sequence[str]) -> list[list[str]]:
@@ -64,7 +64,7 @@ def load_prompts(spec: str | os.PathLike) -> Prompts:
         described = [f"{name}: {sentences[plain(name)]}" for name in names]
         return [[*(f"{text} {long}" for text in _filled(name)), long] for name, long in zip(names, described)]
 
-    return Prompts(f"{len(TEMPLATES)} templates + rephrased:{hashlib.sha256(data).hexdigest()[:8]}", texts)
+    return Prompts(f"{len(TEMPLATES)} templates + rephrased:{sha256_file(path)[:8]}", texts)
 
 
 def _filled(name: str) -> list[str]:
