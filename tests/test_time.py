@@ -5,6 +5,7 @@ from fractions import Fraction
 from itertools import accumulate, pairwise
 from pathlib import Path
 
+import av
 import clips
 import numpy as np
 import pytest
@@ -106,6 +107,23 @@ def test_a_slide_show_has_the_rate_of_its_slides(tmp_path):
     info = probe(path)
     assert (info.frames, info.fps) == (4, 0.2)
     assert view_indices(info, 8, "dense", 3)[1].tolist() == [1, 1, 1, 1, 2, 2, 2, 2]  # from 7.87 s on
+
+
+def test_a_picture_that_is_only_referred_to_is_no_frame(tmp_path):
+    source = make_clip(tmp_path / "vp8.webm", 30, "libvpx", gop=30)
+    with av.open(str(source)) as container, av.open(str(tmp_path / "hidden.webm"), "w") as copy:
+        new = copy.add_stream_from_template(container.streams.video[0])
+        for number, packet in enumerate(packet for packet in container.demux() if packet.size):
+            data = bytearray(bytes(packet))
+            data[0] &= 0xFF if number != 7 else 0xEF  # vp8's bit that says: show this picture
+            hidden = av.Packet(bytes(data))
+            hidden.pts, hidden.dts, hidden.time_base, hidden.stream = packet.pts, packet.dts, packet.time_base, new
+            hidden.is_keyframe = packet.is_keyframe
+            copy.mux(hidden)
+    info, (frames, times) = probe(tmp_path / "hidden.webm"), shown(tmp_path / "hidden.webm")
+    assert len(frames) == info.frames == 29 and "invisible" in info.timeline.why
+    assert np.array_equal(read_clip(tmp_path / "hidden.webm", range(29), info=info), frames)
+    assert np.abs(info.timeline.times - times).max() < 1e-3
 
 
 def test_plain_files_are_decords_and_others_say_why_not(tmp_path):
