@@ -19,6 +19,7 @@ from ..methods import cross_entropy
 from ..report.costs import measure_costs
 from ..runs import Run, trains
 from ..scoring import evaluate
+from ..weights import weights_hash
 from ..workspace import Workspace
 from ..world.synthetic import ClipSet, World, test_clips, training_clips
 from .store import FIELDS, line_of
@@ -57,8 +58,8 @@ class Trained:
         return test_clips(self.unit.config, EvalSet(half="all", context=context, clips=count), self.learner.image_size)
 
 
-def line_of_unit(unit: Unit, workspace: Workspace) -> dict:
-    """Take a unit's tests, training it where it is not there yet: its line for the study's store."""
+def line_of_unit(unit: Unit, workspace: Workspace, *, timed: bool = True) -> dict:
+    """Take a unit's tests: its line for the study's store. ``timed`` asks for its run, whose seconds the line keeps."""
     trained, numbers = Trained(unit, workspace), {}
     for test in unit.tests:
         if sets := eval_sets(test, unit.config):
@@ -68,9 +69,10 @@ def line_of_unit(unit: Unit, workspace: Workspace) -> dict:
             numbers |= _numbers(workspace.scores(unit.config, sets, average), bits=not single)
         if test in MEASURED:
             numbers |= MEASURED[test](trained)
-    run, name = trained.run, workspace.run_name(unit.config)
+    config, run = unit.config, trained.run if timed else None
+    weights = weights_hash(config.model, config.weights, config.random_weights)
     seconds = run.facts["seconds"] if run else None
-    return line_of(unit, numbers, run=name, weights=trained.learner.weights_id, seconds=seconds)
+    return line_of(unit, numbers, run=workspace.run_name(config), weights=weights, seconds=seconds)
 
 
 def number_key(**where) -> str:

@@ -62,7 +62,7 @@ def measure_here(units: Sequence[Unit], workspace: Workspace, *, by: str = "meth
     """
     from .measure import line_of_unit
 
-    return records_of([line_of_unit(unit, workspace) for unit in units], by=by)
+    return records_of([line_of_unit(unit, workspace, timed=False) for unit in units], by=by)
 
 
 def pretrain_clips(steps: int = 2000) -> list[str]:
