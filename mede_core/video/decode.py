@@ -189,13 +189,13 @@ def _walk(container, stream, line: Timeline, wanted: list[int]) -> Iterator[tupl
             if index >= wanted[-1]:
                 return
     times, position, frames = line.times, -1, container.decode(stream)
-    half = np.diff(times).min(initial=1.0) / 2
+    half, base = np.diff(times).min(initial=1.0) / 2, float(stream.time_base)
     for target in wanted:
         if target - position > _FAR:
-            container.seek(int(times[target] / stream.time_base), stream=stream)
+            container.seek(int(times[target] / base), stream=stream)
             frames = container.decode(stream)
         for frame in frames:
-            position = int(np.searchsorted(times, float((frame.pts or 0) * stream.time_base) + half)) - 1
+            position = int(times.searchsorted((frame.pts or 0) * base + half)) - 1
             if position >= target:
                 break
         if position != target:

@@ -250,7 +250,7 @@ def _checked(located, root: Path, check: str, workers, problems) -> tuple[list[t
     infos, bad = check_manifest(manifest, check, workers=workers)
     problems["undecodable files"] = [f"{located[i][0]}: {reason}" for i, reason in sorted(bad.items())]
     found = [info for _, info in sorted(infos.items())]
-    lengths = [(one.frames, f"{one.frames / one.fps:.3f}" if one.fps else "", str(one.timeline)) for one in found]
+    lengths = [(one.frames, f"{one.frames / one.fps:.6g}" if one.fps else "", str(one.timeline)) for one in found]
     return [located[i] for i in sorted(infos)], lengths
 
 
