@@ -69,7 +69,7 @@ def notebooks(profile, data):
 
     def reproduce(self, *arguments: str) -> tuple[int, str]:
         """(exit code, what was said)."""
-        answer = subprocess.run(**self.command(*arguments), capture_output=True, text=True, timeout=600)
+        answer = subprocess.run(**self.command(*arguments), capture_output=True, text=True, timeout=1800)
         return answer.returncode, answer.stdout + answer.stderr
 
     def would_run(self, *arguments: str) -> set[str]:

@@ -149,6 +149,9 @@ class Snakemake:
             "--rerun-triggers", "mtime", "input", "params", "--max-checksum-file-size", str(LARGEST),
             "--scheduler", "greedy", "--config", *(f"{name}={json.dumps(str(one))}" for name, one in config.items()),
         ]  # fmt: skip
+        if plan.scorings:  # the longest way through: what is asked most of, first
+            most = max(plan.scorings, key=lambda name: sum(len(ask.sets) for ask in plan.scorings[name]))
+            self.command += ["--prioritize", f"score/{most}"]
         if executor == "local":
             self.command += ["--cores", str(jobs), "--resources", f"gpu={max(len(gpu_names()), self.processes)}"]
         else:
