@@ -207,14 +207,13 @@ def test_a_wrong_plan_or_argument_is_exit_code_2_and_one_line(tmp_path, capsys, 
 
 # ------------------------------------------------------------------------------------ kills
 WAITING = f"{TABLE}\nimport time\natomic_write(out.parent.parent / 'begun', '')\n"
-WAITING += "while (out.parent.parent / 'wait').exists():\n    time.sleep(0.05)"
+WAITING += "while (out.parent.parent / 'hold').exists():\n    time.sleep(0.05)"
 
 
 def begin(checkout, *arguments):
     """Start a run and wait until its notebook is in the middle of its work."""
     (checkout.out / ".work").mkdir(parents=True, exist_ok=True)
-    for name in ("wait", "begun"):
-        (checkout.out / ".work" / name).touch() if name == "wait" else None
+    (checkout.out / ".work" / "hold").touch()
     process = checkout.start(*arguments)
     wait_for((checkout.out / ".work" / "begun").exists)
     return process
@@ -235,7 +234,7 @@ def test_after_kill_9_nothing_runs_on_and_the_same_command_goes_on(waiting):
     process.wait()
     wait_for(lambda: not waiting.processes(), seconds=10)
     assert not (waiting.out / "tables" / "b.html").exists()
-    (waiting.out / ".work" / "wait").unlink()
+    (waiting.out / ".work" / "hold").unlink()
     code, said = waiting.reproduce()
     assert code == 0 and "make: started" not in said, said
     assert (waiting.out / "tables" / "b.html").read_text() == "<td>b hello</td>"

@@ -10,16 +10,17 @@ import logging
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from ..config import METHODS, Config
 from ..files import atomic_write, gpu_names
 from ..names import digest
 from ..report.summary import duration
+from ..video.manifest import read_sidecar, select
 from . import PlanError
-from .data_yaml import DATASETS, VideoList
+from .data_yaml import DATASETS
 from .plan import Plan
 
 logger = logging.getLogger(__name__)
@@ -57,36 +58,39 @@ class Work:
         return (steps if self.steps else clips) / processes
 
 
-def works(plan: Plan) -> Iterator[Work]:
+@lru_cache(maxsize=256)
+def count(data: str, split: str, half: str, shots: int = 0) -> int:
+    """How many videos a part of a list has; ValueError where it has none."""
+    return len(select(data, split=split, half=half, shots=shots).paths)
+
+
+def works(plan: Plan) -> list[Work]:
     """What the trainings and scorings of a plan on real videos will do.
 
     Raises:
-        PlanError: a list without the videos that a job asks for.
+        PlanError: lists without the videos that jobs ask for, all of them at once.
     """
-    lists = {str(one.path): one for one in plan.data.datasets.values()}
     scuba = {one.list: one.clips for found in plan.data.scuba.values() for one in found.values()}
-    problems: dict[str, None] = {}
-
-    def count(one: VideoList, split: str, half: str, shots: int = 0) -> int:
-        try:
-            return one.clips(split, half, shots)
-        except ValueError as error:
-            problems[str(error)] = None
-            return 1
-
-    for name, config in plan.trainings.items():
-        clips = count(lists[config.data], config.data_split, config.half, config.shots)
-        steps = min(clips // config.batch_size, config.steps_per_epoch or clips) * config.epochs
-        if not steps:
-            problems[f"{clips} clips give no full batch of {config.batch_size} (batch_size)"] = None
-        yield Work(f"train/{name}", f"train {plan.words(config)}", config, steps, steps * config.batch_size)
-    for name, asked in plan.scorings.items():
-        clips = 0
-        for one in (one for ask in asked for one in ask.sets):
-            clips += one.views * (scuba[one.data] if one.root else count(lists[one.data], one.part, one.half))
-        yield Work(f"score/{name}", f"score {plan.words(asked[0].config)}", asked[0].config, 0, clips)
+    found, problems = [], {}
+    for kind, names in (("train", plan.trainings), ("score", plan.scorings)):
+        for name, asked in names.items():
+            config = asked if kind == "train" else asked[0].config
+            steps, clips, words = 0, 0, f"{kind} {plan.words(config)}"
+            try:
+                if kind == "train":
+                    videos = count(config.data, config.data_split, config.half, config.shots)
+                    steps = min(videos // config.batch_size, config.steps_per_epoch or videos) * config.epochs
+                    clips = steps * config.batch_size
+                    if not steps:
+                        raise ValueError(f"{videos} videos give no full batch of {config.batch_size} (batch_size)")
+                for one in (one for ask in asked for one in ask.sets) if kind == "score" else ():
+                    clips += one.views * (scuba[one.data] if one.root else count(one.data, one.part, one.half))
+            except ValueError as error:
+                problems[str(error)] = None
+            found.append(Work(f"{kind}/{name}", words, config, steps, clips))
     if problems:
         raise PlanError("\n  ".join(["the plan and data.yaml do not fit together", *problems]))
+    return found
 
 
 def report(plan: Plan, out: Path, *, measure: bool) -> None:
@@ -161,7 +165,7 @@ def timed(work: Work, device: str, folder: Path) -> dict:
 
 # ------------------------------------------------------------------------------------ what is there
 def what_is_there(plan: Plan) -> list[str]:
-    """Weights, device and each list of videos: rows of each split, classes, what is not comparable."""
+    """Weights, device and each list of videos, with what is not comparable."""
     data, gpus = plan.data, gpu_names()
     device = f"device {data.device}, {data.processes} process{'es' * (data.processes > 1)}"
     if data.device.startswith("cuda"):
@@ -174,14 +178,12 @@ def what_is_there(plan: Plan) -> list[str]:
         if name not in data.datasets:
             lines.append(f"{name:<12} missing")
             continue
-        one = data.datasets[name]
-        parts = ", ".join(f"{split} {rows:,}" for split, rows in one.splits.items())
-        line = f"{name:<12} {one.counts.total():,} videos ({parts or 'no splits'}), {one.classes} classes"
-        if one.absent:
-            line += f"; {one.absent} of {one.sampled} sampled videos are NOT there"
-        if problems := one.sidecar.get("problems"):
+        sidecar = read_sidecar(data.datasets[name]) or {}
+        manifest = select(data.datasets[name])
+        line = f"{name:<12} {len(manifest.paths):,} videos, {len(manifest.class_names)} classes"
+        if problems := sidecar.get("problems"):
             line += f"; {len(problems)} problems when it was prepared, such as {problems[0]}"
-        if one.sidecar.get("comparable") is False:
+        if sidecar.get("comparable") is False:
             line += "; base and novel classes are not the published ones"
         lines.append(line)
     for which, found in data.scuba.items():

@@ -5,20 +5,17 @@ Every problem is reported at once, with key, value and what is allowed. Relative
 
 from __future__ import annotations
 
-import csv
 import difflib
 import functools
 import re
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 
 from ..config import Config, load_config
-from ..video.manifest import read_manifest, read_sidecar
+from ..video.manifest import read_sidecar
 from ..weights import model_files, support
 from . import PlanError
 
@@ -29,76 +26,6 @@ ELSEWHERE = {  # fields of Config that are no settings
     **{name: f"does not belong here: give it as {name}: at the top" for name in ("model", "weights", "random_weights")},
     **dict.fromkeys(("method", "data", "data_split", "half"), "does not belong here: the plan's steps say it"),
 }
-SAMPLED = 20  # videos of a prepared list that are looked for; `prepare` has looked at each
-
-
-# ------------------------------------------------------------------------------------ lists of videos
-@dataclass(frozen=True)
-class VideoList:
-    """What a list of videos says: prepared by `mede prepare`, or a plain `path,label` CSV (no splits, no halves)."""
-
-    path: Path
-    counts: Counter  # {(label, the row's splits separated by blanks): rows}
-    sidecar: dict  # the JSON beside the CSV; {} of a plain list
-    absent: int  # videos that were looked for and are not there
-    sampled: int
-
-    @property
-    def classes(self) -> int:
-        return len(self.sidecar.get("classes") or {label for label, _ in self.counts})
-
-    @property
-    def splits(self) -> dict[str, int]:
-        found: Counter = Counter()
-        for (_, memberships), rows in self.counts.items():
-            found.update(dict.fromkeys(memberships.split(), rows))
-        return dict(sorted(found.items()))
-
-    def clips(self, split: str = "all", half: str = "all", shots: int = 0) -> int:
-        """How many videos `video.manifest.select` would give; ValueError where none, which a job could only fail at."""
-        if half != "all" and not self.sidecar.get(half):
-            raise ValueError(f"half='{half}': the list {self.path.name} has no halves (its sidecar names none)")
-        names = self.sidecar.get("splits", {}).get(split, {}).get("classes") or {label for label, _ in self.counts}
-        names = set(names) & set(self.sidecar[half]) if half != "all" else set(names)
-        of_class: Counter = Counter()
-        for (label, memberships), rows in self.counts.items():
-            if (split == "all" or split in memberships.split()) and label in names:
-                of_class[label] += rows
-        if not of_class:
-            raise ValueError(f"split='{split}', half='{half}': no such videos in the list {self.path.name}; "
-                             f"its splits: {', '.join(self.splits) or 'none, only all'}")  # fmt: skip
-        return sum(min(rows, shots) if shots else rows for rows in of_class.values())
-
-
-def look_at(path: Path) -> VideoList:
-    """Read a list of videos; a Kinetics takes about a second.
-
-    Raises:
-        ValueError: rows that cannot be read, labels that are no class, no row, a foreign sidecar, or no video there.
-    """
-    sidecar = read_sidecar(path)
-    if sidecar is None:
-        plain = read_manifest(path)  # looks for every file
-        absent = sum(not file.is_file() for file in plain.paths)
-        counts = Counter((plain.class_names[label], "") for label in plain.labels)
-        return VideoList(path, counts, {}, absent, len(plain.paths))
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            rows = [(row.get("path"), row.get("label"), row.get("split") or "") for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"cannot be read as a UTF-8 CSV: {error}") from error
-    if lacking := {"path", "label", "split"} - set(reader.fieldnames or ()):
-        raise ValueError(f"it lacks the columns {', '.join(sorted(lacking))}; run prepare again")
-    if unknown := sorted({str(label) for _, label, _ in rows if label not in sidecar["classes"]}):
-        raise ValueError(f"{len(unknown)} labels are no class of its sidecar, such as {unknown[0]!r}")
-    if not rows:
-        raise ValueError("it lists no video")
-    root, sample = path.parent / sidecar["root"], rows[:: -(-len(rows) // SAMPLED)]
-    absent = [root / name for name, _, _ in sample if not (root / name).is_file()]
-    if len(absent) == len(sample):
-        raise ValueError(f"none of {len(sample)} sampled videos is there, such as {str(absent[0])!r}: wrong root?")
-    return VideoList(path, Counter((label, splits) for _, label, splits in rows), sidecar, len(absent), len(sample))
 
 
 # ------------------------------------------------------------------------------------ the file
@@ -109,10 +36,10 @@ def _existing(text: str, info: ValidationInfo, folder: bool = False) -> str:
     return str(path)
 
 
-def _list(text: Any, info: ValidationInfo) -> VideoList:
-    if not isinstance(text, str):
-        raise ValueError("expected the path of a file")
-    return look_at(Path(_existing(text, info)))
+def _list(text: str, info: ValidationInfo) -> str:
+    path = _existing(text, info)
+    read_sidecar(path)  # one that belongs to another list is refused
+    return path
 
 
 def _model(name: str) -> str:
@@ -140,7 +67,7 @@ def _weights(name: str, info: ValidationInfo) -> str:
 
 
 class Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Frames(Entry):
@@ -166,7 +93,7 @@ class DataYaml(Entry):
     device: Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$")]
     processes: Annotated[int, Field(ge=1, le=1024)] = 1  # of torchrun on one machine
     settings: dict[str, Any] = {}  # Config fields that differ from the profile
-    datasets: dict[Literal[*DATASETS], Annotated[VideoList, BeforeValidator(_list)]] = {}
+    datasets: dict[Literal[*DATASETS], Annotated[str, AfterValidator(_list)]] = {}  # lists of videos
     scuba: dict[Literal[*SCUBA_SETS], dict[Background, Frames]] = {}
 
     def fields(self) -> dict:
@@ -176,7 +103,7 @@ class DataYaml(Entry):
 
     def path(self, name: str) -> str:
         """The list of a data set, "" where it is not here."""
-        return str(self.datasets[name].path) if name in self.datasets else ""
+        return self.datasets.get(name, "")
 
     def lacks(self, *names: str) -> list[str]:
         """Those of `ucf101`, `scuba.ucf101`, ... that are not here."""
@@ -218,7 +145,10 @@ def read_data_yaml(path, profile: str = "paper") -> DataYaml:
     raw, problems = _without_empty(raw), []
     try:
         found = DataYaml.model_validate(raw, context=path.resolve().parent)
-        problems += [_foreign(name, one) for name, one in found.datasets.items() if _foreign(name, one)]
+        for name, file in found.datasets.items():
+            says = (read_sidecar(file) or {}).get("dataset", name)
+            if says != name and says in DATASETS:
+                problems.append(f"datasets.{name}={Path(file).name!r}: its sidecar says that it lists {says}")
     except ValidationError as error:
         problems += _lines(error.errors(), raw)
     if isinstance(raw.get("settings", {}), dict):
@@ -257,12 +187,6 @@ def _lines(errors: list[dict], raw: dict) -> list[str]:
         if not any(where[: len(above)] == above for above in lines):  # of an unknown key, what is below does not matter
             lines[where] = f"{'.'.join(where)}={value!r}: {says}"
     return list(lines.values())
-
-
-def _foreign(name: str, one: VideoList) -> str:
-    says = one.sidecar.get("dataset")
-    wrong = says in DATASETS and says != name
-    return f"datasets.{name}={one.path.name!r}: its sidecar says that it lists {says}" if wrong else ""
 
 
 def _settings_problems(settings: dict, profile: str) -> list[str]:
