@@ -1,4 +1,4 @@
-"""The notebooks themselves through `make reproduce`: the whole smoke profile, killed once on its way, and a second time.
+"""The notebooks themselves through `make reproduce`: the whole smoke profile, killed once on its way, and again.
 
 The smoke profile trains for seconds, so nothing here asks which method wins; it asks that every job runs, and gives the
 same although it was killed and continued.
