@@ -63,10 +63,7 @@ class STAdapter(nn.Module):
         nn.init.zeros_(self.up.weight if zero == "up" else self.conv.weight)
 
     def forward(self, tokens: Tensor, num_frames: int) -> Tensor:
-        """Add temporal context to the patch tokens of [B*T, 1+P, D]: class token first, a clip's T frames adjacent.
-
-        The class token is passed through untouched.
-        """
+        """Add temporal context to the patch tokens of [B*T, 1+P, D] (class token first, a clip's frames adjacent)."""
         cls, patches = tokens[:, :1], tokens[:, 1:]
         frames, count, _ = patches.shape
         clips = frames // num_frames
@@ -190,12 +187,7 @@ class NeighborAttention(nn.MultiheadAttention):
 
 def insert_temporal(visual: nn.Module, temporal_module: str = "st_adapter", *, bottleneck: int = 24,
                     form: str = "ours", num_frames: int = 8, border: str = "zero") -> list[nn.Module]:  # fmt: skip
-    """Give every block of an open_clip ``VisionTransformer`` its temporal module, in place.
-
-    Returns the modules whose ``num_frames`` the learner sets before each forward pass. ``bottleneck`` is published as
-    384 (ST-Adapter) and 192 (AIM) of 768; ``num_frames``, T, sizes AIM's temporal embedding. Raises ValueError for a
-    value that is not allowed, or a tower that is no ViT of plain residual attention blocks.
-    """
+    """Give every block of an open_clip ViT its temporal module, in place; returns the modules that must be told T."""
     allowed = (("temporal_module", temporal_module, TEMPORAL_MODULES), ("adapter_form", form, ADAPTER_FORMS),
                ("border", border, BORDERS))  # fmt: skip
     for name, value, values in allowed:

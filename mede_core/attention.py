@@ -36,18 +36,14 @@ class LayerAttention:
 
 @contextmanager
 def record_attention(module: nn.Module) -> Iterator[dict[nn.Module, LayerAttention]]:
-    """Record the spatial attention of every ``nn.MultiheadAttention`` below a module, in the order they run.
-
-    Yields a dict that fills as they run. open_clip asks for no weights (``need_weights=False``), so the request is
-    changed on the way in. Where a layer runs twice in a pass (AIM: along time first), the second counts; of expanded
-    attention only the share within the frame itself, whose keys stand last.
-    """
+    """Record every ``nn.MultiheadAttention`` below a module, in the order they run, in a dict that fills meanwhile."""
     recorded: dict[nn.Module, LayerAttention] = {}
 
-    def ask(_module, args, kwargs):
+    def ask(_module, args, kwargs):  # open_clip asks for no weights
         return args, {**kwargs, "need_weights": True, "average_attn_weights": False}
 
     def keep(layer, args, output):
+        # AIM's layers run along time first: the second pass counts. Expanded attention has the frame's own keys last.
         recorded[layer] = LayerAttention(output[1][..., -output[1].shape[-2] :], args[-1], output[0])
 
     layers = [layer for layer in module.modules() if isinstance(layer, nn.MultiheadAttention)]
@@ -192,12 +188,7 @@ MAPS: dict[str, Callable[[VideoLearner, Tensor, Tensor], Tensor]] = {  # of clip
 def faithfulness(
     learner: VideoLearner, video: Tensor, labels: Tensor, maps: Tensor, *, cell: int = 4, steps: int = 16
 ) -> dict[str, Tensor]:
-    """Whether a map finds what a learner uses: the probability of the class while cells are covered, or shown.
-
-    All frames' cells of ``cell`` pixels are ranked by ``maps`` [B, T, h, w]. ``deletion`` covers the highest first: the
-    better the map, the faster the probability falls. ``insertion`` shows them first, of a covered clip: the faster it
-    rises. A curve's mean is compared with that of a random order, a map of random numbers. Both: [B, steps + 1], 0..1.
-    """
+    """Probability [B, steps + 1] of the class while a map's highest cells are covered (deletion), or shown."""
     frames, side = _floating(learner, video), video.shape[-1] // cell
     clips, count = frames.shape[:2]
     cells = F.interpolate(maps.float(), size=(side, side), mode="bilinear", align_corners=False)
@@ -235,10 +226,7 @@ def class_margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def actor_mass(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """(share of attention on the actor [B], the actor's share of the area [B]), means over frames, 0..1.
-
-    Of ``maps`` [B, T, h, w] and ``masks`` [B, T, H, W] bool; attention within a patch counts as even over its pixels.
-    """
+    """(share of attention on the actor [B], the actor's share of the area [B]), of maps [B, T, h, w] and masks."""
     share = F.adaptive_avg_pool2d(masks.float(), maps.shape[-2:])  # share of each patch that the actor covers
     return (maps * share).sum((-1, -2)).mean(1), masks.float().mean((-1, -2, -3))
 

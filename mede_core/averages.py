@@ -60,10 +60,7 @@ def averaged(
 
 
 def interpolate(tensors: Mapping[str, Tensor], clip: Mapping[str, Tensor], ratio: float) -> dict[str, Tensor]:
-    """ratio * CLIP + (1 - ratio) * trained; of adapters, between their identity at the start and what was learned.
-
-    Source: Open-VCLIP's test-time patching (WiSE-FT, Wortsman et al., CVPR 2022).
-    """
+    """ratio * CLIP (of adapters, the identity) + (1 - ratio) * trained: Open-VCLIP's patching, as in WiSE-FT."""
     return {name: tensor.lerp(clip[name].to(tensor), ratio) for name, tensor in tensors.items()}
 
 

@@ -94,9 +94,9 @@ def requirement(of, kind: str = "") -> str:
 
 
 def setting(default, description: str, *, only: str = "", past: Any = None, **limits):
-    """A field of `Config`: `only` says for which trainers, objectives, temporal modules or data it decides a training
-    ("test": for none); `past` is, of a setting added later, the value that reproduces what was trained before it.
-    """
+    """A field of `Config`."""
+    # only: the trainers, objectives, temporal modules or data for which it decides a training ("test": for none);
+    # past: of a setting added later, the value that reproduces what was trained before it.
     return Field(default, description=description, json_schema_extra={"only": only, "past": past}, **limits)
 
 
@@ -196,10 +196,7 @@ class Config(Checked):
         return Average()
 
     def run_settings(self) -> dict:
-        """What decides this method's training, in words: the settings that matter to it, and those only.
-
-        `weights` and the list that `data` names are left out: who names a run adds hashes of what is in them.
-        """
+        """What decides this method's training, in words; who names a run adds hashes of weights and list."""
         method = METHODS[self.method]
         kind = "world" if self.data == "synthetic" else "videos"
         matters = {"", kind, method.trainer, method.objective, self.temporal_module}

@@ -25,10 +25,7 @@ from torch.utils.data import Sampler
 
 @contextmanager
 def process_group(device: str = "cpu") -> Iterator[torch.device]:
-    """Join the processes that torchrun started and yield this one's device; without torchrun there is one process.
-
-    `cpu` goes by gloo, `cuda` by nccl, each process on its local rank's device.
-    """
+    """Join the processes that torchrun started, if it did, and yield this one's device."""
     if "LOCAL_RANK" not in os.environ:
         yield torch.device(device)
         return

@@ -98,16 +98,11 @@ class LockedError(RuntimeError):
 
 @contextlib.contextmanager
 def run_lock(folder, *, wait: bool = True):
-    """Hold a folder for this process alone, also on a disk that machines share.
-
-    The marker names host and process and is renewed while the block runs. One whose process is gone is taken over: at
-    once on the same host, from another host after five minutes without renewal.
-
-    Raises:
-        LockedError: `wait` is false and somebody holds it; the message says who.
-    """
+    """Hold a folder for this process alone, also on a disk that machines share; LockedError where it may not wait."""
     import filelock
 
+    # The marker names host and process and is renewed while the block runs. One whose process is gone is taken over:
+    # at once on the same host, from another host after five minutes without renewal.
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.SoftFileLease(folder / LOCK_NAME, lease_duration=TAKEN_OVER_AFTER_S, thread_local=False)
@@ -140,11 +135,7 @@ def pack_correct(correct: np.ndarray) -> str:
 
 
 def unpack_correct(text: str, n: int) -> np.ndarray:
-    """The [n] bool that :func:`pack_correct` wrote.
-
-    Raises:
-        ValueError: not hex, or not the text of n clips.
-    """
+    """The [n] bool that :func:`pack_correct` wrote."""
     packed = np.frombuffer(bytes.fromhex(text), np.uint8)
     if len(packed) != -(-n // 8):
         raise ValueError(f"correct has {len(text)} hex characters; {n} clips need {2 * -(-n // 8)}")

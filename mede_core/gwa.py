@@ -166,15 +166,10 @@ def average_trajectory(checkpoints: Iterable[Mapping[str, Tensor]], weights: Seq
 
 
 def _shares(epochs: Sequence[int], mu: float, sigma: float) -> list[float]:
-    """Normalized Gaussian weights of rising epochs, for any finite mu and any sigma > 0.
-
-    In log space and relative to n, the epoch nearest to mu:
-
-        log(w_t / w_n) = ((n - mu)^2 - (t - mu)^2) / (2 sigma^2)
-                       = -((t - n) / sigma) (((t + n) / 2 - mu) / sigma)
-
-    So w_n is exp(0) and the sum is never 0; and no square of a far mu swallows what sets two epochs apart.
-    """
+    """Normalized Gaussian weights of rising epochs, for any finite mu and any sigma > 0."""
+    # In log space and relative to n, the epoch nearest to mu:
+    #     log(w_t / w_n) = ((n - mu)^2 - (t - mu)^2) / (2 sigma^2) = -((t - n) / sigma) (((t + n) / 2 - mu) / sigma)
+    # So w_n is exp(0) and the sum is never 0; and no square of a far mu swallows what sets two epochs apart.
     nearest = epochs[0]
     for t in epochs:
         if (t + nearest) / 2 < mu:  # the midpoint lies left of mu, so t is nearer

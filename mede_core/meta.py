@@ -284,10 +284,7 @@ def _products(a: Tensors, b: Tensors) -> list[Tensor]:
 
 
 def read_back(values: dict[str, list[Tensor]]) -> dict[str, float]:
-    """The sum of each list of scalars, all of them brought to the host in one transfer and added there in float64.
-
-    FloatingPointError names the first that is not finite: called before an optimizer moves anything.
-    """
+    """The sum of each list of scalars in float64, by one transfer; FloatingPointError names one that is not finite."""
     scalars = [scalar for some in values.values() for scalar in some]
     wide = torch.float64 if any(scalar.dtype == torch.float64 for scalar in scalars) else torch.float32
     flat = iter(torch.stack([s.detach().reshape(()).to(scalars[0].device, wide) for s in scalars]).tolist())

@@ -49,10 +49,7 @@ class TrainingMethod(nn.Module):
         return cross_entropy(learner, batch)
 
     def step(self, batch, optimizer: torch.optim.Optimizer, generator: torch.Generator | None) -> dict:
-        """Move the learner once and return the step's numbers; `generator` draws what all processes draw alike.
-
-        What is not finite raises FloatingPointError before the optimizer moves anything.
-        """
+        """Move the learner once, unless a number is not finite; `generator` draws what all processes draw alike."""
         optimizer.zero_grad()
         loss = self.loss_fn(self.learner, batch)
         loss.backward()
@@ -109,14 +106,9 @@ class InterpolatedWeights(TrainingMethod):
 def interpolated_gradients(
     model: nn.Module, loss_fn: LossFn, batch, anchor: Mapping[str, Tensor], *, ratio: float, weight: float
 ) -> tuple[Tensors, Tensor, Tensor]:
-    """The published gradient of interpolated-weight optimization, and the losses at the weights and between.
-
-    With theta_r = r theta_CLIP + (1 - r) theta it is grad L(theta) + C grad L at theta_r: the second is *not*
-    multiplied by (1 - r), as the chain rule would have it, but handed straight through. `ratio` is r, published:
-    drawn from U(0, 0.6); `weight` is C, published: 0.5.
-
-    Source: Open-VCLIP (Weng et al., ICML 2023) as published in its training code.
-    """
+    """The gradient of Open-VCLIP's code (Weng et al., ICML 2023), and the losses at the weights and between."""
+    # With theta_r = r theta_CLIP + (1 - r) theta it is grad L(theta) + C grad L at theta_r: the second is *not*
+    # multiplied by (1 - r), as the chain rule would have it. `ratio` is r, `weight` is C.
     theta, objective = _trainable(model), Objective(model, loss_fn)
     loss, grads = objective("support_loss", batch, theta)
     between = {name: torch.lerp(p.detach(), anchor[name], ratio).requires_grad_() for name, p in theta.items()}
@@ -175,10 +167,7 @@ CLASSES = {  # (trainer, objective) of a recipe in config.METHODS
 def build_method(
     config: Config, learner: nn.Module, teacher: nn.Module | None = None, method: Callable | None = None
 ) -> TrainingMethod:
-    """The configuration's method, or what the caller's own `method(learner, config)` returns, on the learner's device.
-
-    Raises ValueError where the method does not train, or distills and has no teacher (frozen CLIP).
-    """
+    """The configuration's method, on the learner's device, or what the caller's `method(learner, config)` gives."""
     recipe = METHODS[config.method]
     if method is None and recipe.trainer == "none":
         raise ValueError(f"method {config.method!r} does not train")
@@ -210,14 +199,11 @@ def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
 
 
 def smaller_pieces(loss_fn: LossFn, size: int) -> LossFn:
-    """The same loss and gradient with the activations of `size` clips in memory; 0 leaves the loss as it is.
-
-    Each piece is computed again in the backward pass, which costs one more forward. The batch's loss must be a mean
-    over its clips, of which no one sees another: true for all losses here, not for batch normalization.
-    """
+    """The same loss and gradient with the activations of `size` clips in memory; 0 leaves the loss as it is."""
     if size == 0:
         return loss_fn
 
+    # The batch's loss must be a mean over clips that do not see each other: all losses here, not batch normalization.
     def pieces(model, batch):
         video, labels = batch
         total = 0.0

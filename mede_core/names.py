@@ -23,14 +23,11 @@ def digest(value) -> str:
 
 
 def tree_hash(source: str | bytes) -> str:
-    """16 hex digits over what Python code does: its syntax tree without docstrings; comments are no part of it.
-
-    `ast.dump` changes between Python versions, which add fields that are empty; this dump skips empty fields.
-    """
+    """16 hex digits over what Python code does: its syntax tree without docstrings; comments are no part of it."""
     return hashlib.sha256(_dump(ast.parse(source)).encode()).hexdigest()[:16]
 
 
-def _dump(node) -> str:
+def _dump(node) -> str:  # ast.dump changes between Python versions, which add empty fields: they are skipped here
     if isinstance(node, list):
         return "[" + ",".join(map(_dump, node)) + "]"
     if not isinstance(node, ast.AST):

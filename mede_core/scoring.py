@@ -15,10 +15,7 @@ from .learner import VideoLearner
 
 
 def topk_correct(logits: np.ndarray, labels: np.ndarray, k: int = 1) -> np.ndarray:
-    """[N] bool: is the label among the k highest logits? A class that ties with it counts as ahead of it.
-
-    So a collapsed model with equal logits scores zero, and the order of the classes does not matter.
-    """
+    """[N] bool: is the label among the k highest logits? A tie counts against it: a collapsed model scores zero."""
     if not np.isfinite(logits).all():
         raise ValueError(f"logits of clip {np.argmin(np.isfinite(logits).all(1))} are not finite")
     own = np.take_along_axis(logits, labels[:, None], axis=1)

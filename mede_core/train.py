@@ -209,10 +209,7 @@ def _claim(run_dir: Path, learner: VideoLearner, dataset, config: Config, facts:
 
 
 def query_pairs(batches: Iterable, pairing: str) -> Iterator[tuple]:
-    """The (support, query) pairs of an epoch: the paper's `next` batch, or one of the study's controls.
-
-    With `same` the support batch is its own query; with `disjoint` the batches are support and query in turns.
-    """
+    """The (support, query) pairs of an epoch: the paper's `next` batch, or one of the study's controls."""
     if pairing == "next":
         return cross_batch_pairs(batches)
     if pairing == "same":

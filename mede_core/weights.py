@@ -32,10 +32,7 @@ def weights_hash(model: str, weights: str, random_weights: bool = False) -> str:
 
 
 def build_clip(model: str, weights: str, random_weights: bool = False) -> tuple:
-    """(open_clip model, its tokenizer, `weights_hash`), with weights that are really on this machine.
-
-    Raises ValueError for an unknown model or tag, OpenAI weights without QuickGELU, and weights that are not here.
-    """
+    """(open_clip model, its tokenizer, `weights_hash`), with weights that are on this machine, else ValueError."""
     build = _build_small if model == "mede-small" else _build_open_clip
     return *build(model, weights, random_weights), weights_hash(model, weights, random_weights)
 
