@@ -25,7 +25,7 @@ PACKAGE = Path(__file__).resolve().parent
 ASSETS = PACKAGE / "assets"  # the one place for package data
 LOCK_NAME = ".lock"
 TAKEN_OVER_AFTER_S = 300.0  # a lock on a shared disk whose holder has not renewed it for so long
-_LOG_EVERY_S = 30.0
+LOG_EVERY_S = 30.0
 
 
 def repo_root() -> Path | None:
@@ -167,14 +167,12 @@ def set_threads(n: int | None = None) -> int:
 
 
 def progress(iterable, desc: str = "", total: int | None = None):
-    """The same items, with a bar where somebody watches, or a log line every 30 s in a batch run."""
-    if total is None and hasattr(iterable, "__len__"):
-        total = len(iterable)
-    if os.environ.get("MEDE_BATCH") == "1" or not (in_kernel() or sys.stderr.isatty()):
-        return _logged(iterable, desc, total)
-    from tqdm.auto import tqdm
+    """The same items, with a bar where somebody watches, or a line at most every 30 s in the log of a batch run."""
+    from tqdm import auto, tqdm
 
-    return tqdm(iterable, desc=desc, total=total, leave=False, dynamic_ncols=True)
+    if os.environ.get("MEDE_BATCH") == "1" or not (in_kernel() or sys.stderr.isatty()):
+        return tqdm(iterable, desc, total, leave=False, mininterval=LOG_EVERY_S, delay=LOG_EVERY_S, ascii=True)
+    return auto.tqdm(iterable, desc, total, leave=False, dynamic_ncols=True)
 
 
 def in_kernel() -> bool:
@@ -182,18 +180,6 @@ def in_kernel() -> bool:
     if "IPython" not in sys.modules:
         return False
     return getattr(sys.modules["IPython"].get_ipython(), "kernel", None) is not None
-
-
-def _logged(iterable, desc: str, total: int | None):
-    start = last = time.monotonic()
-    for done, item in enumerate(iterable):
-        now = time.monotonic()
-        if now - last >= _LOG_EVERY_S:
-            last = now
-            line = f"{desc}: {done}" + (f"/{total} ({100 * done / total:.0f} %)" if total else "")
-            line += f", {done / (now - start):.2f} per second"
-            say(line + (f", about {(total - done) * (now - start) / done:.0f} s left" if total and done else ""))
-        yield item
 
 
 def say(line: str) -> None:
