@@ -55,13 +55,6 @@ def test_a_prediction_is_what_an_evaluation_computes(clip, learner, tmp_path, vi
     assert dict(predict(learner, clip, CLASSES, views=views, sampling=sampling)) == pytest.approx(expected)
 
 
-def test_predicting_leaves_the_mode_as_it_was(clip, learner):
-    learner.train()
-    predict(learner, clip, CLASSES)
-    assert learner.training
-    learner.eval()
-
-
 def test_templates_reach_the_text_encoder(clip, learner):
     blue = Prompts("blue", lambda names: [[f"blue blue {name}"] for name in names])
     bare = dict(predict(learner, clip, CLASSES))
@@ -239,10 +232,7 @@ def test_an_explanation_shows_the_last_blocks_attention_to_these_frames(clip, le
         return film_strip_attention(video, attention, mask, title)
 
     monkeypatch.setattr("mede_core.report.figures.film.film_strip_attention", keep)
-    learner.train()
     save_explanation(tmp_path / "why.png", learner, clip, "a title", num_frames=4)
-    assert learner.training
-    learner.eval()
     frames = read_views(clip, probe(clip), num_frames=4, image_size=learner.image_size, sampling="uniform", views=1)
     assert (shown["video"] == frames[0].numpy()).all()
     assert shown["attention"] == pytest.approx(attention_maps(learner, frames)[0].numpy(), abs=1e-6)

@@ -1,7 +1,6 @@
 """Name the action in a video, by CLIP or by a trained checkpoint, and show where the model looks.
 
-:func:`predict` is the library call, :func:`answer` what the command does. The classes are free text: nothing is
-trained for them.
+:func:`predict` is the library call, :func:`answer` what the command does; the classes are free text.
 """
 
 from __future__ import annotations
@@ -26,6 +25,8 @@ from .decode import probe
 from .prompts import Prompts, load_prompts
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..learner import VideoLearner
 
 log = logging.getLogger(__name__)
@@ -47,30 +48,23 @@ def predict(
     sampling: str = "uniform",
     prompts: Prompts | None = None,
 ) -> list[tuple[str, float]]:
-    """Rank classes for one video, as an evaluation would score it: (name, probability), most probable first.
-
-    The probabilities are the softmax of the logits (mean over frames, then views): they compare the given classes and
-    do not say whether any of them is right. The learner's classes are set to these; its mode is restored. ``sampling``
-    is ``uniform`` (the whole video) or ``dense`` (windows of 8 x 16 frames at 30 fps); ``prompts`` are from
-    ``load_prompts``, by default the bare names. A VideoError names a video that cannot be read.
-    """
+    """Rank classes for one video, as an evaluation would score it: (name, probability), most probable first."""
     import torch
 
-    from .clips import read_views
-
     names = _several(check_class_names(classes))
-    reading = {"num_frames": num_frames, "sampling": sampling, "views": views}
-    clip = read_views(path, probe(path), image_size=learner.image_size, **reading)
+    clip = _clip(learner, path, num_frames=num_frames, sampling=sampling, views=views)
     learner.set_classes(names, texts=(prompts or load_prompts("name")).texts(names))
-    training = learner.training
-    learner.eval()
-    try:
-        with torch.inference_mode():
-            logits = learner(clip.to(learner.logit_scale.device)).float().mean(0)
-    finally:
-        learner.train(training)
+    with torch.inference_mode():
+        logits = learner(clip).float().mean(0)
+    # They compare the given classes, and do not say whether any of them is right.
     probabilities = logits.softmax(-1).tolist()
     return sorted(zip(names, probabilities, strict=True), key=lambda pair: -pair[1])
+
+
+def _clip(learner: VideoLearner, path: str | os.PathLike, **reading) -> Tensor:
+    from .clips import read_views
+
+    return read_views(path, probe(path), image_size=learner.image_size, **reading).to(learner.logit_scale.device)
 
 
 def _several(names: list[str]) -> list[str]:
@@ -89,27 +83,16 @@ def save_explanation(
     num_frames: int = 8,
     sampling: str = "uniform",
 ) -> Path:
-    """Save the film strip of one view above the attention of the last block's class token (mean over heads).
-
-    The file's ending decides the format: .png, .svg or .pdf. Of several views the strip shows the one in the middle
-    of the video. The learner's mode is restored.
-    """
+    """Save the film strip of the middle view above the attention of the last block's class token (mean over heads)."""
     from ..attention import attention_maps
     from ..report.figures.film import film_strip_attention
     from ..report.figures.style import figure_bytes, style  # matplotlib, only where a picture is wanted
-    from .clips import read_views
 
-    file, reading = Path(file), {"num_frames": num_frames, "sampling": sampling, "views": 1}
-    clip = read_views(video, probe(video), image_size=learner.image_size, **reading)
-    training = learner.training
-    learner.eval()
-    try:
-        maps = attention_maps(learner, clip.to(learner.logit_scale.device))
-    finally:
-        learner.train(training)
+    file, clip = Path(file), _clip(learner, video, num_frames=num_frames, sampling=sampling, views=1)
+    maps = attention_maps(learner, clip)
     title = textwrap.shorten(title, _TITLE).replace("$", r"\$")  # a class name is no formula
     with style():
-        figure = film_strip_attention(clip[0].numpy(), maps[0].float().cpu().numpy(), title=title)
+        figure = film_strip_attention(clip[0].cpu().numpy(), maps[0].float().cpu().numpy(), title=title)
         return atomic_write(file, figure_bytes(figure, file.suffix[1:].lower(), file.stem))
 
 
@@ -279,7 +262,6 @@ def _check_base(trained_on: str, given: str) -> None:
 
 
 def as_text(answer: dict) -> str:
-    """An answer for reading."""
     width, height = answer["size"]
     mark = [f"*** {RANDOM} ***"] if answer["random_weights"] else []
     file = f"{answer['frames_in_file']} frames, {answer['fps']:.4g} fps, {width}x{height}, {answer['backend']}"

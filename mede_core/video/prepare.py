@@ -28,18 +28,14 @@ _SHOWN, _CLASSES = 5, 20  # problems of a kind, and classes, that the report spe
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is known of a dataset: its reader, classes, expected videos of splits and of ``all``, and a note on them.
-
-    ``train`` is the split whose counts decide base and novel; with ``split_folders`` folders named train, val or test
-    speak for the split.
-    """
+    """What is known of a dataset: its reader, classes, expected videos of splits and of ``all``, and a note on them."""
 
     read: Callable[[Path, Files, Path | None], Annotations]
     classes: int | None = None
     videos: Mapping[str, int] = field(default_factory=dict)
-    train: str = "train"
+    train: str = "train"  # the split whose counts decide base and novel
     note: str = ""
-    split_folders: bool = False
+    split_folders: bool = False  # folders named train, val or test speak for the split
 
 
 _KINETICS = "Copies of Kinetics differ: peers evaluated on 19,740 to 19,877 validation videos of Kinetics-400."
@@ -69,11 +65,9 @@ class Prepared:
     notes: list[str]
 
     def report(self) -> str:
-        """A short text: counts against the expected ones, base and novel, the first problems of each kind."""
         side = self.sidecar
-        lines = [
-            f"{side['dataset']}: {side['counts']['all']['videos']:,} usable videos of {len(side['classes'])} classes"
-        ]
+        usable = f"{side['counts']['all']['videos']:,}"
+        lines = [f"{side['dataset']}: {usable} usable videos of {len(side['classes'])} classes"]
         lines += [f"  {'split':12s} {'videos':>9s} {'expected':>9s} {'classes':>8s}"]
         for name, count in side["counts"].items():
             expected = "" if count["expected"] is None else f"{count['expected']:,}"
@@ -91,7 +85,7 @@ class Prepared:
         if side["no_videos"]:
             lines += [f"files that are no videos: {len(side['no_videos'])}", *self._some(side["no_videos"])]
         counted = sorted(side["per_class"].items(), key=lambda item: -item[1][1])  # most left out first
-        lines.append(f"read {side['counts']['all']['videos']:,}, left out {sum(out for _, (_, out) in counted):,}:")
+        lines.append(f"read {usable}, left out {sum(out for _, (_, out) in counted):,}:")
         lines += self._some([f"{name}: {read:,} read, {out:,} left out" for name, (read, out) in counted], _CLASSES)
         lines.append(f"{sum(map(len, self.problems.values()))} problems; written: {self.csv}, {self.csv.stem}.json")
         return "\n".join(lines)

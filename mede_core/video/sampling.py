@@ -1,11 +1,4 @@
-"""Which frames of a video make a clip; videos shorter than needed repeat frames.
-
-*Uniform*: the whole video in equal segments, the center of each (TSN's rule; SCUBA was probably read so). *Dense*: the
-frames shown at even moments of a window that lasts 16/30 s for each frame of the clip (the rule of Open-VCLIP and its
-descendants: 8 frames, rate 16 at 30 fps), whatever the video's own rate. ``compat`` repeats quirks of the peers' code
-that move the frames of their views (facts: the decoders that Open-VCLIP's scripts choose, ``pyav`` for UCF101 and
-Kinetics, ``torchvision`` for HMDB51).
-"""
+"""Which frames of a video make a clip; videos shorter than needed repeat frames."""
 
 from __future__ import annotations
 
@@ -13,26 +6,20 @@ import math
 
 import numpy as np
 
-SAMPLINGS = ("uniform", "dense")
-COMPATS = ("pyav", "torchvision")
 _RATE, _TARGET_FPS = 16, 30  # a dense clip takes every 16th frame of a video at 30 fps
 
 
 def uniform_indices(
     total: int, num_frames: int, *, view: int = 0, views: int = 1, generator: np.random.Generator | None = None
 ) -> np.ndarray:
-    """Frames spread over the whole video, one from each of T equal segments: int64 [T], ascending.
-
-    A generator (training) draws a frame inside each segment. Without one the centers are taken; of V views, view k
-    takes the centers of part k of each segment, so that all views together are the T * V uniform frames. That choice
-    is time-symmetric: the reversed video gives the same pictures in reverse order (those of view V - 1 - k), but for
-    a middle frame of an even number of frames, where no symmetric choice exists: the earlier one is taken.
-    """
+    """One frame of each of T equal segments of the video (TSN's rule): its center, or drawn; int64 [T], ascending."""
     if generator is not None:
         position = (np.arange(num_frames) + generator.random(num_frames)) * total / num_frames
         return np.minimum(position.astype(np.int64), total - 1)
+    # View k takes the centers of part k of each segment: all views together are the T * V uniform frames.
     # Center of segment i, counted in frames: ((2i + 1) total / parts - 1) / 2; rounded in integers, halves
-    # toward the nearer end of the video, because any one-sided rounding would break the symmetry.
+    # toward the nearer end of the video, because any one-sided rounding would break the symmetry in time: the reversed
+    # video gives the same pictures, but for one of the two middle frames of an even number.
     parts = num_frames * views
     twice = (2 * np.arange(parts) + 1) * total - parts  # 2 * parts times the center
     down = -((parts - twice) // (2 * parts))  # ceil(center - 1/2)
@@ -48,22 +35,13 @@ def dense_indices(
     *,
     view: int = 0,
     views: int = 1,
-    compat: str | None = None,
+    compat: str = "",
     generator: np.random.Generator | None = None,
 ) -> np.ndarray:
     """The frames shown at T moments, evenly over a window of T * 16/30 seconds: int64 [T], ascending.
 
-    ``times`` are the moments (seconds, ascending) at which the video's N frames appear, ``fps`` its average rate. The
-    window begins where it can and still ends in the video, at a place that the generator draws, or that of the view
-    (``view_starts``); a shorter video repeats its last frame. At 30 fps the clip is ``linspace(begin, begin + 16 T -
-    1, T)`` in whole frames (Open-VCLIP's test protocol).
-
-    ``compat`` counts the frames of tests as the peers do, at the average rate: windows begin at whole frames, under
-    ``pyav`` at k/V of where they can (0, 1/3, 2/3; one view: at 0) and one clip step short, so that the last frame is
-    clamped; under ``torchvision`` at view_starts, their distance cut to whole frames.
-
-    Source: Open-VCLIP's test protocol and the two decoders its scripts choose (8 x 16 at 30 fps, 300 frames:
-        pyav begins at 0, 62, 125 and ends 112 frames later, torchvision at 0, 86, 172 and 127 later).
+    Source: Open-VCLIP's test protocol (8 frames, rate 16, 30 fps), whatever the video's own rate: ``times`` are the
+        moments (seconds) at which its frames appear, ``fps`` is its average rate.
     """
     total = len(times)
     if total == 1:
@@ -79,6 +57,8 @@ def dense_indices(
 
 
 def _peers_indices(total: int, fps: float, num_frames: int, view: int, views: int, compat: str) -> np.ndarray:
+    """As the decoders of Open-VCLIP's scripts count: ``pyav`` for UCF101 and Kinetics, ``torchvision`` for HMDB51."""
+    # Of 300 frames at 30 fps, pyav begins at 0, 62, 125 and ends 112 frames later, torchvision at 0, 86, 172 and 127.
     window = num_frames * _RATE / _TARGET_FPS * fps
     read = max(1.0, math.ceil((num_frames - 1) * _RATE / _TARGET_FPS * fps)) if compat == "pyav" else window
     free = max(total - read, 0.0)
@@ -95,5 +75,5 @@ def _peers_indices(total: int, fps: float, num_frames: int, view: int, views: in
 
 
 def view_starts(views: int) -> np.ndarray:
-    """Where the windows of V views begin, as fractions of where a window can: the middle of one, else 0 to 1."""
+    """Where the windows of V views begin, as fractions of where a window can."""
     return np.linspace(0.0, 1.0, views) if views > 1 else np.array([0.5])

@@ -1,11 +1,8 @@
-"""When a video's frames are shown, told by one pass over its packets, and which reader gives them rightly.
+"""When a video's frames are shown, told by one pass over its packets (headers lie), and who reads them rightly.
 
-Headers lie: edit lists hide packets, browsers write no rate, phones record uneven steps. The packets' times do not.
-Where they leave a doubt (a cut without a keyframe, packets that give no frame), a sequential decode decides: the
-frames of a video are those that it gives, in its order. decord reads by index and seeks by keyframe: it is right where
-the times are a plain ladder from 0 and nothing is hidden, but returns neighboring or broken frames in silence where
-frames reach across keyframes (open GOP: most h265, some h264 and mpeg4) or a keyframe is no fresh start (intra
-refresh). PyAV reads all others, by time where it can seek, else in order.
+Where packets leave a doubt, a sequential decode decides. decord is right where times are a plain ladder from 0 and
+nothing is hidden; where frames reach across keyframes (open GOP: most h265, some h264 and mpeg4) or a keyframe is no
+fresh start (intra refresh), it returns neighboring or broken ones in silence. PyAV reads those, by time or in order.
 """
 
 from __future__ import annotations
@@ -35,19 +32,15 @@ class VideoError(ValueError):
 
 @dataclass(frozen=True)
 class Timeline:
-    """The times of a video's frames: a ladder from ``start`` (seconds) at ``rate``, or where that is 0, ``ticks``.
+    """The times of a video's frames: a ladder from ``start`` (seconds) at ``rate``, or where that is 0, ``ticks``."""
 
-    ``reader`` is ``decord`` by index, ``seek``: PyAV, by time, or ``order``: PyAV, the k-th frame of a sequential
-    decode; ``why`` says what keeps decord from being right. Ticks, one a frame, count units of ``base`` seconds.
-    """
-
-    reader: str
+    reader: str  # decord by index; seek: PyAV, by time; order: PyAV, the k-th frame of a sequential decode
     frames: int
     rate: Fraction = Fraction(0)
     start: Fraction = Fraction(0)
-    ticks: tuple[int, ...] = ()
+    ticks: tuple[int, ...] = ()  # one a frame, in units of ``base`` seconds
     base: Fraction = Fraction(0)
-    why: str = field(default="", compare=False)
+    why: str = field(default="", compare=False)  # what keeps decord from being right
 
     @property
     def fps(self) -> float:
@@ -167,11 +160,9 @@ def _is_fresh_start(packet, stream) -> bool:
 
 
 def _announced(container, stream, ends: dict[int, float], count: int) -> int:
-    """Frames that the header promises, if the packets end too early; 0 if they do not, or it promises none.
-
-    The end of the packets decides, not their number: avi counts empty chunks as frames. The end of any stream will do,
-    since audio may outlast the video; a cut can go unnoticed in a file that starts late.
-    """
+    """Frames that the header promises, if the packets end too early; 0 if they do not, or it promises none."""
+    # The end of the packets decides, not their number: avi counts empty chunks as frames. The end of any stream will
+    # do, since audio may outlast the video.
     if container.format.name == "avi":
         promised, end = float(stream.frames * stream.time_base), ends.get(stream.index, 0.0)
     else:

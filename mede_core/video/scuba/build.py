@@ -1,10 +1,7 @@
-"""SCUBA: out-of-context clips, a foreground before a background that has nothing to do with it.
+"""SCUBA: out-of-context clips of own videos and masks, and their twins in context, the same bytes from the same seed.
 
-The published sets (frames.py reads them) were drawn with the clock as seed and cannot be drawn again; this builds such
-a set from the user's own videos and masks, the same bytes from the same seed. Each frame is fg * mask + bg * (1 - mask)
-with one still background a clip. The folder then holds ``scuba/`` and ``in_context/`` (a folder of frames for each
-clip), ``scuba.txt`` and ``in_context.txt`` (line k of one is the twin of line k of the other), ``classes.txt`` and
-``scuba.json`` (seed, hashes of the sources, counts, what was left out and why). SCUFO (no motion) needs no files.
+The published sets (frames.py reads them) were drawn with the clock as seed and cannot be drawn again. Line k of
+``scuba.txt`` is the twin of line k of ``in_context.txt``; each names a folder of frames. SCUFO needs no files.
 """
 
 from __future__ import annotations
@@ -49,7 +46,6 @@ class BuildReport:
     notes: dict[str, str] = field(default_factory=dict)
 
     def report(self) -> str:
-        """A short text: what was left out and why, and what was made."""
         lines = []
         for title, found in (("problem", self.problems), ("left out", self.left_out), ("note", self.notes)):
             lines += [f"{title}: {name}: {why}" for name, why in [*found.items()][:_SHOWN]]

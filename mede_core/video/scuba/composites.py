@@ -30,9 +30,8 @@ def claim(path: Path, settings: dict) -> None:
         before = json.loads(path.read_text(encoding="utf-8"))["settings"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a build's: {error!r}; choose another folder") from error
-    changed = [
-        f"{key}: {before.get(key)!r} -> {settings[key]!r}" for key in settings if before.get(key) != settings[key]
-    ]
+    new = {key: value for key, value in settings.items() if before.get(key) != value}
+    changed = [f"{key}: {before.get(key)!r} -> {value!r}" for key, value in new.items()]
     if changed:
         raise ValueError(f"{path} is of a build with other settings ({'; '.join(changed)}); choose another folder")
 
@@ -73,11 +72,7 @@ def write_clips(
     image_format: str,
     short_side: int,
 ) -> dict[str, dict]:
-    """Decode a video once and write clips of it below ``out``; a folder gets its name only when it is whole.
-
-    ``facts`` are recorded with each clip (``frames`` is their number); draw(folder, height, width) gives a clip's
-    background, None for its own. Gives {folder: its record}; where frames cannot be read, nothing is left behind.
-    """
+    """Decode a video once and write clips of it below ``out``, a folder each, which gets its name when it is whole."""
     temporary = {folder: out / f".tmp-{os.getpid()}-{number}" for number, folder in enumerate(folders)}
     backgrounds: dict[str, Background | None] = {}
     sizes = dict.fromkeys(folders, 0)
