@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mede_core.video.sampling import dense_indices, uniform_indices, view_starts
+from mede_core.video.sampling import dense_indices, uniform_indices
 
 counts = st.integers(1, 400)
 clip_lengths = st.integers(1, 40)
@@ -139,8 +139,3 @@ def test_compat_indices_stay_inside_and_ascend(total, fps, num_frames, compat, d
     assert indices.min() >= 0 and indices.max() < total
     assert (np.diff(indices) >= 0).all()
 
-
-def test_view_starts_are_symmetric():
-    assert view_starts(1).tolist() == [0.5]
-    assert view_starts(3).tolist() == [0, 0.5, 1]
-    assert np.allclose(view_starts(7), 1 - view_starts(7)[::-1])

@@ -16,8 +16,7 @@ from PIL import Image
 
 from mede_core.__main__ import main
 from mede_core.video.manifest import ManifestError
-from mede_core.video.scuba.build import build_scuba
-from mede_core.video.scuba.composites import composite
+from mede_core.video.scuba.build import build_scuba, composite
 from mede_core.video.scuba.frames import FrameFolderDataset
 
 CLASSES = ["archery", "brush hair", "cut in kitchen", "diving"]
@@ -98,7 +97,7 @@ def test_soft_masks_mix_the_two():
 
 def test_the_lists_are_twins_in_the_published_form_and_the_full_label_space(videos, tmp_path):
     report = make(videos, tmp_path / "out", per_video=2)
-    assert (report.clips, report.videos, report.problems) == (4, 2, {})
+    assert "4 clips of 2 videos" in report.report() and report.problems == {}
     lines = (tmp_path / "out" / "scuba.txt").read_text().splitlines()
     assert lines[0] == f"scuba/v_Diving g01__0 {FRAMES} 3"
     assert lines[3] == f"scuba/april [1]__1 {FRAMES} 1"
@@ -161,7 +160,7 @@ def test_bad_files_are_reported_and_never_stop_the_rest(videos, tmp_path):
         file.write_bytes(b"no picture")
     for _ in range(2):  # a second run has nothing to do and says the same
         report = make(root, tmp_path / "out", backgrounds=root / "pictures", per_video=4)
-        assert report.clips == 8
+        assert "8 clips of" in report.report()
         assert {key for key in report.problems if not key.startswith("background")} == {"broken", "gone", "badmask"}
         assert "no such file" in report.problems["gone"]
         assert "no mask: none of diving/nomask.npz" in report.left_out["nomask"]
@@ -203,7 +202,7 @@ def test_the_area_rule_keeps_videos_with_a_tenth_in_nine_of_ten_frames(videos, t
     report = make(videos, tmp_path / "rule", masks=masks, area_rule=True)
     assert list(report.left_out) == ["april [1]"]  # 8 of 9 frames; 9 of 10 are 90 %
     assert "89 %" in report.left_out["april [1]"]
-    assert make(videos, tmp_path / "all", masks=masks).clips == 2
+    assert len(make(videos, tmp_path / "all", masks=masks).sources) == 2
 
 
 # ------------------------------------------------------------------------------------ killed, changed, refused

@@ -66,17 +66,11 @@ def _located(folder: Path, fits: Callable[[str], bool], what: str) -> list[Path]
         return [folder]
     if not folder.is_dir():
         raise ValueError(f"annotations {os.fspath(folder)!r}: no such file or folder")
-    level = [folder]
-    for _ in range(3):
-        below: list[Path] = []
-        for place in level:
-            entries = sorted(os.scandir(place), key=lambda entry: entry.name)
-            seen = [entry for entry in entries if not is_hidden(entry.name)]
-            files = [Path(entry.path) for entry in seen if entry.is_file() and fits(entry.name)]
-            if files:
-                return files
-            below += [Path(entry.path) for entry in seen if entry.is_dir()]
-        level = below
+    for below in ("*", "*/*", "*/*/*"):
+        files = sorted(path for path in folder.glob(below) if fits(path.name) and path.is_file())
+        files = [path for path in files if not any(map(is_hidden, path.relative_to(folder).parts))]
+        if files:
+            return [path for path in files if path.parent == files[0].parent]
     raise ValueError(f"annotations {os.fspath(folder)!r}: no {what} there or up to two folders below")
 
 

@@ -201,12 +201,8 @@ def check_manifest(
     """What each file of a manifest holds, or why it cannot be used; both by the position in the manifest."""
     infos, problems = {}, {}
     if check == "known":  # by the manifest's own timelines
-        for position, (path, line) in enumerate(zip(manifest.paths, manifest.timelines, strict=True)):
-            if is_there(path):
-                infos[position] = VideoInfo(line)
-            else:
-                problems[position] = "no such file"
-        return infos, problems
+        infos = {i: VideoInfo(manifest.timelines[i]) for i, path in enumerate(manifest.paths) if is_there(path)}
+        return infos, {i: "no such file" for i in range(len(manifest)) if i not in infos}
     copies: dict[object, list[int]] = {}  # hard links to one file are tried once
     for position, path in enumerate(manifest.paths):
         copies.setdefault(_identity(path), []).append(position)

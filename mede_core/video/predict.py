@@ -39,20 +39,13 @@ Optional = Annotated[int, Field(ge=0, le=1000)]  # 0: the checkpoint's
 
 
 def predict(
-    learner: VideoLearner,
-    path: str | os.PathLike,
-    classes: Sequence[str],
-    *,
-    num_frames: int = 8,
-    views: int = 1,
-    sampling: str = "uniform",
-    prompts: Prompts | None = None,
+    learner: VideoLearner, path: str | os.PathLike, classes: Sequence[str], prompts: Prompts | None = None, **reading
 ) -> list[tuple[str, float]]:
     """Rank classes for one video, as an evaluation would score it: (name, probability), most probable first."""
     import torch
 
     names = _several(check_class_names(classes))
-    clip = _clip(learner, path, num_frames=num_frames, sampling=sampling, views=views)
+    clip = _clip(learner, path, **reading)
     learner.set_classes(names, texts=(prompts or load_prompts("name")).texts(names))
     with torch.inference_mode():
         logits = learner(clip).float().mean(0)
@@ -61,10 +54,11 @@ def predict(
     return sorted(zip(names, probabilities, strict=True), key=lambda pair: -pair[1])
 
 
-def _clip(learner: VideoLearner, path: str | os.PathLike, **reading) -> Tensor:
+def _clip(learner: VideoLearner, path, *, num_frames: int = 8, views: int = 1, sampling: str = "uniform") -> Tensor:
     from .clips import read_views
 
-    return read_views(path, probe(path), image_size=learner.image_size, **reading).to(learner.logit_scale.device)
+    reading = {"num_frames": num_frames, "views": views, "sampling": sampling, "image_size": learner.image_size}
+    return read_views(path, probe(path), **reading).to(learner.logit_scale.device)
 
 
 def _several(names: list[str]) -> list[str]:
@@ -74,21 +68,13 @@ def _several(names: list[str]) -> list[str]:
     return names
 
 
-def save_explanation(
-    file: str | os.PathLike,
-    learner: VideoLearner,
-    video: str | os.PathLike,
-    title: str,
-    *,
-    num_frames: int = 8,
-    sampling: str = "uniform",
-) -> Path:
+def save_explanation(file: str | os.PathLike, learner: VideoLearner, video, title: str, **reading) -> Path:
     """Save the film strip of the middle view above the attention of the last block's class token (mean over heads)."""
     from ..attention import attention_maps
     from ..report.figures.film import film_strip_attention
     from ..report.figures.style import figure_bytes, style  # matplotlib, only where a picture is wanted
 
-    file, clip = Path(file), _clip(learner, video, num_frames=num_frames, sampling=sampling, views=1)
+    file, clip = Path(file), _clip(learner, video, **reading)
     maps = attention_maps(learner, clip)
     title = textwrap.shorten(title, _TITLE).replace("$", r"\$")  # a class name is no formula
     with style():

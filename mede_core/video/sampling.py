@@ -50,7 +50,8 @@ def dense_indices(
         return _peers_indices(total, fps, num_frames, view, views, compat)
     window = num_frames * _RATE / _TARGET_FPS
     free = max(times[-1] - times[0] + 1 / fps - window, 0.0)
-    begin = times[0] + free * (view_starts(views)[view] if generator is None else generator.random())
+    place = np.linspace(0.0, 1.0, views)[view] if views > 1 else 0.5  # the middle for one view
+    begin = times[0] + free * (place if generator is None else generator.random())
     moments = begin + np.linspace(0, window - 1 / _TARGET_FPS, num_frames)
     # Moments that miss a frame's beginning by a rounding error must not lose it.
     return np.maximum(np.searchsorted(times, moments + 1e-6 / fps, side="right") - 1, 0)
@@ -72,8 +73,3 @@ def _peers_indices(total: int, fps: float, num_frames: int, view: int, views: in
     position = np.linspace(begin, begin + max(window - 1, 0.0), num_frames)
     # Whole numbers that linspace misses by a rounding error must not lose a frame.
     return np.clip(np.floor(position + 1e-6).astype(np.int64), 0, last)
-
-
-def view_starts(views: int) -> np.ndarray:
-    """Where the windows of V views begin, as fractions of where a window can."""
-    return np.linspace(0.0, 1.0, views) if views > 1 else np.array([0.5])

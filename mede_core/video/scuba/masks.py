@@ -199,9 +199,7 @@ def nearest(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 def read_boxes(path: str | os.PathLike) -> dict[str, np.ndarray | str]:
     """{video: float [n, 5] rows (frame from 0, x, y, w, h in pixels), or what is wrong with this video's boxes}."""
     path = Path(path)
-    broken = (OSError, ValueError, csv.Error)
-    if path.suffix not in (".csv", ".json"):  # what a damaged pickle can raise
-        broken += (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError)
+    damaged = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError)  # of a pickle
     try:
         if path.suffix == ".csv":
             return _csv_boxes(path)
@@ -210,7 +208,7 @@ def read_boxes(path: str | os.PathLike) -> dict[str, np.ndarray | str]:
         else:
             with open(path, "rb") as stream:  # latin1: UCF101-24's file was pickled by Python 2
                 content = _ArraysOnly(stream, encoding="latin1").load()
-    except broken as error:
+    except (OSError, ValueError, csv.Error, *damaged) as error:
         raise ValueError(f"boxes {os.fspath(path)!r} cannot be read: {error}") from error
     if not isinstance(content, dict) or not content:
         raise ValueError(f"boxes {os.fspath(path)!r} hold a {type(content).__name__}; expected {{video: boxes}}")
