@@ -1,7 +1,4 @@
-"""Reading video files: what a file holds, and chosen frames of it, those that a player shows, as RGB arrays.
-
-decord decodes where it can be trusted (see timeline.py), PyAV everything else; where both can, they give the same bits.
-"""
+"""Reading video files by decord, where it can be trusted (see timeline.py), and by PyAV, which gives the same bits."""
 
 from __future__ import annotations
 

@@ -139,8 +139,6 @@ def select(csv: str | os.PathLike, *, split: str = "all", half: str = "all", sho
     path = Path(csv)
     if half not in ("all", "base", "novel"):
         raise ValueError(f"half is {half!r}; allowed: all, base, novel")
-    if shots < 0:
-        raise ValueError(f"shots is {shots}; it must be at least 0")
     if not path.is_file():
         raise ValueError(f"manifest {os.fspath(path)!r}: no such file")
     sidecar = read_sidecar(path)
@@ -149,10 +147,10 @@ def select(csv: str | os.PathLike, *, split: str = "all", half: str = "all", sho
             what = f"split {split!r}" if split != "all" else f"half {half!r}"
             raise ValueError(f"{os.fspath(path)!r} was not prepared (no {path.stem}.json), so it has no {what}")
         manifest = read_manifest(path)
-        names = [os.fspath(file) for file in manifest.paths]
     else:
-        manifest, names = _select_rows(path, sidecar, split, half)
+        manifest = _select_rows(path, sidecar, split, half)
     if shots:
+        names = [file.as_posix() for file in manifest.paths]
         chosen = few_shot(names, [manifest.class_names[label] for label in manifest.labels], shots, seed)
         fewest = min(Counter(manifest.labels[i] for i in chosen).values())
         if fewest < shots:
@@ -163,7 +161,7 @@ def select(csv: str | os.PathLike, *, split: str = "all", half: str = "all", sho
     return manifest
 
 
-def _select_rows(path: Path, sidecar: dict, split: str, half: str) -> tuple[Manifest, list[str]]:
+def _select_rows(path: Path, sidecar: dict, split: str, half: str) -> Manifest:
     with open(path, encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream)
         rows = list(reader)
@@ -191,7 +189,7 @@ def _select_rows(path: Path, sidecar: dict, split: str, half: str) -> tuple[Mani
     _check_present(manifest, root)
     if problems := sidecar.get("problems"):
         log.warning("%s: prepared with %d problems, listed in %s.json", path, len(problems), path.stem)
-    return manifest, [row["path"] for row in rows]
+    return manifest
 
 
 # ------------------------------------------------------------------------------------ looking at every file

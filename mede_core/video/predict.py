@@ -1,7 +1,4 @@
-"""Name the action in a video, by CLIP or by a trained checkpoint, and show where the model looks.
-
-:func:`predict` is the library call, :func:`answer` what the command does; the classes are free text.
-"""
+"""Name the action in a video, by CLIP or by a trained checkpoint, and show where the model looks."""
 
 from __future__ import annotations
 

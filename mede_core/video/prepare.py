@@ -175,9 +175,10 @@ def prepare(
         rows.append((name, clean[entry.label], " ".join(member), *length))
     number = {name: i for i, name in enumerate(names)}
     rows.sort(key=lambda row: (number[row[1]], row[0]))
-    counts = _counts(rows, splits or known, {split: len(chosen) for split, chosen in sets.items()}, spec, bool(splits))
+    counts, problems["counts"] = _counts(rows, [*(splits or known), *sets], spec, bool(splits))
+    if spec.classes not in (None, len(names)):
+        problems["counts"].insert(0, f"{len(names)} classes, expected {spec.classes}")
     asked, read = (Counter(clean[entry.label] for entry in of) for of in (entries, [entry for _, entry in located]))
-    problems["counts"] = _count_problems(counts, len(names), spec)
     problems["counts"] += [f"class {c!r}: none of its {n} videos is usable" for c, n in asked.items() if not read[c]]
     problems = {kind: lines for kind, lines in problems.items() if lines}
     odd = Counter(clean[tidy(part)] for name in files.left_out for part in folders(name) if tidy(part) in clean)
@@ -248,18 +249,13 @@ def _checked(located, root: Path, check: str, workers, problems) -> tuple[list[t
     return [located[i] for i in sorted(infos)], lengths
 
 
-def _counts(rows, splits, sets: Mapping[str, int], spec: Dataset, partial: bool) -> dict[str, dict]:
-    """Videos and classes of the whole and of each split, with the expected videos where they are known."""
-    counts = {}
-    for split in ("all", *splits, *sets):
+def _counts(rows, splits, spec: Dataset, partial: bool) -> tuple[dict[str, dict], list[str]]:
+    """Videos and classes of the whole and of each split, with the expected videos where they are known; what is odd."""
+    counts, problems = {}, []
+    for split in ("all", *splits):
         labels = [label for _, label, members, *_ in rows if split == "all" or split in members.split()]
         expected = None if partial and split == "all" else spec.videos.get(split)
         counts[split] = {"videos": len(labels), "classes": len(set(labels)), "expected": expected}
-    return counts
-
-
-def _count_problems(counts: dict, classes: int, spec: Dataset) -> list[str]:
-    problems = [f"{classes} classes, expected {spec.classes}"] if spec.classes not in (None, classes) else []
-    wrong = {split: of for split, of in counts.items() if of["expected"] not in (None, of["videos"])}
-    said = [f"{split}: {of['videos']} usable videos, expected {of['expected']}" for split, of in wrong.items()]
-    return problems + said
+        if expected not in (None, len(labels)):
+            problems.append(f"{split}: {len(labels)} usable videos, expected {expected}")
+    return counts, problems

@@ -32,12 +32,9 @@ log = logging.getLogger(__name__)
 TEMPLATE = "img_{:05d}.jpg"
 
 
-def read_frame_list(
-    path: Path, root: Path, num_classes: int, template: str
-) -> tuple[list[tuple[Path, int, int]], dict[str, str]]:
+def _read_list(path: Path, root: Path, num_classes: int, template: str) -> tuple[list, dict[str, str]]:
     """(folder, frames, label) of each line ``path frames label``, and {line: what is wrong with it} of the others."""
-    rows: list[tuple[Path, int, int]] = []
-    problems: dict[str, str] = {}
+    rows, problems = [], {}
     first_seen: dict[Path, tuple[int, int]] = {}
     for number, line in read_lines(path, "frame list"):
         parts = line.rsplit(maxsplit=2)  # a path may hold blanks
@@ -96,7 +93,7 @@ class FrameFolderDataset(Dataset):
             raise ValueError(f"root {os.fspath(root)!r}: no such folder")
         self.num_frames, self.image_size, self.views, self.scufo = num_frames, image_size, views, scufo
         self.template, self.class_names = template, check_class_names(class_names)
-        self.rows, self.bad = read_frame_list(path, root, len(self.class_names), template)
+        self.rows, self.bad = _read_list(path, root, len(self.class_names), template)
         with ThreadPoolExecutor(min(8, available_cpus())) as pool:  # every chosen frame is read before an evaluation
             reasons = [*progress(pool.map(self._reason, range(len(self))), "checking frame folders", len(self))]
         self.bad |= {str(row[0]): reason for row, reason in zip(self.rows, reasons) if reason}
@@ -117,17 +114,14 @@ class FrameFolderDataset(Dataset):
             return "; ".join(error.reasons)
         return ""
 
-    def indices(self, index: int) -> list[np.ndarray]:
-        """The 0-based frames of each view of a clip: V arrays of T numbers."""
-        # Paper does not say how SCUBA's frames are read: we take equal segments, as the authors' leftovers do.
-        total, views = self.rows[index][1], range(self.views)
-        chosen = [uniform_indices(total, self.num_frames, view=k, views=self.views) for k in views]
-        # Nor which frame SCUFO repeats, so that nothing moves: we take the middle one of those chosen.
-        return [np.repeat(view[len(view) // 2], len(view)) for view in chosen] if self.scufo else chosen
-
     def _read(self, index: int) -> np.ndarray:
         """The chosen frames, uint8 [V * T, H, W, 3]."""
-        folder, chosen = self.rows[index][0], np.concatenate(self.indices(index))
+        folder, total, _ = self.rows[index]
+        # Paper does not say how SCUBA's frames are read: we take equal segments, as the authors' leftovers do.
+        views = [uniform_indices(total, self.num_frames, view=k, views=self.views) for k in range(self.views)]
+        if self.scufo:  # nor which frame is repeated, so that nothing moves: we take the middle one of those chosen
+            views = [np.repeat(view[len(view) // 2], len(view)) for view in views]
+        chosen = np.concatenate(views)
         pictures: dict[int, np.ndarray] = {}
         for number in np.unique(chosen).tolist():
             name = self.template.format(number + 1)
