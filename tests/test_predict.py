@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from clips import make_clip, real_clips
+from clips import make_clip
 
 from mede_core.__main__ import main
 from mede_core.attention import attention_maps
@@ -34,15 +34,6 @@ def learner():
     return build_learner("mede-small", "shipped", adapter_width=0, trainable="visual")
 
 
-def test_probabilities_are_ranked_and_sum_to_one(clip, learner):
-    ranked = predict(learner, clip, CLASSES)
-    assert {name for name, _ in ranked} == set(CLASSES)
-    values = [value for _, value in ranked]
-    assert values == sorted(values, reverse=True)
-    assert sum(values) == pytest.approx(1)
-    assert len(set(values)) == 3
-
-
 @pytest.mark.parametrize(("views", "sampling"), [(1, "uniform"), (3, "uniform"), (3, "dense")])
 def test_a_prediction_is_what_an_evaluation_computes(clip, learner, tmp_path, views, sampling):
     (tmp_path / "l.csv").write_text(f'"{clip}","{CLASSES[0]}"\n')
@@ -52,7 +43,9 @@ def test_a_prediction_is_what_an_evaluation_computes(clip, learner, tmp_path, vi
     with torch.inference_mode():
         logits = learner(video.view(views, 8, *video.shape[-3:])).mean(0)
     expected = dict(zip(CLASSES, logits.softmax(0).tolist(), strict=True))
-    assert dict(predict(learner, clip, CLASSES, views=views, sampling=sampling)) == pytest.approx(expected)
+    ranked = predict(learner, clip, CLASSES, views=views, sampling=sampling)
+    assert dict(ranked) == pytest.approx(expected)
+    assert [value for _, value in ranked] == sorted(dict(ranked).values(), reverse=True)
 
 
 def test_templates_reach_the_text_encoder(clip, learner):
@@ -316,9 +309,3 @@ def test_bad_input_is_one_line_and_exit_code_2(clip, capsys, monkeypatch, tmp_pa
         lines = [line for line in err.splitlines() if line.startswith("error: ")]
         assert out == "" and len(lines) == 1, (name, err)
         assert all(word in lines[0] for word in words), (name, err)
-
-
-@pytest.mark.parametrize("name", ["arm_wrestling.mp4", "apply_eye_makeup.avi", "edge_cases/tc_av1_video.mkv"])
-def test_real_clips_are_ranked(name):
-    found = answer(str(real_clips() / name), classes=["arm wrestling", "applying makeup"], **SMALL)
-    assert sum(value for _, value in predictions(found)) == pytest.approx(1)

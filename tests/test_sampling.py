@@ -11,16 +11,6 @@ clip_lengths = st.integers(1, 40)
 
 
 @given(counts, clip_lengths, st.integers(1, 4), st.data())
-def test_uniform_indices_stay_inside_and_ascend(total, num_frames, views, data):
-    indices = uniform_indices(total, num_frames, view=data.draw(st.integers(0, views - 1)), views=views)
-    assert indices.shape == (num_frames,)
-    assert indices.dtype == np.int64
-    assert indices.min() >= 0
-    assert indices.max() < total
-    assert (np.diff(indices) >= 0).all()
-
-
-@given(counts, clip_lengths, st.integers(1, 4), st.data())
 def test_uniform_indices_of_the_reversed_video_are_the_same_pictures(total, num_frames, views, data):
     view = data.draw(st.integers(0, views - 1))
     forward = uniform_indices(total, num_frames, view=view, views=views)
@@ -31,15 +21,14 @@ def test_uniform_indices_of_the_reversed_video_are_the_same_pictures(total, num_
     assert different.sum() <= 1
 
 
-@given(counts, clip_lengths)
-def test_uniform_indices_lie_in_their_segments(total, num_frames):
-    centers = (np.arange(num_frames) + 0.5) * total / num_frames - 0.5
-    assert np.abs(uniform_indices(total, num_frames) - centers).max() <= 0.5 + 1e-9
-
-
-def test_views_of_uniform_sampling_interleave():
-    views = [uniform_indices(300, 8, view=k, views=3) for k in range(3)]
-    assert np.array_equal(np.sort(np.concatenate(views)), uniform_indices(300, 24))
+@given(counts, clip_lengths, st.integers(1, 4))
+def test_uniform_views_interleave_and_their_frames_lie_in_their_segments(total, num_frames, views):
+    whole, parts = uniform_indices(total, num_frames * views), num_frames * views
+    centers = (np.arange(parts) + 0.5) * total / parts - 0.5
+    assert np.abs(whole - centers).max() <= 0.5 + 1e-9
+    assert (whole.shape, whole.dtype) == ((parts,), np.int64) and whole[0] >= 0 and whole[-1] < total
+    for k in range(views):
+        assert np.array_equal(uniform_indices(total, num_frames, view=k, views=views), whole[k::views])
 
 
 def test_known_uniform_indices():
@@ -138,4 +127,3 @@ def test_compat_indices_stay_inside_and_ascend(total, fps, num_frames, compat, d
     assert indices.shape == (num_frames,)
     assert indices.min() >= 0 and indices.max() < total
     assert (np.diff(indices) >= 0).all()
-
