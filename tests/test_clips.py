@@ -8,9 +8,8 @@ import torch
 from clips import decoded, make_clip
 from torch.utils.data import DataLoader
 
-from mede_core.video.clips import VideoDataset
+from mede_core.video.clips import VideoDataset, dense_indices, uniform_indices
 from mede_core.video.manifest import Manifest, ManifestError, check_manifest, read_manifest
-from mede_core.video.sampling import dense_indices, uniform_indices
 
 
 def write_csv(path, rows):

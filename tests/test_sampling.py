@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mede_core.video.sampling import dense_indices, uniform_indices
+from mede_core.video.clips import dense_indices, uniform_indices
 
 counts = st.integers(1, 400)
 clip_lengths = st.integers(1, 40)

@@ -17,8 +17,6 @@ from .locate import SPLIT_FOLDER, Files
 
 @dataclass
 class Entry:
-    """One video as the annotations name it."""
-
     names: tuple[str, ...]  # where it may lie below the root, most likely first
     label: str
     splits: list[str]  # none: the annotations leave it unused
@@ -72,10 +70,6 @@ def _located(folder: Path, fits: Callable[[str], bool], what: str) -> list[Path]
         if files:
             return [path for path in files if path.parent == files[0].parent]
     raise ValueError(f"annotations {os.fspath(folder)!r}: no {what} there or up to two folders below")
-
-
-def _lines(path: Path, found: Annotations) -> list[tuple[str, str]]:
-    return [(f"{path.name}:{number}", line) for number, line in read_lines(path, "annotations", found.problems)]
 
 
 # ------------------------------------------------------------------------------------ the datasets
@@ -137,8 +131,8 @@ def read_ucf101(annotations: Path) -> Annotations:
         if not path.is_file():
             found.problems.append(f"{path.name}: no such file")
             continue
-        for where, line in _lines(path, found):
-            line = line.replace("\\", "/")
+        for row, line in read_lines(path, "annotations", found.problems):
+            where, line = f"{path.name}:{row}", line.replace("\\", "/")
             name, _, code = line.rpartition(" ") if re.search(r" \d+$", line) else (line, "", "")
             number, label = spelled.get(name.partition("/")[0].casefold(), (0, ""))
             if "/" not in name or not label:
@@ -161,8 +155,8 @@ def read_hmdb51(annotations: Path) -> Annotations:
         if not any(match.groups() == (label, n) for match in matches.values()):
             found.problems.append(f"{label}_test_split{n}.txt: no such file")
     for path, match in matches.items():
-        for where, line in _lines(path, found):
-            name, _, code = line.rpartition(" ")
+        for number, line in read_lines(path, "annotations", found.problems):
+            where, (name, _, code) = f"{path.name}:{number}", line.rpartition(" ")
             if not name or code not in ("0", "1", "2"):
                 found.problems.append(f"{where}: {line!r}; expected a file name and the code 0, 1 or 2")
                 continue

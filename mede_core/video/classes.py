@@ -66,7 +66,6 @@ def check_class_names(names: Sequence[str]) -> list[str]:
 
 
 def read_class_names(path: str | os.PathLike) -> list[str]:
-    """Class names in label order from a list of any form that :func:`read_classes` reads."""
     return list(read_classes(path).values())
 
 
@@ -119,7 +118,7 @@ def _from_lines(path: Path) -> list[tuple[int, str]]:
             if numbers not in ([*range(len(rows))], [*range(1, len(rows) + 1)]) or len(names) < len(rows):
                 rows = []  # names that end in a number
     if not rows:
-        return list(enumerate((cells(line, ",") or [line])[0] if line.startswith('"') else line for line in lines))
+        rows = [(str(number), line) for number, line in enumerate(lines)]
     if bad := [row for row in rows if not row[0].isdecimal()]:
         raise ValueError(f"classes file {os.fspath(path)!r}: {bad[0][0]!r} is no number, before {bad[0][1]!r}")
     return [(int(number), (cells(name, ",") or [name])[0] if name.startswith('"') else name) for number, name in rows]

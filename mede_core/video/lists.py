@@ -53,7 +53,6 @@ def read_text(path: str | os.PathLike, what: str) -> str:
 
 
 def read_json(path: str | os.PathLike, what: str):
-    """What a JSON file holds."""
     text = read_text(path, what)
     try:
         return json.loads(text)

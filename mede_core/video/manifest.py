@@ -203,7 +203,9 @@ def check_manifest(
         return infos, {i: "no such file" for i in range(len(manifest)) if i not in infos}
     copies: dict[object, list[int]] = {}  # hard links to one file are tried once
     for position, path in enumerate(manifest.paths):
-        copies.setdefault(_identity(path), []).append(position)
+        stat = path.stat() if is_there(path) else None
+        one = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns) if stat else path
+        copies.setdefault(one, []).append(position)
     with ThreadPoolExecutor(workers or min(8, available_cpus())) as pool:
         firsts = [manifest.paths[positions[0]] for positions in copies.values()]
         results = pool.map(lambda path: _check_file(path, check == "full"), firsts)
@@ -211,15 +213,6 @@ def check_manifest(
         for positions, result in progress(found, "checking videos", len(firsts)):
             (infos if isinstance(result, VideoInfo) else problems).update(dict.fromkeys(positions, result))
     return infos, problems
-
-
-def _identity(path: Path) -> object:
-    """The same for two names of one file with the same content; the path itself where there is no file."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return path
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _check_file(path: Path, full: bool) -> VideoInfo | str:

@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 RANDOM = "RANDOM WEIGHTS: this is a smoke run, its ranking means nothing"
 PICTURES = (".png", ".svg", ".pdf")
 _TITLE = 90  # characters that fit over the strip
-_DEFAULT_MODEL = "ViT-B-16-quickgelu"
 Optional = Annotated[int, Field(ge=0, le=1000)]  # 0: the checkpoint's
 
 
@@ -41,14 +40,13 @@ def predict(
     """Rank classes for one video, as an evaluation would score it: (name, probability), most probable first."""
     import torch
 
-    names = _several(check_class_names(classes))
     clip = _clip(learner, path, **reading)
-    learner.set_classes(names, texts=(prompts or load_prompts("name")).texts(names))
+    learner.set_classes(classes, texts=(prompts or load_prompts("name")).texts(classes))
     with torch.inference_mode():
         logits = learner(clip).float().mean(0)
     # They compare the given classes, and do not say whether any of them is right.
     probabilities = logits.softmax(-1).tolist()
-    return sorted(zip(names, probabilities, strict=True), key=lambda pair: -pair[1])
+    return sorted(zip(classes, probabilities, strict=True), key=lambda pair: -pair[1])
 
 
 def _clip(learner: VideoLearner, path, *, num_frames: int = 8, views: int = 1, sampling: str = "uniform") -> Tensor:
@@ -56,13 +54,6 @@ def _clip(learner: VideoLearner, path, *, num_frames: int = 8, views: int = 1, s
 
     reading = {"num_frames": num_frames, "views": views, "sampling": sampling, "image_size": learner.image_size}
     return read_views(path, probe(path), **reading).to(learner.logit_scale.device)
-
-
-def _several(names: list[str]) -> list[str]:
-    if len(names) == 1:
-        several = 'give several, each in its own quotes: "archery" "bowling"'
-        raise ValueError(f"classes hold one class, {names[0]!r}, which would get 100 %; {several}")
-    return names
 
 
 def save_explanation(file: str | os.PathLike, learner: VideoLearner, video, title: str, **reading) -> Path:
@@ -122,7 +113,6 @@ def answer(
     if not (classes or classes_file or checkpoint):
         raise ValueError("no classes; give --classes NAME ... or --classes-file FILE")
     given = read_class_names(classes_file) if classes_file else check_class_names(classes) if classes else None
-    names = given and _several(given)
     if explain and Path(explain).suffix.lower() not in PICTURES:
         raise ValueError(f"--explain is {explain!r}; it must end in {', '.join(PICTURES)}")
     texts = _prompt_set(prompts) if prompts else None
@@ -131,10 +121,14 @@ def answer(
     info = probe(video)
 
     learner, facts, config = _build(model, weights, checkpoint, random_weights, device)
+    names = given or facts["classes"]
+    if len(names) == 1:
+        several = 'give several, each in its own quotes: "archery" "bowling"'
+        raise ValueError(f"classes hold one class, {names[0]!r}, which would get 100 %; {several}")
     texts = texts or _prompt_set([config.prompts])
     reading = {"num_frames": frames or config.num_frames, "sampling": sampling or config.sampling}
     views = views or config.views
-    ranked = predict(learner, video, names or facts["classes"], views=views, prompts=texts, **reading)
+    ranked = predict(learner, video, names, views=views, prompts=texts, **reading)
     random = learner.weights_id == "random"
     if explain:
         name, value = ranked[0]
@@ -184,7 +178,7 @@ def _build(
         facts, config = {}, Config(method="frozen", adapter_width=0, trainable="visual")
     small = weights == "shipped" and not model
     if not checkpoint or model or small:
-        config = config.replace(model=model or ("mede-small" if small else _DEFAULT_MODEL))
+        config = config.replace(model=model or ("mede-small" if small else "ViT-B-16-quickgelu"))
     if not checkpoint or weights:
         given = weights or ("shipped" if config.model == "mede-small" else "openai")
         config = config.replace(weights=given, random_weights=False)
@@ -259,8 +253,6 @@ def as_text(answer: dict) -> str:
         "explained": answer.get("explanation"),
     }
     lines = [f"{name:10s}  {value}" for name, value in facts.items() if value is not None]
-    ranking = [
-        f"{rank:3d}. {100 * item['probability']:6.2f} %  {item['class']}"
-        for rank, item in enumerate(answer["predictions"], 1)
-    ]
+    ranked = enumerate(answer["predictions"], 1)
+    ranking = [f"{rank:3d}. {100 * item['probability']:6.2f} %  {item['class']}" for rank, item in ranked]
     return "\n".join([*mark, *lines, "", *ranking, *(["", *mark] if mark else [])])

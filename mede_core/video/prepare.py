@@ -126,9 +126,6 @@ def prepare(
         zero_shot: class lists of kinetics600's zero-shot splits test1, test2, ...
         check: full decodes every file (0.1 s a clip), open its beginning (0.01 s), none only looks if it is there
         workers: threads of the check; 0: one for each CPU, at most 8
-
-    Raises:
-        ManifestError: not one video can be used; nothing is written.
     """
     root, out = Path(root), Path(out)
     if not root.is_dir():

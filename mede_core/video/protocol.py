@@ -23,7 +23,6 @@ _OF_TESTING = ("model", "num_frames", "sampling", "views", "compat", "prompts") 
 
 
 def training_clips(config: Config, image_size: int) -> Dataset:
-    """The videos that a configuration trains on."""
     from .clips import VideoDataset
 
     manifest = select(config.data, split=config.data_split, half=config.half, shots=config.shots, seed=config.seed)

@@ -56,14 +56,12 @@ class Timeline:
         return float(self.start) + np.arange(self.frames) / float(self.rate or 1)
 
     def __str__(self) -> str:
-        """As a list of videos keeps it; :func:`parse` reads it."""
         steps = np.diff(self.ticks, prepend=0).tolist()
         parts = [self.reader, str(self.frames), str(self.rate), str(self.start), str(self.base)]
         return " ".join(parts if self.ticks else parts[:4]) + "".join(f" {step}" for step in steps)
 
 
 def parse(text: str) -> Timeline:
-    """The timeline that a list of videos keeps as text."""
     reader, frames, rate, start, *rest = text.split()
     ticks = tuple(np.cumsum([int(step) for step in rest[1:]]).tolist())
     if reader not in ("decord", "seek", "order") or len(ticks) not in (0, int(frames)):
@@ -73,8 +71,6 @@ def parse(text: str) -> Timeline:
 
 @dataclass(frozen=True)
 class Packets:
-    """What one pass over a stream's packets says."""
-
     pts: list  # ticks of the packets that are shown, in their order; None where one has no time
     base: Fraction
     rates: list[Fraction]  # that the header gives

@@ -47,7 +47,6 @@ def knowledge(learner: VideoLearner) -> list[dict]:
 
 
 def write_card() -> Path:
-    """Measure the shipped weights and write their card."""
     learner, lines = build_learner(), []
     facts = json.loads((SMALL_CLIP / "training.json").read_text(encoding="utf-8"))
     config = json.loads((SMALL_CLIP / "open_clip_config.json").read_text(encoding="utf-8"))

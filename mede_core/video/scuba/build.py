@@ -91,7 +91,6 @@ class Build:
     notes: dict[str, str] = field(default_factory=dict)
 
     def video(self, path: Path, name: str, label: int) -> None:
-        """All clips of one video, or a line that says why there are none."""
         action = self.manifest.class_names[label]
         folders = dict.fromkeys((path.parent.name, action, action.replace(" ", "_")))
         keys = [f"{folder}/{path.stem}" for folder in folders]
@@ -179,7 +178,6 @@ class Build:
         return self.backgrounds.draw(generator, height, width)
 
     def finish(self) -> Build:
-        """Write the lists and scuba.json, after all clips."""
         if not self.lists["scuba"]:
             lines = [f"{name}: {why}" for name, why in {**self.problems, **self.left_out}.items()]
             raise ManifestError(self.manifest.source, lines or ["it lists no video"], "no clip could be made")

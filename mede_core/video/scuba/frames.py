@@ -20,10 +20,9 @@ from torch.utils.data import Dataset
 
 from ...files import available_cpus, progress
 from ..classes import check_class_names
-from ..clips import center_views
+from ..clips import center_views, uniform_indices
 from ..lists import read_lines
 from ..manifest import ManifestError
-from ..sampling import uniform_indices
 from ..timeline import VideoError
 from .backgrounds import IMAGE_ERRORS
 
@@ -57,7 +56,6 @@ def _read_list(path: Path, root: Path, num_classes: int, template: str) -> tuple
 
 
 def _missing(folder: Path, count: int, template: str) -> str:
-    """What a folder lacks; empty where all frames are there."""
     if count < 1:
         return f"{count} frames; at least 1 is needed"
     if not folder.is_dir():

@@ -110,7 +110,6 @@ class Masks:
         return dict(zip(numbered, _stretched([_picture(file) for file in numbered.values()])))
 
     def _array(self, keys: Sequence[str], frames: int, *_size: int) -> dict[int, np.ndarray]:
-        """An npz or npy for each video."""
         found = self._find([f"{key}{suffix}" for key in keys for suffix in (".npz", ".npy")])
         try:
             with open(found, "rb") as stream:
@@ -127,7 +126,6 @@ class Masks:
         return dict(enumerate(_stretched(list(content))))
 
     def _puppet(self, keys: Sequence[str], *_size: int) -> dict[int, np.ndarray]:
-        """JHMDB's puppet_mask.mat."""
         found = self._find([f"{key}{suffix}" for key in keys for suffix in ("/puppet_mask.mat", ".mat")])
         try:
             from scipy.io import loadmat
