@@ -54,18 +54,6 @@ def test_templates_reach_the_text_encoder(clip, learner):
     assert bare != pytest.approx(dict(predict(learner, clip, CLASSES, prompts=blue)), abs=1e-4)
 
 
-def test_the_text_answer_ranks_and_names_the_weights(clip, learner):
-    out = as_text(answer(clip, classes=CLASSES, **SMALL, top_k=2))
-    assert learner.weights_id in out
-    assert learner.weights_id.startswith("shipped:")
-    assert "my clip #1.mp4" in out
-    ranked = predict(learner, clip, CLASSES)
-    lines = [line for line in out.splitlines() if line.strip()[:2] in ("1.", "2.", "3.")]
-    assert [line.split("%")[1].strip() for line in lines] == [name for name, _ in ranked[:2]]
-    assert [float(line.split()[1]) for line in lines] == pytest.approx([100 * p for _, p in ranked[:2]], abs=0.01)
-    assert "RANDOM" not in out
-
-
 def predictions(found):
     return [(item["class"], item["probability"]) for item in found["predictions"]]
 
@@ -74,12 +62,17 @@ def close(ranked):
     return [(name, pytest.approx(value, abs=1e-5)) for name, value in ranked]
 
 
-def test_the_answer_holds_the_same(clip, learner, tmp_path):
+def test_the_answer_ranks_and_names_the_weights_as_json_and_as_text(clip, learner, tmp_path):
     (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
-    found = answer(clip, classes_file=str(tmp_path / "classes.txt"), **SMALL)
+    found = answer(clip, classes_file=str(tmp_path / "classes.txt"), **SMALL, top_k=2)
     assert json.loads(json.dumps(found)) == found
     assert (found["weights"], found["random_weights"], found["frames"]) == (learner.weights_id, False, 8)
-    assert predictions(found) == close(predict(learner, clip, CLASSES))
+    assert predictions(found) == close(predict(learner, clip, CLASSES)[:2])
+    out = as_text(found)
+    assert learner.weights_id in out and learner.weights_id.startswith("shipped:") and "my clip #1.mp4" in out
+    for rank, (name, value) in enumerate(predictions(found), 1):
+        assert f"{rank}. {100 * value:6.2f} %  {name}" in out
+    assert "3." not in out.split("\n\n")[-1] and "RANDOM" not in out
 
 
 def test_random_weights_are_marked_loudly(clip):
@@ -177,13 +170,6 @@ def test_a_run_folder_stands_for_the_weights_its_method_is_evaluated_with(clip, 
     assert all(dict(other) != pytest.approx(dict(wanted), abs=1e-3) for other in others)
 
 
-def test_a_run_folder_takes_an_open_class_list(clip, tmp_path):
-    epochs = run_folder(tmp_path / "run", "finetune")
-    found = answer(clip, checkpoint=str(tmp_path / "run"), classes=["juggling", "sleeping"], top_k=1)
-    wanted = predict(with_weights(epochs[2]), clip, ["juggling", "sleeping"], num_frames=4)
-    assert predictions(found) == close(wanted[:1])
-
-
 def test_an_unfinished_run_and_a_folder_of_something_else_are_refused(clip, tmp_path):
     run_folder(tmp_path / "run", "finetune")
     (tmp_path / "run" / "done.json").unlink()
@@ -200,9 +186,10 @@ def test_a_checkpoint_brings_its_reading_and_prompts_and_flags_go_first(clip, tm
     assert (found["views"], found["sampling"], found["prompts"]) == (3, "dense", "28 templates")
     reading = {"num_frames": 4, "views": 3, "sampling": "dense", "prompts": load_prompts("templates")}
     assert predictions(found) == close(predict(learner, clip, CLASSES[:2], **reading))
-    found = answer(clip, checkpoint=run, views=1, sampling="uniform", prompts=["{}"])
+    mine = ["juggling", "sleeping"]
+    found = answer(clip, checkpoint=run, classes=mine, views=1, sampling="uniform", prompts=["{}"])
     assert (found["views"], found["sampling"], found["prompts"]) == (1, "uniform", "name")
-    assert predictions(found) == close(predict(learner, clip, CLASSES[:2], num_frames=4))
+    assert predictions(found) == close(predict(learner, clip, mine, num_frames=4))
 
 
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])

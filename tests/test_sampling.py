@@ -90,14 +90,6 @@ def test_a_video_shorter_than_the_window_repeats_its_last_frame():
     assert dense_indices(np.zeros(1), 0.0).tolist() == [0] * 8  # a picture has no rate
 
 
-def test_random_windows_repeat_with_the_seed_and_move_with_it():
-    begins = [dense(300, 30, generator=np.random.default_rng(seed))[0] for seed in range(50)]
-    again = [dense(300, 30, generator=np.random.default_rng(seed))[0] for seed in range(50)]
-    assert begins == again
-    assert min(begins) < 30
-    assert max(begins) > 140
-
-
 # 8 frames, rate 16, 30 fps, 300 frames: the indices that shared protocol notes print for the peers' decoders.
 def test_pyav_views_are_the_printed_ones():
     view0, view1, view2 = (dense(300, 30, view=k, views=3, compat="pyav") for k in range(3))

@@ -19,6 +19,7 @@ from .timeline import VideoError
 log = logging.getLogger(__name__)
 
 _JITTER = 8 / 7  # training scales the short side to 1 .. 8/7 of the crop (224-256 for 224: Open-VCLIP's recipe)
+_UNTIMED = "no times of its frames, which dense sampling needs"
 _RATE, _TARGET_FPS = 16, 30  # a dense clip takes every 16th frame of a video at 30 fps
 _DIRECTION = re.compile(r"(?<![a-z])(left|right)|Left|Right")  # also camel case: TurnLeft
 
@@ -94,10 +95,6 @@ def clip_indices(info: VideoInfo, num_frames: int, sampling: str, compat: str = 
 
 
 # ------------------------------------------------------------------------------------ clips
-def _without_times(info: VideoInfo) -> str:
-    return "" if info.fps > 0 or info.frames == 1 else "no times of its frames, which dense sampling needs"
-
-
 def center_views(frames: np.ndarray, image_size: int, views: int) -> Tensor:
     """uint8 [V * T, H, W, 3] -> [V, T, 3, S, S]: the short side scaled to S pixels, the center cut out."""
     clips = v2.functional.center_crop(_short_side(frames, image_size), [image_size, image_size])
@@ -108,8 +105,8 @@ def read_views(
     path, info: VideoInfo, *, num_frames: int, image_size: int, sampling: str, views: int, compat: str = ""
 ) -> Tensor:
     """Read a video as evaluation sees it, every view scaled and cropped: uint8 [V, T, 3, S, S]."""
-    if sampling == "dense" and _without_times(info):
-        raise VideoError(path, _without_times(info))
+    if sampling == "dense" and not info.timed:
+        raise VideoError(path, _UNTIMED)
     chosen = [clip_indices(info, num_frames, sampling, compat, view=k, views=views) for k in range(views)]
     return center_views(read_clip(path, np.concatenate(chosen), info=info), image_size, views)
 
@@ -139,7 +136,7 @@ class VideoDataset(Dataset):
         # Every file is decoded once before the first clip, unless the manifest brings the timelines.
         infos, problems = check_manifest(manifest, "known" if manifest.timelines else "full")
         if sampling == "dense":
-            problems |= {i: _without_times(info) for i, info in infos.items() if _without_times(info)}
+            problems |= {i: _UNTIMED for i, info in infos.items() if not info.timed}
         problems = dict(sorted(problems.items()))
         lines = [f"{manifest.paths[i]}: {reason}" for i, reason in problems.items()]
         if lines and not (train or skip_bad):

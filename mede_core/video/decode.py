@@ -35,6 +35,7 @@ class VideoInfo:
 
     frames = property(lambda self: self.timeline.frames)  # that a player shows
     fps = property(lambda self: self.timeline.fps)  # by their times
+    timed = property(lambda self: self.fps > 0 or self.frames == 1)
     backend = property(lambda self: "decord" if self.timeline.reader == "decord" else "pyav")
     truncated = property(lambda self: self.announced > self.frames)  # it ends well before what its header says
 

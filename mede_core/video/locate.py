@@ -59,7 +59,8 @@ class Files:
             stem, wanted = _stem(name), folders(name)
             choice = self._stems.get(stem) or (fold and self._folded.get(stem.casefold())) or []
             if not anywhere:  # the folders must agree as far as both sides name them
-                choice = [found for found in choice if _agree(folders(found), wanted)]
+                ends = [(found, zip(reversed(folders(found)), reversed(wanted))) for found in choice]
+                choice = [found for found, pairs in ends if all(one == two for one, two in pairs)]
             if len(choice) == 1:
                 return choice[0], ""
             if not choice:
@@ -99,12 +100,6 @@ def _stem(name: str) -> str:
 def folders(name: str) -> list[str]:
     """The folders of a name with ``/``, without the empty one of an absolute path."""
     return [part for part in normalize("NFC", name).split("/")[:-1] if part not in ("", ".")]
-
-
-def _agree(one: list[str], two: list[str]) -> bool:
-    """Whether the shorter of two lists of folders ends the longer one."""
-    shared = min(len(one), len(two))
-    return one[len(one) - shared :] == two[len(two) - shared :]
 
 
 def folder_problem(name: str, label: str, members: Sequence[str], classes: set[str], *, splits: bool = False) -> str:

@@ -62,7 +62,6 @@ def facts(config: Config, eval_set: EvalSet, clips: Dataset) -> dict:
 
 
 def _built(list_path: str | os.PathLike) -> Path:
-    """Where a build of ours describes itself: beside its list."""
     return Path(list_path).with_name("scuba.json")
 
 

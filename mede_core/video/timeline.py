@@ -109,7 +109,9 @@ def list_packets(name: str) -> Packets:
             if index == stream.index:
                 times.append((packet.pts, packet.dts))
                 keys.append(packet.is_keyframe)
-                hidden.append(packet.is_discard or _is_invisible(packet, stream))
+                # vp8's header says whether a picture is shown, or only referred to.
+                invisible = stream.codec_context.name == "vp8" and not bytes(packet)[0] & 16
+                hidden.append(packet.is_discard or invisible)
                 fresh = fresh and (not packet.is_keyframe or _is_fresh_start(packet, stream))
         if not times:
             raise VideoError(name, "its video stream holds no data")
@@ -133,11 +135,6 @@ def list_packets(name: str) -> Packets:
         if any(component.bits > 8 for component in getattr(stream.codec_context.format, "components", ())):
             undecord = f"more than 8 bits a color ({stream.codec_context.format.name})"
         return Packets(pts, stream.time_base, rates, announced, doubt, unseekable, undecord)
-
-
-def _is_invisible(packet, stream) -> bool:
-    """Whether vp8's header says that the picture is not shown, only referred to."""
-    return stream.codec_context.name == "vp8" and not bytes(packet)[0] & 16
 
 
 def _is_fresh_start(packet, stream) -> bool:
