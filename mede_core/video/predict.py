@@ -112,7 +112,7 @@ def answer(
         raise ValueError("--classes and --classes-file are both given; one is enough")
     if not (classes or classes_file or checkpoint):
         raise ValueError("no classes; give --classes NAME ... or --classes-file FILE")
-    given = read_class_names(classes_file) if classes_file else check_class_names(classes) if classes else None
+    given = read_class_names(classes_file) if classes_file else check_class_names(classes) if classes else []
     if explain and Path(explain).suffix.lower() not in PICTURES:
         raise ValueError(f"--explain is {explain!r}; it must end in {', '.join(PICTURES)}")
     texts = _prompt_set(prompts) if prompts else None

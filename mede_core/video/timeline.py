@@ -1,8 +1,7 @@
 """When a video's frames are shown, told by one pass over its packets (headers lie), and who reads them rightly.
 
-Where packets leave a doubt, a sequential decode decides. decord is right where times are a plain ladder from 0 and
-nothing is hidden; where frames reach across keyframes (open GOP: most h265, some h264 and mpeg4) or a keyframe is no
-fresh start (intra refresh), it returns neighboring or broken ones in silence. PyAV reads those, by time or in order.
+In doubt a sequential decode decides. decord returns neighboring or broken frames in silence where frames reach across
+keyframes (open GOP: most h265, some h264 and mpeg4) or a keyframe is no fresh start (intra refresh).
 """
 
 from __future__ import annotations

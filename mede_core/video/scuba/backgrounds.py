@@ -1,7 +1,4 @@
-"""Still backgrounds for out-of-context clips: pictures of a folder, noise textures, sinusoidal stripes.
-
-The published ones: Places365's test set can come from a folder; VQGAN-CLIP's cannot be rebuilt, noise is no replica.
-"""
+"""Still backgrounds for out-of-context clips: pictures of a folder (such as Places365), noise, sinusoidal stripes."""
 
 from __future__ import annotations
 
@@ -70,6 +67,7 @@ class Backgrounds:
 
 def noise(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
     """Our own texture, uint8 [H, W, 3]: random colors on a coarse and a fine grid, interpolated and mixed."""
+    # No replica of the published VQGAN-CLIP pictures, which cannot be rebuilt.
     layers = []
     for low, high in ((1 / 16, 1 / 4), (1 / 64, 1 / 16)):
         grain = max(1.0, min(height, width) * generator.uniform(low, high))

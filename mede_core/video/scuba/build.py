@@ -1,7 +1,6 @@
 """SCUBA: out-of-context clips of own videos and masks, and their twins in context, the same bytes from the same seed.
 
-The published sets (frames.py reads them) were drawn with the clock as seed and cannot be drawn again. Line k of
-``scuba.txt`` is the twin of line k of ``in_context.txt``; each names a folder of frames. SCUFO needs no files.
+Line k of ``scuba.txt`` is the twin of line k of ``in_context.txt``; each names a folder of frames.
 """
 
 from __future__ import annotations
