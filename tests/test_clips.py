@@ -1,18 +1,15 @@
 """Manifests and clips of real videos: all problems at once, nothing swapped, the same bits after a resume."""
 
 import csv
-import logging
-import pickle
 
 import numpy as np
 import pytest
 import torch
-from clips import decoded, make_clip, real_clips
+from clips import decoded, make_clip
 from torch.utils.data import DataLoader
 
-from mede_core.video.clips import VideoDataset
+from mede_core.video.clips import VideoDataset, dense_indices, uniform_indices
 from mede_core.video.manifest import Manifest, ManifestError, check_manifest, read_manifest
-from mede_core.video.sampling import dense_indices, uniform_indices
 
 
 def write_csv(path, rows):
@@ -93,7 +90,6 @@ def test_all_problems_are_reported_together(tmp_path):
     ):
         assert expected in str(caught.value)
     assert len(caught.value.problems) == 7
-    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
 def test_missing_files_alone_are_no_error_but_logged(mixed, folder, caplog):
@@ -114,14 +110,6 @@ def test_a_csv_without_rows_is_refused(tmp_path, content, message):
         read_manifest(tmp_path / "none.csv")
 
 
-def test_the_check_lists_every_bad_file_with_its_reason(mixed):
-    infos, problems = check_manifest(mixed)
-    bad = {mixed.paths[i].name: reason for i, reason in problems.items()}
-    assert bad.keys() == BAD.keys()
-    assert all(BAD[name] in reason for name, reason in bad.items())
-    assert sorted([*infos, *problems]) == list(range(len(mixed)))
-
-
 def test_training_goes_on_without_bad_files_and_says_which(mixed, caplog):
     dataset = VideoDataset(mixed, 4, 32, train=True)
     assert [path.name for path in dataset.paths] == ["clip0.mp4", "clip1.mp4", "clip2.mp4"]
@@ -134,8 +122,9 @@ def test_training_goes_on_without_bad_files_and_says_which(mixed, caplog):
 def test_evaluation_refuses_bad_files_unless_told_otherwise(mixed):
     with pytest.raises(ManifestError) as caught:
         VideoDataset(mixed, 4, 32)
-    assert all(name in str(caught.value) for name in BAD)
-    assert "skip_bad" in str(caught.value)
+    reasons = dict(line.split(": ", 1) for line in caught.value.problems)
+    assert [reason for name, reason in BAD.items() if reason not in reasons[str(mixed.source.parent / name)]] == []
+    assert len(reasons) == len(BAD) and "skip_bad" in str(caught.value)
     assert len(VideoDataset(mixed, 4, 32, skip_bad=True)) == 3
 
 
@@ -189,10 +178,9 @@ def test_known_timelines_save_the_check_but_not_the_look_for_the_file(good, fold
     assert all(torch.equal(trusted[i][0], checked[i][0]) for i in range(5))
 
 
-def clips(dataset, epoch, workers=0):
+def clips(dataset, epoch):
     dataset.set_epoch(epoch)
-    loader = DataLoader(dataset, batch_size=2, num_workers=workers, multiprocessing_context="fork" if workers else None)
-    return torch.cat([video for video, _ in loader])
+    return torch.cat([video for video, _ in DataLoader(dataset, batch_size=2)])
 
 
 @pytest.mark.parametrize("sampling", ["uniform", "dense"])
@@ -210,21 +198,13 @@ def test_training_clips_are_a_function_of_seed_epoch_and_row(good, sampling):
     assert not torch.equal(clips(VideoDataset(good, 4, 32, sampling=sampling, train=True, seed=4), 1), first)
 
 
-def test_workers_read_the_same_bits(good):
+def test_workers_read_the_same_bits_and_see_the_next_epoch(good):
     dataset = VideoDataset(good, 4, 32, train=True)
-    clips(dataset, 1)  # decord has been used in this process before it forks
-    assert torch.equal(clips(dataset, 1, workers=2), clips(dataset, 1))
-
-
-def test_workers_that_outlive_an_epoch_see_the_next_one(good):
-    dataset = VideoDataset(good, 4, 32, train=True)
-    loader = DataLoader(dataset, 2, num_workers=1, persistent_workers=True, multiprocessing_context="fork")
-    seen = []
+    expected = clips(dataset, 1), clips(dataset, 2)  # decord has been used in this process before it forks
+    loader = DataLoader(dataset, 2, num_workers=2, persistent_workers=True, multiprocessing_context="fork")
     for epoch in (1, 2):
         dataset.set_epoch(epoch)
-        seen.append(torch.cat([video for video, _ in loader]))
-    assert torch.equal(seen[1], clips(dataset, 2))
-    assert not torch.equal(seen[0], seen[1])
+        assert torch.equal(torch.cat([video for video, _ in loader]), expected[epoch - 1])
 
 
 def test_a_row_gets_the_same_clip_with_and_without_its_bad_neighbors(mixed, folder):
@@ -286,21 +266,3 @@ def nearest(frame, crop):
     """Smallest mean difference between a 64-pixel crop and any 64-pixel window of the frame, unscaled."""
     windows = frame[0].unfold(2, 64, 1).permute(2, 0, 1, 3)  # [33, 3, 64, 64]
     return (windows - crop[0]).abs().mean((1, 2, 3)).min().item()
-
-
-def test_real_clips_train_and_evaluate(tmp_path, caplog):
-    root = real_clips()
-    names = ["arm_wrestling.mp4", "archery.avi", "making_a_cake.mp4", "edge_cases/corrupted.mp4",
-             "edge_cases/rotation_90.mov"]  # fmt: skip
-    rows = [(name, name.split("/")[-1].split(".")[0].replace("_", " ")) for name in names]
-    manifest = read_manifest(write_csv(tmp_path / "l.csv", rows), root=root)
-    with caplog.at_level(logging.WARNING):
-        dataset = VideoDataset(manifest, 8, 64, train=True)
-    assert [path.name for path in dataset.bad] == ["corrupted.mp4"]
-    assert "corrupted.mp4" in caplog.text
-    assert len(dataset) == 4
-    video, labels = next(iter(DataLoader(dataset, 4)))
-    assert video.shape == (4, 8, 3, 64, 64)
-    assert labels.dtype == torch.int64
-    with pytest.raises(ManifestError, match=r"corrupted\.mp4"):
-        VideoDataset(manifest, 8, 64)

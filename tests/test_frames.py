@@ -6,7 +6,6 @@ import pytest
 import torch
 from PIL import Image
 
-from mede_core.scoring import evaluate
 from mede_core.video.manifest import ManifestError
 from mede_core.video.scuba.frames import FrameFolderDataset
 
@@ -106,22 +105,3 @@ def test_unreadable_frames_are_listed_before_anything_is_evaluated(listed):
     Image.new("RGB", (9, 9)).save(root / "v_Diving_g01__0" / "img_00001.png")
     with pytest.raises(ManifestError, match="different sizes"):
         clips_of(listed, 10, 16)
-
-
-def test_an_evaluation_takes_frame_folders_as_it_takes_videos(listed):
-    class Counting(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.logit_scale = torch.ones(())
-
-        def set_classes(self, names, **_texts):
-            self.names = names
-
-        def forward(self, video):
-            return torch.nn.functional.one_hot(video.flatten(1)[:, 0].long() % 4, len(self.names)).float()
-
-    clips = clips_of(listed, 4, 16, views=3)
-    result = evaluate(Counting(), clips, batch_size=2)
-    assert result.class_names == CLASSES
-    assert result.logits.shape == (2, 4)
-    assert result.labels.tolist() == [3, 0]

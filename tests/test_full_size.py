@@ -44,7 +44,7 @@ def ucf(tmp_path_factory, tiny):
     shutil.rmtree(root)
 
 
-def test_ucf101_of_full_size_has_the_official_counts(ucf, tmp_path, monkeypatch):
+def test_ucf101_of_full_size_has_the_official_counts_and_is_evaluated(ucf, tmp_path, monkeypatch, learner):
     probed = []
     probe = manifest_module.probe
     monkeypatch.setattr(manifest_module, "probe", lambda path, full: probed.append(path) or probe(path, full=full))
@@ -67,10 +67,6 @@ def test_ucf101_of_full_size_has_the_official_counts(ucf, tmp_path, monkeypatch)
     assert sum(map(len, parts)) == 3734
     assert [part.class_names for part in parts] == [prepared.sidecar["base"], prepared.sidecar["novel"]]
     assert min(parts[1].labels) == 0
-
-
-def test_shots_of_ucf101_repeat_with_the_seed_and_are_evaluated(ucf, tmp_path, learner):
-    prepare("ucf101", ucf, tmp_path / "ucf.csv", check="open")
     shots = select(tmp_path / "ucf.csv", split="train1", half="base", shots=16, seed=1)
     assert Counter(shots.labels) == dict.fromkeys(range(51), 16)
     assert shots.paths == select(tmp_path / "ucf.csv", split="train1", half="base", shots=16, seed=1).paths
@@ -88,12 +84,8 @@ def test_faults_in_ucf101_are_reported_by_name(tmp_path, clip):
     (videos / first / bad).unlink()
     (videos / first / bad).write_text("no video\n" * 100)
     (videos / first / moved).rename(videos / second / moved)
-    lines_of = (lists / "trainlist01.txt").read_text().splitlines()
-    typo = lines_of[500].replace(lines_of[500].split("/")[0], lines_of[500].split("/")[0] + "s", 1)
-    number = lines_of[600].rpartition(" ")[0]
-    both = (lists / "testlist01.txt").read_text().splitlines()[0]
-    lines_of[500], lines_of[600] = typo, f"{number} 102"
-    (lists / "trainlist01.txt").write_text("\n".join([*lines_of, f"{both} 1", "no folder.avi 1"]))
+    with open(lists / "trainlist01.txt", "a") as stream:
+        stream.write("no folder.avi 1\n")
     (lists / "testlist03.txt").unlink()
     (tmp_path / "base.txt").write_text("\n".join([*classes[51:], "Hold Trun"]))
     (tmp_path / "novel.txt").write_text("\n".join(classes[:52]))
@@ -105,15 +97,10 @@ def test_faults_in_ucf101_are_reported_by_name(tmp_path, clip):
         f"missing files: {first}/{gone}: no such file (",
         f"undecodable files: UCF-101/{first}/{bad}: PyAV",
         f"UCF-101/{second}/{moved}: lies in the folder {second!r}, but is labeled {first!r}",
-        f"trainlist01.txt:501: unknown label {typo.split('/')[0]!r}; did you mean {typo.split('/')[0][:-1]!r}?",
-        f"trainlist01.txt:601: {number!r} has the label 102",
-        f"testlist01.txt:1: {both!r} is in test1, but in train1 in trainlist01.txt:",
         "'no folder.avi' has no class folder",
         "testlist03.txt: no such file",
         "counts: all: 13318 usable videos, expected 13320",
         f"{tmp_path / 'base.txt'}: unknown label 'Hold Trun'; did you mean",
-        f"are {tmp_path / 'base.txt'} (base) and {tmp_path / 'novel.txt'} (novel) swapped?",
-        "share 1 classes",
     ):
         assert part in said
     assert prepared.sidecar["comparable"] is False
@@ -121,21 +108,14 @@ def test_faults_in_ucf101_are_reported_by_name(tmp_path, clip):
     assert f"UCF-101/{second}/{moved}" in kept and f"UCF-101/{first}/{bad}" not in kept
 
 
-def test_hmdb51_takes_code_1_to_train_and_never_code_0(tmp_path, clip, learner):
+def test_hmdb51_of_full_size_has_the_official_counts(tmp_path, clip, learner):
     root = tmp_path / "hmdb"
-    classes = layouts.hmdb51(root, clip)
+    layouts.hmdb51(root, clip)
     prepared = prepare("hmdb51", root, tmp_path / "hmdb.csv", check="open")
     assert prepared.problems == {}
     assert prepared.sidecar["counts"]["all"] == {"videos": 6766, "classes": 51, "expected": 6766}
-    by_path = {row["path"]: row["split"].split() for row in rows_of(tmp_path / "hmdb.csv")}
-    for n, kind in (("1", "train"), ("2", "test")):
-        coded = set()
-        for name in classes:
-            for line in (root / "splits" / f"{name}_test_split2.txt").read_text().splitlines():
-                file, code = line.split()
-                coded |= {f"{name}/{file}"} if code == n else set()
-        assert {path for path, splits in by_path.items() if f"{kind}2" in splits} == coded
-        assert len(coded) == (3570 if kind == "train" else 1530)
+    counted = Counter(split for row in rows_of(tmp_path / "hmdb.csv") for split in row["split"].split())
+    assert counted == {f"{kind}{n}": count for kind, count in (("train", 3570), ("test", 1530)) for n in (1, 2, 3)}
     assert len(prepared.sidecar["base"]) == 26
     assert prepared.sidecar["base"] == prepared.sidecar["classes"][:26]  # all counts are equal: by name
     assert prepared.sidecar["comparable"] is False
@@ -181,16 +161,8 @@ def test_kinetics600_zero_shot_splits_have_160_classes_each(tmp_path, clip, lear
         listed = json.loads(lists[n - 1].read_text()).values()
         assert set(part.class_names) == {name.lower() for name in listed}
     assert evaluated(learner, part) == part.class_names
-    second = lists[1].read_text()
-    lists[1].write_text("[not JSON")
-    with pytest.raises(ValueError, match=r"zero_shot_2\.json' is not JSON"):
-        prepare("kinetics600", root, tmp_path / "k.csv", zero_shot=lists, check="none")
     chosen = list(json.loads(lists[0].read_text()).values())
-    lists[1].write_text(second)
-    lists[0].write_text(json.dumps(["no such class", *chosen[1:-1], chosen[-1] + "x"]))
-    prepared = prepare("kinetics600", root, tmp_path / "k.csv", zero_shot=lists, check="none")
-    said = lines(prepared)
-    assert f"{lists[0]}: unknown label '{chosen[-1]}x'; did you mean" in said
-    assert f"{lists[0]}: unknown label 'no such class'" in said
+    lists[0].write_text(json.dumps(chosen[1:-1]))
+    said = lines(prepare("kinetics600", root, tmp_path / "k.csv", zero_shot=lists, check="none"))
     assert f"{lists[0]}: 158 classes of the dataset, expected 160" in said
     assert "counts: test1: 7185 usable videos, expected 7276" in said

@@ -173,7 +173,6 @@ def test_select_refuses_what_is_not_there(folder, tmp_path, caplog):
     for options, said in (
         ({"split": "test"}, "split is 'test'; allowed for f.csv: all, train, val"),
         ({"half": "old"}, "half is 'old'; allowed: all, base, novel"),
-        ({"shots": -1}, "shots is -1"),
     ):
         with pytest.raises(ValueError, match=said):
             select(tmp_path / "f.csv", **options)

@@ -4,20 +4,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mede_core.video.sampling import dense_indices, uniform_indices, view_starts
+from mede_core.video.clips import dense_indices, uniform_indices
 
 counts = st.integers(1, 400)
 clip_lengths = st.integers(1, 40)
-
-
-@given(counts, clip_lengths, st.integers(1, 4), st.data())
-def test_uniform_indices_stay_inside_and_ascend(total, num_frames, views, data):
-    indices = uniform_indices(total, num_frames, view=data.draw(st.integers(0, views - 1)), views=views)
-    assert indices.shape == (num_frames,)
-    assert indices.dtype == np.int64
-    assert indices.min() >= 0
-    assert indices.max() < total
-    assert (np.diff(indices) >= 0).all()
 
 
 @given(counts, clip_lengths, st.integers(1, 4), st.data())
@@ -31,15 +21,14 @@ def test_uniform_indices_of_the_reversed_video_are_the_same_pictures(total, num_
     assert different.sum() <= 1
 
 
-@given(counts, clip_lengths)
-def test_uniform_indices_lie_in_their_segments(total, num_frames):
-    centers = (np.arange(num_frames) + 0.5) * total / num_frames - 0.5
-    assert np.abs(uniform_indices(total, num_frames) - centers).max() <= 0.5 + 1e-9
-
-
-def test_views_of_uniform_sampling_interleave():
-    views = [uniform_indices(300, 8, view=k, views=3) for k in range(3)]
-    assert np.array_equal(np.sort(np.concatenate(views)), uniform_indices(300, 24))
+@given(counts, clip_lengths, st.integers(1, 4))
+def test_uniform_views_interleave_and_their_frames_lie_in_their_segments(total, num_frames, views):
+    whole, parts = uniform_indices(total, num_frames * views), num_frames * views
+    centers = (np.arange(parts) + 0.5) * total / parts - 0.5
+    assert np.abs(whole - centers).max() <= 0.5 + 1e-9
+    assert (whole.shape, whole.dtype) == ((parts,), np.int64) and whole[0] >= 0 and whole[-1] < total
+    for k in range(views):
+        assert np.array_equal(uniform_indices(total, num_frames, view=k, views=views), whole[k::views])
 
 
 def test_known_uniform_indices():
@@ -101,14 +90,6 @@ def test_a_video_shorter_than_the_window_repeats_its_last_frame():
     assert dense_indices(np.zeros(1), 0.0).tolist() == [0] * 8  # a picture has no rate
 
 
-def test_random_windows_repeat_with_the_seed_and_move_with_it():
-    begins = [dense(300, 30, generator=np.random.default_rng(seed))[0] for seed in range(50)]
-    again = [dense(300, 30, generator=np.random.default_rng(seed))[0] for seed in range(50)]
-    assert begins == again
-    assert min(begins) < 30
-    assert max(begins) > 140
-
-
 # 8 frames, rate 16, 30 fps, 300 frames: the indices that shared protocol notes print for the peers' decoders.
 def test_pyav_views_are_the_printed_ones():
     view0, view1, view2 = (dense(300, 30, view=k, views=3, compat="pyav") for k in range(3))
@@ -138,9 +119,3 @@ def test_compat_indices_stay_inside_and_ascend(total, fps, num_frames, compat, d
     assert indices.shape == (num_frames,)
     assert indices.min() >= 0 and indices.max() < total
     assert (np.diff(indices) >= 0).all()
-
-
-def test_view_starts_are_symmetric():
-    assert view_starts(1).tolist() == [0.5]
-    assert view_starts(3).tolist() == [0, 0.5, 1]
-    assert np.allclose(view_starts(7), 1 - view_starts(7)[::-1])

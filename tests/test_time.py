@@ -12,7 +12,7 @@ import pytest
 from clips import cut_clip, make_clip, shown
 
 from mede_core.video import decode
-from mede_core.video.clips import view_indices
+from mede_core.video.clips import clip_indices
 from mede_core.video.decode import probe, read_clip
 from mede_core.video.timeline import parse
 
@@ -88,7 +88,7 @@ def test_a_cut_that_was_copied_shows_what_its_edit_list_leaves():
     assert (info.frames, info.fps, info.backend) == (120, 30.0, "pyav")
     assert info.timeline.times[[0, -1]].round(3).tolist() == [0, 3.967]
     for sampling in ("uniform", "dense"):
-        (chosen,) = view_indices(info, 8, sampling, 1)
+        chosen = clip_indices(info, 8, sampling)
         assert (np.diff(chosen) > 0).all()
         assert np.array_equal(read_clip(path, chosen, info=info), frames[chosen])
 
@@ -98,7 +98,7 @@ def test_a_browsers_recording_has_the_rate_of_its_times():
     assert (info.frames, info.backend) == (60, "pyav")
     assert info.fps == pytest.approx(26.855, abs=1e-3)
     assert info.timeline.times[[0, -1]].tolist() == [0.053, 2.25]
-    (chosen,) = view_indices(info, 8, "dense", 1)
+    chosen = clip_indices(info, 8, "dense")
     assert (np.diff(chosen[:4]) > 0).all() and chosen[4:].tolist() == [59] * 4  # it is shorter than the window
 
 
@@ -106,7 +106,7 @@ def test_a_slide_show_has_the_rate_of_its_slides(tmp_path):
     path = make_clip(tmp_path / "slides.mp4", options={"bf": "0"}, seconds=[0, 5, 10, 15])
     info = probe(path)
     assert (info.frames, info.fps) == (4, 0.2)
-    assert view_indices(info, 8, "dense", 3)[1].tolist() == [1, 1, 1, 1, 2, 2, 2, 2]  # from 7.87 s on
+    assert clip_indices(info, 8, "dense", view=1, views=3).tolist() == [1, 1, 1, 1, 2, 2, 2, 2]  # from 7.87 s on
 
 
 def test_a_picture_that_is_only_referred_to_is_no_frame(tmp_path):

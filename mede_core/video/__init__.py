@@ -1,7 +1,4 @@
-"""Real videos, from files and lists to clips.
+"""Real videos: ``prepare`` lists them, ``manifest`` reads a list, ``decode`` reads frames, ``clips`` makes datasets.
 
-``prepare`` makes a list of a dataset's videos (``mede prepare``), ``manifest`` reads one, in any form that ``lists``
-and ``classes`` know; ``decode`` says what a video holds and reads frames of it, by the times of ``timeline``; ``clips``
-and ``sampling`` make datasets of them, ``prompts`` the texts of their classes, ``protocol`` what the core trains and
-tests on; ``predict`` names the action in one video (``mede predict``). Out-of-context clips are in ``scuba``.
+``prompts``: texts of classes; ``protocol``: what the core takes; ``predict``: one video; ``scuba``: out of context.
 """

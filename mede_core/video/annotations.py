@@ -1,7 +1,4 @@
-"""Readers of the annotation files people really have.
-
-A reader says which videos there are, of which class and in which splits; it never stops at a bad line but lists it.
-"""
+"""Readers of the annotation files people really have: videos, classes, splits. Bad lines are listed, none stops one."""
 
 from __future__ import annotations
 
@@ -20,29 +17,20 @@ from .locate import SPLIT_FOLDER, Files
 
 @dataclass
 class Entry:
-    """One video as the annotations name it: where it may lie below the root, most likely first; its class and splits.
-
-    No split means that the annotations leave it unused; ``where`` is the file and line that name it.
-    """
-
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # where it may lie below the root, most likely first
     label: str
-    splits: list[str]
-    where: str
+    splits: list[str]  # none: the annotations leave it unused
+    where: str  # the file and line that name it
 
 
 @dataclass
 class Annotations:
-    """What a reader found: all classes in label order, as the dataset spells them, the videos, and bad lines.
-
-    ``anywhere``: file names are unique in this dataset, so a video counts wherever it lies below the root; ``fold``:
-    so are they without upper and lower case.
-    """
+    """What a reader found: all classes in label order, as the dataset spells them, the videos, and bad lines."""
 
     classes: list[str]
     problems: list[str] = field(default_factory=list)
-    anywhere: bool = False
-    fold: bool = False
+    anywhere: bool = False  # file names are unique in this dataset: a video counts wherever it lies below the root
+    fold: bool = False  # so are they without upper and lower case
     entries: list[Entry] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     _seen: dict[str, Entry] = field(default_factory=dict)
@@ -76,23 +64,12 @@ def _located(folder: Path, fits: Callable[[str], bool], what: str) -> list[Path]
         return [folder]
     if not folder.is_dir():
         raise ValueError(f"annotations {os.fspath(folder)!r}: no such file or folder")
-    level = [folder]
-    for _ in range(3):
-        below: list[Path] = []
-        for place in level:
-            entries = sorted(os.scandir(place), key=lambda entry: entry.name)
-            seen = [entry for entry in entries if not is_hidden(entry.name)]
-            files = [Path(entry.path) for entry in seen if entry.is_file() and fits(entry.name)]
-            if files:
-                return files
-            below += [Path(entry.path) for entry in seen if entry.is_dir()]
-        level = below
+    for below in ("*", "*/*", "*/*/*"):
+        files = sorted(path for path in folder.glob(below) if fits(path.name) and path.is_file())
+        files = [path for path in files if not any(map(is_hidden, path.relative_to(folder).parts))]
+        if files:
+            return [path for path in files if path.parent == files[0].parent]
     raise ValueError(f"annotations {os.fspath(folder)!r}: no {what} there or up to two folders below")
-
-
-def _lines(path: Path, found: Annotations) -> list[tuple[str, str]]:
-    """(file:line, text) of each line that is neither blank nor a comment."""
-    return [(f"{path.name}:{number}", line) for number, line in read_lines(path, "annotations", found.problems)]
 
 
 # ------------------------------------------------------------------------------------ the datasets
@@ -100,11 +77,7 @@ _KINETICS = ("label", "youtube_id", "split", "time_start", "time_end")
 
 
 def read_kinetics(annotations: Path) -> Annotations:
-    """Kinetics-400/600: official CSVs with ``label,youtube_id,time_start,time_end,split`` in any order.
-
-    Videos are named ``{id}_{start:06d}_{end:06d}`` or, in compressed copies, ``{id}``. Without a split column the
-    CSV's name gives the split. A class of hardly any video that is spelled almost like another one is reported.
-    """
+    """Kinetics-400/600: official CSVs with ``label,youtube_id,time_start,time_end,split`` in any order."""
     found = Annotations([], anywhere=True)
     labels: Counter[str] = Counter()
     for path in _located(annotations, lambda name: name.lower().endswith(".csv"), "CSV"):
@@ -113,7 +86,7 @@ def read_kinetics(annotations: Path) -> Annotations:
         if not separator:
             found.problems.append(f"{path.name}: no Kinetics CSV, it lacks the columns label and youtube_id")
             continue
-        from_name = re.search(r"(train|val|test)", path.stem.lower())
+        from_name = re.search(r"(train|val|test)", path.stem.lower())  # counts without a split column
         for number, line in lines[1:]:
             where, row = f"{path.name}:{number}", cells(line, separator)
             if row is None:
@@ -131,14 +104,14 @@ def read_kinetics(annotations: Path) -> Annotations:
             elif split not in ("train", "val", "test"):
                 found.problems.append(f"{where}: split is {split!r}; allowed: train, val, validate, test")
             else:
-                folder = f"{split}/{label.replace('/', '_')}"
+                folder = f"{split}/{label.replace('/', '_')}"  # compressed copies leave the times out of the name
                 full = [f"{folder}/{video}_{times[0]:06d}_{times[1]:06d}.mp4"] if times else []
                 if not times and any(values[3:]):
                     found.problems.append(f"{where}: times are {values[3]!r} and {values[4]!r}; expected seconds")
                 found.add([*full, f"{folder}/{video}.mp4"], label, split, where, f"{video} {times}")
                 labels[label] += 1
     found.classes = sorted(labels)
-    usual = median(labels.values()) if labels else 0
+    usual = median(labels.values()) if labels else 0  # hardly any video, and almost another's name: a typing error
     for label in found.classes:
         others = [name for name in found.classes if name != label]
         if labels[label] * 10 <= usual and "did you mean" in (said := unknown_label(label, others)):
@@ -147,23 +120,19 @@ def read_kinetics(annotations: Path) -> Annotations:
 
 
 def read_ucf101(annotations: Path) -> Annotations:
-    """UCF101: ``classInd.txt``, ``trainlist0N.txt`` ("Class/file.avi 1"), ``testlist0N.txt`` (path only).
-
-    The class is the folder's name, without case: the lists say HandstandPushups for the folder and HandStandPushups in
-    the file names.
-    """
-    files = _located(annotations, lambda name: name == "classInd.txt", "classInd.txt")
-    folder = files[0].parent
+    """UCF101: ``classInd.txt``, ``trainlist0N.txt`` ("Class/file.avi 1"), ``testlist0N.txt`` (path only)."""
+    folder = _located(annotations, lambda name: name == "classInd.txt", "classInd.txt")[0].parent
     classes = read_class_names(folder / "classInd.txt")
     found = Annotations(classes, anywhere=True, fold=True)
+    # The class is the folder, without case: the lists say HandstandPushups for it, HandStandPushups in file names.
     spelled = {name.casefold(): (number, name) for number, name in enumerate(classes, 1)}
     for kind, n in ((kind, n) for n in (1, 2, 3) for kind in ("train", "test")):
         path = folder / f"{kind}list0{n}.txt"
         if not path.is_file():
             found.problems.append(f"{path.name}: no such file")
             continue
-        for where, line in _lines(path, found):
-            line = line.replace("\\", "/")
+        for row, line in read_lines(path, "annotations", found.problems):
+            where, line = f"{path.name}:{row}", line.replace("\\", "/")
             name, _, code = line.rpartition(" ") if re.search(r" \d+$", line) else (line, "", "")
             number, label = spelled.get(name.partition("/")[0].casefold(), (0, ""))
             if "/" not in name or not label:
@@ -177,10 +146,7 @@ def read_ucf101(annotations: Path) -> Annotations:
 
 
 def read_hmdb51(annotations: Path) -> Annotations:
-    """HMDB51: ``<class>_test_split{1,2,3}.txt`` with lines "file.avi code"; 1 = train, 2 = test, 0 = unused.
-
-    A video with code 0 is in neither: training on those instead of code 1, as one peer's lists do, is a bug.
-    """
+    """HMDB51: ``<class>_test_split{1,2,3}.txt`` with lines "file.avi code"; 1 = train, 2 = test, 0 = unused."""
     pattern = re.compile(r"(.+)_test_split([123])\.txt")
     files = _located(annotations, lambda name: bool(pattern.fullmatch(name)), "<class>_test_split1.txt")
     matches = {path: pattern.fullmatch(path.name) for path in files}
@@ -189,11 +155,12 @@ def read_hmdb51(annotations: Path) -> Annotations:
         if not any(match.groups() == (label, n) for match in matches.values()):
             found.problems.append(f"{label}_test_split{n}.txt: no such file")
     for path, match in matches.items():
-        for where, line in _lines(path, found):
-            name, _, code = line.rpartition(" ")
+        for number, line in read_lines(path, "annotations", found.problems):
+            where, (name, _, code) = f"{path.name}:{number}", line.rpartition(" ")
             if not name or code not in ("0", "1", "2"):
                 found.problems.append(f"{where}: {line!r}; expected a file name and the code 0, 1 or 2")
                 continue
+            # Training on code 0 instead of 1, as one peer's lists do, is a bug.
             split = {"0": "", "1": f"train{match[2]}", "2": f"test{match[2]}"}[code]
             found.add([f"{match[1]}/{name.strip()}"], match[1], split, where)
     return found
@@ -203,7 +170,7 @@ def read_ssv2(annotations: Path) -> Annotations:
     """Something-Something v2: the JSON files ``labels``, ``train`` and ``validation``, with or without the prefix."""
     pattern = re.compile(r"(?:something-something-v2-)?(labels|train|validation)\.json")
     files = _located(annotations, lambda name: bool(pattern.fullmatch(name)), "labels.json")
-    paths = {pattern.fullmatch(path.name)[1]: path for path in files if pattern.fullmatch(path.name)}
+    paths = {match[1]: path for path in files if (match := pattern.fullmatch(path.name))}
     if "labels" not in paths:
         raise ValueError(f"annotations {os.fspath(annotations)!r}: no labels.json beside {files[0].name}")
     found = Annotations(read_class_names(paths["labels"]), anywhere=True)
@@ -226,12 +193,10 @@ def read_ssv2(annotations: Path) -> Annotations:
 
 
 def read_lists(annotations: Path, classes: Path | None = None) -> Annotations:
-    """Lists of videos and labels, one file for each split and named like it, unless a column says so.
-
-    Integer labels need the classes: given, or the one ``*index2cls*.json`` or ``id,name`` CSV beside the lists.
-    """
+    """Lists of videos and labels, one file for each split and named like it, unless a column says so."""
     fits = re.compile(r".*\.(csv|tsv|txt|list|lst)", re.IGNORECASE).fullmatch
     files = _located(annotations, lambda name: bool(fits(name)), "list (.csv, .txt)")
+    # Integer labels need the classes: given, or the one `*index2cls*.json` or `id,name` CSV beside the lists.
     header = re.compile(r"\s*(id|index)\s*[,;\t]\s*name\s*([\r\n]|$)", re.IGNORECASE)
     maps = {path for path in files if header.match(read_text(path, "annotations"))}
     beside = sorted(path for path in files[0].parent.iterdir() if not is_hidden(path.name))

@@ -39,14 +39,10 @@ def class_of(label: str, classes: Mapping[int, str]) -> str | None:
 
 
 def clean_name(dataset: str, name: str) -> str:
-    """A class name of a dataset's files as a prompt says it, without surrounding and double blanks.
-
-    Kinetics: lower case. UCF101: camel case split, "YoYo" becomes "Yoyo". HMDB51 and folders: blanks for underscores.
-    SSv2: without brackets. Lists: as it is.
-    """
+    """A class name of a dataset's files as a prompt says it."""
     if dataset in ("kinetics400", "kinetics600"):
         name = name.lower()
-    elif dataset == "ucf101":
+    elif dataset == "ucf101":  # camel case
         name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name.replace("YoYo", "Yoyo"))
     elif dataset in ("hmdb51", "folder"):
         name = name.replace("_", " ")
@@ -70,17 +66,11 @@ def check_class_names(names: Sequence[str]) -> list[str]:
 
 
 def read_class_names(path: str | os.PathLike) -> list[str]:
-    """Class names in label order from a list of any form that is about: see :func:`read_classes`."""
     return list(read_classes(path).values())
 
 
 def read_classes(path: str | os.PathLike) -> dict[int, str]:
-    """{label: class name} of a list of classes, in label order.
-
-    JSON {"0": name}, {name: 0} or [name, ...] (the peers' ``*-index2cls.json``); or text with one name on each line,
-    a number before or behind each, or columns under a header such as ``id,name``. Numbers run from 0 or 1; without
-    any, labels count from 0. Lines that begin with # are comments.
-    """
+    """{label: class name} of a list of classes: JSON, lines, or columns; labels count from 0 or 1, or by the lines."""
     path, said = Path(path), f"classes file {os.fspath(path)!r}"
     pairs = _from_json(path, said) if path.suffix.lower() == ".json" else _from_lines(path)
     pairs.sort(key=lambda pair: pair[0])
@@ -98,11 +88,12 @@ def read_classes(path: str | os.PathLike) -> dict[int, str]:
 
 
 def _from_json(path: Path, said: str) -> list[tuple[int, str]]:
+    """{"0": name}, {name: 0} or [name, ...]: the peers' ``*-index2cls.json``."""
     content = read_json(path, "classes file")
     if isinstance(content, list):
         content = dict(enumerate(content))
     pairs = list(content.items()) if isinstance(content, dict) else []
-    if pairs and not all(str(number).isdecimal() for number, _ in pairs):
+    if not all(str(number).isdecimal() for number, _ in pairs):
         pairs = [pair[::-1] for pair in pairs]
     if not pairs or not all(str(number).isdecimal() and isinstance(name, str) for number, name in pairs):
         raise ValueError(f"{said}: expected names, or numbers and names")
@@ -110,6 +101,7 @@ def _from_json(path: Path, said: str) -> list[tuple[int, str]]:
 
 
 def _from_lines(path: Path) -> list[tuple[int, str]]:
+    """One name on each line, perhaps with a number before or behind it, or columns under a header such as id,name."""
     lines = [line for _, line in read_lines(path, "classes file")]
     separator, places = header_of(lines[0], _NUMBERS, _NAMES) if lines else ("", [])
     if separator and separator != " ":
@@ -126,7 +118,7 @@ def _from_lines(path: Path) -> list[tuple[int, str]]:
             if numbers not in ([*range(len(rows))], [*range(1, len(rows) + 1)]) or len(names) < len(rows):
                 rows = []  # names that end in a number
     if not rows:
-        return list(enumerate((cells(line, ",") or [line])[0] if line.startswith('"') else line for line in lines))
+        rows = [(str(number), line) for number, line in enumerate(lines)]
     if bad := [row for row in rows if not row[0].isdecimal()]:
         raise ValueError(f"classes file {os.fspath(path)!r}: {bad[0][0]!r} is no number, before {bad[0][1]!r}")
     return [(int(number), (cells(name, ",") or [name])[0] if name.startswith('"') else name) for number, name in rows]

@@ -1,12 +1,9 @@
-"""Real videos as datasets: a manifest's clips as tensors, augmented for training, in views for evaluation.
-
-No file is ever replaced by another. Decoded clips are not cached on disk: on one core, reading, cutting and scaling 8
-frames of a 10-second clip at 340x256 takes 0.12 s, one forward pass of ViT-B/16 over them 4 s.
-"""
+"""Real videos as datasets: a manifest's clips as tensors, augmented for training, in views for evaluation."""
 
 from __future__ import annotations
 
 import logging
+import math
 import re
 
 import numpy as np
@@ -17,60 +14,105 @@ from torchvision.transforms import v2
 
 from .decode import VideoInfo, read_clip
 from .manifest import Manifest, ManifestError, check_manifest
-from .sampling import dense_indices, uniform_indices
 from .timeline import VideoError
 
 log = logging.getLogger(__name__)
 
 _JITTER = 8 / 7  # training scales the short side to 1 .. 8/7 of the crop (224-256 for 224: Open-VCLIP's recipe)
+_UNTIMED = "no times of its frames, which dense sampling needs"
+_RATE, _TARGET_FPS = 16, 30  # a dense clip takes every 16th frame of a video at 30 fps
 _DIRECTION = re.compile(r"(?<![a-z])(left|right)|Left|Right")  # also camel case: TurnLeft
 
 
-def view_indices(
-    info: VideoInfo, num_frames: int, sampling: str, views: int, compat: str | None = None
-) -> list[np.ndarray]:
-    """The frames of each view of a video for evaluation: V arrays of T frame numbers."""
+# ------------------------------------------------------------------------------------ which frames make a clip
+def uniform_indices(
+    total: int, num_frames: int, *, view: int = 0, views: int = 1, generator: np.random.Generator | None = None
+) -> np.ndarray:
+    """One frame of each of T equal segments of the video (TSN's rule): its center, or drawn; int64 [T], ascending."""
+    if generator is not None:
+        position = (np.arange(num_frames) + generator.random(num_frames)) * total / num_frames
+        return np.minimum(position.astype(np.int64), total - 1)
+    # View k takes the centers of part k of each segment: all views together are the T * V uniform frames.
+    # Center of segment i, counted in frames: ((2i + 1) total / parts - 1) / 2; rounded in integers, halves
+    # toward the nearer end of the video, because any one-sided rounding would break the symmetry in time: the reversed
+    # video gives the same pictures, but for one of the two middle frames of an even number.
+    parts = num_frames * views
+    twice = (2 * np.arange(parts) + 1) * total - parts  # 2 * parts times the center
+    down = -((parts - twice) // (2 * parts))  # ceil(center - 1/2)
+    up = total - 1 - down[::-1]
+    first_half = twice <= (total - 1) * parts
+    return np.where(first_half, down, up)[view::views].astype(np.int64)
+
+
+def dense_indices(
+    times: np.ndarray,  # seconds at which the video's frames appear
+    fps: float,
+    num_frames: int = 8,
+    *,
+    view: int = 0,
+    views: int = 1,
+    compat: str = "",
+    generator: np.random.Generator | None = None,
+) -> np.ndarray:
+    """The frames shown at T moments, evenly over T * 16/30 s (Open-VCLIP's test protocol): int64 [T], ascending."""
+    total = len(times)
+    if total == 1:
+        return np.zeros(num_frames, np.int64)
+    if compat:
+        return _peers_indices(total, fps, num_frames, view, views, compat)
+    window = num_frames * _RATE / _TARGET_FPS
+    free = max(times[-1] - times[0] + 1 / fps - window, 0.0)
+    place = np.linspace(0.0, 1.0, views)[view] if views > 1 else 0.5  # the middle for one view
+    begin = times[0] + free * (place if generator is None else generator.random())
+    moments = begin + np.linspace(0, window - 1 / _TARGET_FPS, num_frames)
+    # Moments that miss a frame's beginning by a rounding error must not lose it.
+    return np.maximum(np.searchsorted(times, moments + 1e-6 / fps, side="right") - 1, 0)
+
+
+def _peers_indices(total: int, fps: float, num_frames: int, view: int, views: int, compat: str) -> np.ndarray:
+    """As the decoders of Open-VCLIP's scripts count: ``pyav`` for UCF101 and Kinetics, ``torchvision`` for HMDB51."""
+    # Of 300 frames at 30 fps, pyav begins at 0, 62, 125 and ends 112 frames later, torchvision at 0, 86, 172 and 127.
+    window = num_frames * _RATE / _TARGET_FPS * fps
+    read = max(1.0, math.ceil((num_frames - 1) * _RATE / _TARGET_FPS * fps)) if compat == "pyav" else window
+    free = max(total - read, 0.0)
+    if compat == "pyav":
+        begin = free * view / views
+    else:
+        begin = view * (free // (views - 1)) if views > 1 else free // 2
+    begin, last = math.floor(begin), total - 1
+    if compat == "pyav":
+        last = min(last, begin + int(read))  # the decoder hands on one frame after its window, and no more
+    position = np.linspace(begin, begin + max(window - 1, 0.0), num_frames)
+    # Whole numbers that linspace misses by a rounding error must not lose a frame.
+    return np.clip(np.floor(position + 1e-6).astype(np.int64), 0, last)
+
+
+def clip_indices(info: VideoInfo, num_frames: int, sampling: str, compat: str = "", **which) -> np.ndarray:
+    """The T frame numbers of a clip: of one view of several, or drawn by a generator."""
     if sampling == "uniform":
-        return [uniform_indices(info.frames, num_frames, view=k, views=views) for k in range(views)]
-    how = {"views": views, "compat": compat}
-    return [dense_indices(info.timeline.times, info.fps, num_frames, view=k, **how) for k in range(views)]
+        return uniform_indices(info.frames, num_frames, **which)
+    return dense_indices(info.timeline.times, info.fps, num_frames, compat=compat, **which)
 
 
-def _without_times(info: VideoInfo) -> str:
-    return "" if info.fps > 0 or info.frames == 1 else "no times of its frames, which dense sampling needs"
-
-
-def center_views(frames: Tensor, image_size: int) -> Tensor:
-    """uint8 [..., 3, H, W] -> [..., 3, S, S]: the short side scaled to S pixels, the center cut out.
-
-    Paper does not say how frames are scaled: we choose bilinear with antialiasing.
-    """
-    return v2.functional.center_crop(_short_side(frames, image_size), [image_size, image_size])
+# ------------------------------------------------------------------------------------ clips
+def center_views(frames: np.ndarray, image_size: int, views: int) -> Tensor:
+    """uint8 [V * T, H, W, 3] -> [V, T, 3, S, S]: the short side scaled to S pixels, the center cut out."""
+    clips = v2.functional.center_crop(_short_side(frames, image_size), [image_size, image_size])
+    return clips.unflatten(0, (views, -1))
 
 
 def read_views(
-    path, info: VideoInfo, *, num_frames: int, image_size: int, sampling: str, views: int, compat: str | None = None
+    path, info: VideoInfo, *, num_frames: int, image_size: int, sampling: str, views: int, compat: str = ""
 ) -> Tensor:
     """Read a video as evaluation sees it, every view scaled and cropped: uint8 [V, T, 3, S, S]."""
-    if sampling == "dense" and _without_times(info):
-        raise VideoError(path, _without_times(info))
-    indices = np.concatenate(view_indices(info, num_frames, sampling, views, compat))
-    frames = center_views(_channels_first(read_clip(path, indices, info=info)), image_size)
-    return frames.view(views, num_frames, 3, image_size, image_size)
+    if sampling == "dense" and not info.timed:
+        raise VideoError(path, _UNTIMED)
+    chosen = [clip_indices(info, num_frames, sampling, compat, view=k, views=views) for k in range(views)]
+    return center_views(read_clip(path, np.concatenate(chosen), info=info), image_size, views)
 
 
 class VideoDataset(Dataset):
-    """Clips of a manifest of real videos: uint8 [T, 3, S, S], or [V, T, 3, S, S] with several views, and the label.
-
-    Training clips are a function of (seed, epoch, row of the manifest) alone, so that a resumed run sees the same bits
-    whatever the number of workers: frames at random inside their segments (or a random window), short side scaled at
-    random, random crop, horizontal flip; all frames of a clip alike. Clips of a class whose name says left or right
-    are not flipped (the peers flip them: ``flip_directions``).
-
-    Every file is decoded once before the first clip, unless the manifest brings the timelines. Training leaves bad
-    files out, an evaluation refuses them, unless told to ``skip_bad``; they are in ``bad``, {file: reason}. ``rows``
-    are the items' rows in the manifest.
-    """
+    """Clips of a manifest of real videos: uint8 [T, 3, S, S], or [V, T, 3, S, S] with several views, and the label."""
 
     def __init__(
         self,
@@ -82,22 +124,24 @@ class VideoDataset(Dataset):
         train: bool = False,
         seed: int = 0,
         *,
-        compat: str | None = None,
-        flip_directions: bool = False,
+        compat: str = "",
+        flip_directions: bool = False,  # the peers flip clips of a class whose name says left or right, too
         skip_bad: bool = False,
     ):
-        self.num_frames, self.image_size, self.sampling, self.views = num_frames, image_size, sampling, views
-        self.train, self.seed, self.compat, self.class_names = train, seed, compat, list(manifest.class_names)
+        self.reading = {"num_frames": num_frames, "image_size": image_size, "sampling": sampling, "views": views}
+        self.reading["compat"] = compat
+        self.train, self.seed, self.class_names = train, seed, list(manifest.class_names)
         self.flip = [flip_directions or not _DIRECTION.search(name) for name in self.class_names]
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that outlive an epoch
+        # Every file is decoded once before the first clip, unless the manifest brings the timelines.
         infos, problems = check_manifest(manifest, "known" if manifest.timelines else "full")
         if sampling == "dense":
-            problems |= {i: _without_times(info) for i, info in infos.items() if _without_times(info)}
+            problems |= {i: _UNTIMED for i, info in infos.items() if not info.timed}
         problems = dict(sorted(problems.items()))
         lines = [f"{manifest.paths[i]}: {reason}" for i, reason in problems.items()]
         if lines and not (train or skip_bad):
             raise ManifestError(manifest.source, lines, "bad files; skip_bad=True evaluates the others")
-        self.rows = sorted(infos.keys() - problems.keys())
+        self.rows = sorted(infos.keys() - problems.keys())  # of the manifest
         if not self.rows:
             raise ManifestError(manifest.source, lines or ["it lists no video"], "no usable video is left")
         if lines:
@@ -109,7 +153,6 @@ class VideoDataset(Dataset):
         self.infos = [infos[i] for i in self.rows]
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose which epoch's augmentation the next items get."""
         self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
@@ -119,19 +162,16 @@ class VideoDataset(Dataset):
         path, info, label = self.paths[index], self.infos[index], self.labels[index]
         if self.train:
             return self._training_clip(path, info, self.rows[index], self.flip[label]), label
-        how = {"sampling": self.sampling, "views": self.views, "compat": self.compat}
-        clip = read_views(path, info, num_frames=self.num_frames, image_size=self.image_size, **how)
-        return (clip if self.views > 1 else clip[0]), label
+        clip = read_views(path, info, **self.reading)
+        return (clip if len(clip) > 1 else clip[0]), label
 
     def _training_clip(self, path, info: VideoInfo, row: int, flip: bool) -> Tensor:
+        # Of seed, epoch and row alone: a resumed run sees the same bits, whatever the number of workers.
         generator = np.random.default_rng([self.seed, int(self._epoch), row])
-        if self.sampling == "uniform":
-            indices = uniform_indices(info.frames, self.num_frames, generator=generator)
-        else:
-            indices = dense_indices(info.timeline.times, info.fps, self.num_frames, generator=generator)
-        size = self.image_size
+        size = self.reading["image_size"]
+        indices = clip_indices(info, self.reading["num_frames"], self.reading["sampling"], generator=generator)
         short = int(generator.integers(size, round(size * _JITTER) + 1))
-        clip = _short_side(_channels_first(read_clip(path, indices, info=info)), short)
+        clip = _short_side(read_clip(path, indices, info=info), short)
         top = int(generator.integers(0, clip.shape[-2] - size + 1))
         left = int(generator.integers(0, clip.shape[-1] - size + 1))
         clip = v2.functional.crop(clip, top, left, size, size)
@@ -140,13 +180,10 @@ class VideoDataset(Dataset):
         return clip.contiguous()
 
 
-def _channels_first(frames: np.ndarray) -> Tensor:
-    return torch.from_numpy(frames).permute(0, 3, 1, 2)
-
-
-def _short_side(frames: Tensor, size: int) -> Tensor:
-    """Scale so that the shorter side has ``size`` pixels; the longer one keeps the proportions."""
-    height, width = frames.shape[-2:]
+def _short_side(frames: np.ndarray, size: int) -> Tensor:
+    """uint8 [N, H, W, 3] -> [N, 3, h, w]."""
+    height, width = frames.shape[1:3]
     scale = size / min(height, width)
     to = [max(size, round(height * scale)), max(size, round(width * scale))]
-    return v2.functional.resize(frames, to, antialias=True)
+    # Paper does not say how frames are scaled: we choose bilinear with antialiasing.
+    return v2.functional.resize(torch.from_numpy(frames).permute(0, 3, 1, 2), to, antialias=True)

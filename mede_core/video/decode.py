@@ -1,8 +1,4 @@
-"""Reading video files: what a file holds, and chosen frames of it as RGB arrays.
-
-The frames are those that a player shows, in its order. decord decodes where it can be trusted (see timeline.py) and
-PyAV everything else; where both can, they give the same bits.
-"""
+"""Reading video files by decord, where it can be trusted (see timeline.py), and by PyAV, which gives the same bits."""
 
 from __future__ import annotations
 
@@ -27,33 +23,25 @@ _FAR = 60  # frames: PyAV decodes shorter ways through, longer ones it seeks
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file holds: when its frames are shown and who reads them, its size as displayed, its codec.
-
-    ``rotation`` are the degrees clockwise by which the stored picture is turned for display, ``announced`` the frames
-    that the header promises, ``damaged`` those decoded with concealed errors (counted with ``full=True`` only).
-    """
+    """What a video file holds: when its frames are shown and who reads them, its size as displayed, its codec."""
 
     timeline: Timeline
     width: int = 0
     height: int = 0
-    rotation: int = 0
+    rotation: int = 0  # degrees clockwise by which the stored picture is turned for display
     codec: str = ""
-    announced: int = 0
-    damaged: int = 0
+    announced: int = 0  # frames that the header promises
+    damaged: int = 0  # frames decoded with concealed errors, where all were decoded
 
     frames = property(lambda self: self.timeline.frames)  # that a player shows
     fps = property(lambda self: self.timeline.fps)  # by their times
-
+    timed = property(lambda self: self.fps > 0 or self.frames == 1)
     backend = property(lambda self: "decord" if self.timeline.reader == "decord" else "pyav")
     truncated = property(lambda self: self.announced > self.frames)  # it ends well before what its header says
 
 
 def probe(path: str | os.PathLike, *, full: bool = False) -> VideoInfo:
-    """Say what a video file holds, by its packets; where these leave a doubt, by a sequential decode.
-
-    ``full`` decodes every frame, which finds damage anywhere in the file. A truncated or damaged file is logged; one
-    that no backend can read is a VideoError. What was found is kept as long as the file does not change.
-    """
+    """What a video file holds, by its packets; where these leave a doubt, or with ``full``, by decoding all frames."""
     name = _existing(path)
     stat = os.stat(name)
     try:
@@ -68,33 +56,20 @@ def probe(path: str | os.PathLike, *, full: bool = False) -> VideoInfo:
 
 
 def read_clip(
-    path: str | os.PathLike, frame_indices: Sequence[int], *, size: int | None = None, info: VideoInfo | None = None
+    path: str | os.PathLike, indices: Sequence[int], *, size: int | None = None, info: VideoInfo | None = None
 ) -> np.ndarray:
-    """Read chosen frames of a video (0-based, in any order, repetitions allowed): uint8 [T, H, W, 3], RGB, upright.
-
-    With ``size``, frames whose short side is larger are shrunk to that many pixels after decoding. ``info`` is what
-    ``probe`` said of the file. Frames that no backend can read are a VideoError, indices out of range a ValueError.
-    """
-    indices = np.asarray(frame_indices)
-    if indices.ndim != 1 or indices.size == 0 or not np.issubdtype(indices.dtype, np.integer):
-        raise ValueError(f"frame_indices is {frame_indices!r}; expected one or more integers")
+    """Chosen frames of a video, upright, uint8 [T, H, W, 3]; with ``size``, a longer short side is shrunk to it."""
     info, name = info or probe(path), _existing(path)
     wanted, order = np.unique(indices, return_inverse=True)
-    if wanted[0] < 0 or wanted[-1] >= info.frames:
-        outside = wanted[0] if wanted[0] < 0 else wanted[-1]
-        short = f" (the file is truncated: its header announces {info.announced})" if info.truncated else ""
-        allowed = f"0 to {info.frames - 1} for {os.fspath(path)!r}{short}"
-        raise ValueError(f"frame_indices holds {outside}; allowed: {allowed}")
     reason = ""
     if info.backend == "decord":
         try:
             reader = _open_decord(name)
             if len(reader) == info.frames:
-                return np.stack(_shrunk(list(reader.get_batch(wanted.tolist()).asnumpy()), size))[order]
+                return np.stack([_shrunk(one, size) for one in reader.get_batch(wanted.tolist()).asnumpy()])[order]
             reason = f"decord: it holds {len(reader)} frames, not {info.frames}"
         except Exception as error:  # decord's own have no common base; it may be missing or lack a library
             reason = f"decord: {_short(error)}"
-    if reason:
         _say_once(os.fspath(path), reason)
     try:
         frames = _read_pyav(name, info.timeline, wanted.tolist(), size)
@@ -151,9 +126,11 @@ def _probed(name: str, full: bool, _changed: tuple) -> VideoInfo:
         if first is None:
             raise VideoError(name, f"0 of {len(packets.pts)} frames can be decoded")
         found, turns = timeline(packets, ticks if whole else None), _turns(first)
-        reason = _decord_reason(name) if found.reader == "decord" else ""
-        if reason:
-            found = Timeline("seek", found.frames, found.rate, why=reason)
+        if found.reader == "decord":
+            try:
+                _open_decord(name)
+            except Exception as error:  # as above
+                found = Timeline("seek", found.frames, found.rate, why=f"decord: {_short(error)}")
         width, height = (first.height, first.width) if turns % 2 else (first.width, first.height)
         codec, announced = stream.codec_context.codec.canonical_name, packets.announced or found.frames
         return VideoInfo(found, width, height, -90 * turns % 360, codec, announced, damaged if full else 0)
@@ -172,7 +149,7 @@ def _read_pyav(name: str, line: Timeline, wanted: list[int], size: int | None) -
         for index, frame in _walk(container, stream, line, wanted):
             shape = shape or (frame.width, frame.height)  # a stream may change its size midway
             picture = frame.to_ndarray(format="rgb24", width=shape[0], height=shape[1])
-            pictures[index] = _shrunk([np.ascontiguousarray(np.rot90(picture, _turns(frame)))], size)[0]
+            pictures[index] = _shrunk(np.ascontiguousarray(np.rot90(picture, _turns(frame))), size)
     lost = [index for index in wanted if index not in pictures]
     if lost and line.reader == "order":
         raise VideoError(name, f"frame {lost[0]} of {line.frames} cannot be decoded")
@@ -203,29 +180,20 @@ def _walk(container, stream, line: Timeline, wanted: list[int]) -> Iterator[tupl
         yield target, frame
 
 
-# ------------------------------------------------------------------------------------ decord
-def _shrunk(frames: list[np.ndarray], size: int | None) -> list[np.ndarray]:
-    height, width = frames[0].shape[:2]
+def _shrunk(picture: np.ndarray, size: int | None) -> np.ndarray:
+    height, width = picture.shape[:2]
     if size is None or min(height, width) <= size:
-        return frames
+        return picture
     scale = size / min(height, width)
     to = {"width": max(size, round(width * scale)), "height": max(size, round(height * scale))}
-    pictures = [av.VideoFrame.from_ndarray(frame, format="rgb24") for frame in frames]
-    return [p.reformat(format="rgb24", interpolation="AREA", **to).to_ndarray() for p in pictures]
+    frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+    return frame.reformat(format="rgb24", interpolation="AREA", **to).to_ndarray()
 
 
+# ------------------------------------------------------------------------------------ decord
 def _open_decord(name: str):
     """A reader, never carried across a fork (it hangs); lost frames are errors instead of repetitions."""
     import decord
 
     decord.logging.set_level(decord.logging.QUIET)  # its FFmpeg would write to stderr
     return decord.VideoReader(name, num_threads=1, fault_tol=1e-9)
-
-
-def _decord_reason(name: str) -> str:
-    """Why decord does not open a file; empty where it does."""
-    try:
-        _open_decord(name)
-    except Exception as error:  # as above
-        return f"decord: {_short(error)}"
-    return ""

@@ -1,7 +1,4 @@
-"""Lists as people write them, in any usual encoding, separator and order of columns, with or without a header.
-
-An odd line is a problem of its own; what a list was taken for is said in one line, so that a wrong guess shows.
-"""
+"""Lists as people write them, in any usual encoding, separator and order of columns, with or without a header."""
 
 from __future__ import annotations
 
@@ -56,7 +53,6 @@ def read_text(path: str | os.PathLike, what: str) -> str:
 
 
 def read_json(path: str | os.PathLike, what: str):
-    """What a JSON file holds."""
     text = read_text(path, what)
     try:
         return json.loads(text)
@@ -65,13 +61,11 @@ def read_json(path: str | os.PathLike, what: str):
 
 
 def read_lines(path: Path, what: str, problems: list[str] | None = None) -> list[tuple[int, str]]:
-    """(number, text) of each line that is neither blank nor a comment; a line of unreadable bytes is a problem.
-
-    A comment begins with #; a line that names a video file does not count as one (HMDB51 has such names).
-    """
+    """(number, text) of each line that is neither blank nor a comment; a line of unreadable bytes is a problem."""
     found = []
     for number, line in enumerate(re.split(r"\r\n|\r|\n", read_text(path, what)), 1):
         line = line.strip().strip("\ufeff")
+        # A line that begins with # and names a video is no comment: HMDB51 has such names.
         if not line or (line[0] == "#" and not re.search(rf"(?:{_ENDING})\b", line, re.IGNORECASE)):
             continue
         if re.search("[\0-\x08\x0b-\x1f\x7f\ud800-\udfff\ufffd]", line):
@@ -101,10 +95,7 @@ def tidy(name: str) -> str:
 
 
 def header_of(line: str, *wanted: Sequence[str]) -> tuple[str, list[int | None]]:
-    """The separator under which a line names columns, and where each wanted one stands; ("", []) for no header.
-
-    Each of ``wanted`` lists the names of one column; the first two must be there.
-    """
+    """The separator under which a line names columns, of which the first two must be there, and their places."""
     for separator in SEPARATORS:
         names = [name.lower() for name in cells(line, separator) or []]
         places = [next((names.index(name) for name in column if name in names), None) for column in wanted]
@@ -133,7 +124,7 @@ class VideoList:
 
 
 def read_list(path: Path) -> VideoList:
-    """Read a list of labeled videos; see the module. A frames column is passed over, since the files know better."""
+    """Read a list of labeled videos. A frames column is passed over, since the files know better."""
     found = VideoList()
     lines = read_lines(path, "list", found.problems)
     separator, places = header_of(lines[0][1], _PATHS, _LABELS, _SPLITS) if lines else ("", [])

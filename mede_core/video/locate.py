@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from unicodedata import normalize
 
@@ -19,11 +20,7 @@ _PICTURES = re.compile(r"image2|.*_pipe|tty|lrc|aqtitle")  # formats that ffmpeg
 
 
 class Files:
-    """The videos below a folder, found by their names (relative to it, with ``/``, sorted); links are followed.
-
-    Hidden files and folders are never data. What has no usual ending counts where the decoder reads it; everything
-    else is in ``left_out``, {name: why}. ``folders`` are those that are not hidden.
-    """
+    """The videos below a folder, found by their ``names``, relative to it; links are followed, hidden files no data."""
 
     def __init__(self, root: str | os.PathLike):
         self.problems, self.left_out, self.folders, found, visited = [], {}, [], [], set()
@@ -48,27 +45,22 @@ class Files:
                     found.append(name)
         self.names = sorted(found)
         self._all = set(found)
-        self._stems: dict[str, list[str]] = {}
-        self._folded: dict[str, list[str]] = {}
+        self._stems, self._folded = defaultdict(list), defaultdict(list)
         for name in self.names:
-            self._stems.setdefault(_stem(name), []).append(name)
-            self._folded.setdefault(_stem(name).casefold(), []).append(name)
+            self._stems[_stem(name)].append(name)
+            self._folded[_stem(name).casefold()].append(name)
 
     def find(self, names: Sequence[str], *, anywhere: bool = False, fold: bool = False) -> tuple[str | None, str]:
-        """The file that an annotation means, relative to the root, and ""; or None and why not.
-
-        ``names`` say where it may lie, most likely first; the suffix may differ. ``anywhere`` takes it from any
-        folder, otherwise the folders must agree as far as both sides name them. ``fold`` ignores upper and lower case
-        where nothing else fits.
-        """
+        """The file that an annotation means, whatever its suffix, relative to the root, and ""; or None and why not."""
         for name in names:
             if name in self._all:
                 return name, ""
         for name in names:
             stem, wanted = _stem(name), folders(name)
             choice = self._stems.get(stem) or (fold and self._folded.get(stem.casefold())) or []
-            if not anywhere:
-                choice = [found for found in choice if _agree(folders(found), wanted)]
+            if not anywhere:  # the folders must agree as far as both sides name them
+                ends = [(found, zip(reversed(folders(found)), reversed(wanted))) for found in choice]
+                choice = [found for found, pairs in ends if all(one == two for one, two in pairs)]
             if len(choice) == 1:
                 return choice[0], ""
             if not choice:
@@ -110,17 +102,8 @@ def folders(name: str) -> list[str]:
     return [part for part in normalize("NFC", name).split("/")[:-1] if part not in ("", ".")]
 
 
-def _agree(one: list[str], two: list[str]) -> bool:
-    """Whether the shorter of two lists of folders ends the longer one."""
-    shared = min(len(one), len(two))
-    return one[len(one) - shared :] == two[len(two) - shared :]
-
-
 def folder_problem(name: str, label: str, members: Sequence[str], classes: set[str], *, splits: bool = False) -> str:
-    """What a file's folders say against its class and splits; empty where nothing.
-
-    ``classes`` holds all classes, by ``plain``; with ``splits`` folders named like a split count, too.
-    """
+    """What a file's folders say against its class and splits; empty where nothing; ``classes`` are ``plain`` names."""
     for part in folders(name):
         if plain(part) in classes:
             if plain(part) != plain(label):

@@ -1,7 +1,4 @@
-"""Lists of labeled videos: a plain one, one that ``prepare`` wrote, and a check of every file in it.
-
-Problems are collected and reported together; nothing is skipped silently. Torch-free.
-"""
+"""Lists of labeled videos, plain ones and those that ``prepare`` wrote; a check of every file in one. Torch-free."""
 
 from __future__ import annotations
 
@@ -26,7 +23,6 @@ from .timeline import Timeline, parse
 
 log = logging.getLogger(__name__)
 
-HALVES = ("all", "base", "novel")
 COLUMNS = ("path", "label", "split", "frames", "duration", "timeline")  # of a prepared list
 _SHOWN = 20  # problems spelled out in an error; all of them are in its `problems`
 
@@ -35,30 +31,23 @@ class ManifestError(ValueError):
     """What is wrong with a list of videos, all of it at once."""
 
     def __init__(self, source, problems: Sequence[str], advice: str = ""):
-        self.source, self.problems, self.advice = source, list(problems), advice
+        self.problems = list(problems)
         count, lines = len(self.problems), self.problems[:_SHOWN]
         if count > _SHOWN:
             lines.append(f"and {count - _SHOWN} more")
         head = f"{os.fspath(source)}: {count} problem{'' if count == 1 else 's'}{advice and f' ({advice})'}"
         super().__init__("\n  ".join([head, *lines]))
 
-    def __reduce__(self):
-        return type(self), (self.source, self.problems, self.advice)
-
 
 @dataclass(frozen=True)
 class Manifest:
-    """A list of labeled videos, some of which may be missing (see :func:`check_manifest`).
-
-    Labels are indices into ``class_names``, which are all classes, also those without a file; ``timelines`` are those
-    that a prepared manifest brings.
-    """
+    """A list of labeled videos, some of which may be missing (see :func:`check_manifest`)."""
 
     paths: list[Path]
-    labels: list[int]
-    class_names: list[str]
+    labels: list[int]  # into class_names
+    class_names: list[str]  # all classes, also those without a file
     source: Path
-    timelines: list[Timeline] | None = None
+    timelines: list[Timeline] | None = None  # that a prepared manifest brings
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -68,13 +57,7 @@ class Manifest:
 def read_manifest(
     path: str | os.PathLike, root: str | os.PathLike | None = None, class_names: Sequence[str] | None = None
 ) -> Manifest:
-    """Read a plain list of videos and labels, in any form that :mod:`lists` reads.
-
-    Relative paths start from the root, or else from the list's folder. Missing videos are logged. With class names a
-    label is one of them, or its 0-based index; without, the labels themselves are the classes, in alphabetical order
-    (Kinetics' own numbering). Odd lines, unknown labels, one file with two labels or no video at all are a
-    ManifestError that lists all of them.
-    """
+    """Read a plain list of videos and labels; relative paths start from the root, or else from the list's folder."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"manifest {os.fspath(path)!r}: no such file")
@@ -87,7 +70,7 @@ def read_manifest(
         numbers = sorted({row.label for row in rows if row.label.isdecimal()})
         if numbers:
             problems.append(f"labels are integers ({', '.join(numbers[:5])}): pass class_names, in their order")
-        classes = dict(enumerate(sorted({row.label for row in rows})))
+        classes = dict(enumerate(sorted({row.label for row in rows})))  # Kinetics' own numbering
     else:
         classes = dict(enumerate(check_class_names(class_names)))
     names = [*classes.values()]
@@ -152,17 +135,10 @@ def read_sidecar(path: str | os.PathLike) -> dict | None:
 
 
 def select(csv: str | os.PathLike, *, split: str = "all", half: str = "all", shots: int = 0, seed: int = 0) -> Manifest:
-    """A part of a prepared manifest, or of a plain list (one split, ``all``, and no halves).
-
-    ``split`` is a name in its split column, or ``all``; ``half`` is ``all``, ``base`` or ``novel`` classes, whose ids
-    restart at 0; ``shots`` videos of each class are drawn by the seed, 0 takes all. Labels that are no class, no
-    video, or none of the files there are a ManifestError.
-    """
+    """A part of a prepared manifest, or of a plain list, which has no splits and no halves; 0 shots are all videos."""
     path = Path(csv)
-    if half not in HALVES:
-        raise ValueError(f"half is {half!r}; allowed: {', '.join(HALVES)}")
-    if shots < 0:
-        raise ValueError(f"shots is {shots}; it must be at least 0")
+    if half not in ("all", "base", "novel"):
+        raise ValueError(f"half is {half!r}; allowed: all, base, novel")
     if not path.is_file():
         raise ValueError(f"manifest {os.fspath(path)!r}: no such file")
     sidecar = read_sidecar(path)
@@ -170,22 +146,22 @@ def select(csv: str | os.PathLike, *, split: str = "all", half: str = "all", sho
         if split != "all" or half != "all":
             what = f"split {split!r}" if split != "all" else f"half {half!r}"
             raise ValueError(f"{os.fspath(path)!r} was not prepared (no {path.stem}.json), so it has no {what}")
-        manifest, names = read_manifest(path), None
+        manifest = read_manifest(path)
     else:
-        manifest, names = _select_rows(path, sidecar, split, half)
+        manifest = _select_rows(path, sidecar, split, half)
     if shots:
-        texts = names or [os.fspath(file) for file in manifest.paths]
-        chosen = few_shot(texts, [manifest.class_names[label] for label in manifest.labels], shots, seed)
+        names = [file.as_posix() for file in manifest.paths]
+        chosen = few_shot(names, [manifest.class_names[label] for label in manifest.labels], shots, seed)
         fewest = min(Counter(manifest.labels[i] for i in chosen).values())
         if fewest < shots:
             log.warning("%s: a class has only %d of %d shots", path, fewest, shots)
-        paths, labels = [manifest.paths[i] for i in chosen], [manifest.labels[i] for i in chosen]
-        timelines = manifest.timelines and [manifest.timelines[i] for i in chosen]
+        columns = (manifest.paths, manifest.labels, manifest.timelines)
+        paths, labels, timelines = (column and [column[i] for i in chosen] for column in columns)
         manifest = Manifest(paths, labels, manifest.class_names, path, timelines)
     return manifest
 
 
-def _select_rows(path: Path, sidecar: dict, split: str, half: str) -> tuple[Manifest, list[str]]:
+def _select_rows(path: Path, sidecar: dict, split: str, half: str) -> Manifest:
     with open(path, encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream)
         rows = list(reader)
@@ -202,7 +178,7 @@ def _select_rows(path: Path, sidecar: dict, split: str, half: str) -> tuple[Mani
     if half != "all":
         if not sidecar.get(half):
             raise ValueError(f"half is {half!r}, but {path.stem}.json holds no base/novel split; see its source line")
-        names = [name for name in names if name in set(sidecar[half])]
+        names = [name for name in names if name in set(sidecar[half])]  # whose ids restart at 0
     index = {name: i for i, name in enumerate(names)}
     rows = [r for r in rows if r["label"] in index and (split == "all" or split in r["split"].split())]
     root = path.parent / sidecar["root"]
@@ -213,30 +189,23 @@ def _select_rows(path: Path, sidecar: dict, split: str, half: str) -> tuple[Mani
     _check_present(manifest, root)
     if problems := sidecar.get("problems"):
         log.warning("%s: prepared with %d problems, listed in %s.json", path, len(problems), path.stem)
-    return manifest, [row["path"] for row in rows]
+    return manifest
 
 
 # ------------------------------------------------------------------------------------ looking at every file
 def check_manifest(
     manifest: Manifest, check: str = "full", *, workers: int = 0
 ) -> tuple[dict[int, VideoInfo], dict[int, str]]:
-    """What each file of a manifest holds, or why it is missing, empty, audio-only, undecodable or truncated.
-
-    Both by the position in the manifest. ``full`` decodes every frame (about 0.1 s for a 10-second clip); ``open``
-    looks at the packets and the first frame (about 0.01 s), which misses damage further on; ``known`` takes the
-    manifest's own timelines and looks only whether the file is there. Hard links to one file are tried once.
-    """
+    """What each file of a manifest holds, or why it cannot be used; both by the position in the manifest."""
     infos, problems = {}, {}
-    if check == "known":
-        for position, (path, line) in enumerate(zip(manifest.paths, manifest.timelines, strict=True)):
-            if is_there(path):
-                infos[position] = VideoInfo(line)
-            else:
-                problems[position] = "no such file"
-        return infos, problems
-    copies: dict[object, list[int]] = {}
+    if check == "known":  # by the manifest's own timelines
+        infos = {i: VideoInfo(manifest.timelines[i]) for i, path in enumerate(manifest.paths) if is_there(path)}
+        return infos, {i: "no such file" for i in range(len(manifest)) if i not in infos}
+    copies: dict[object, list[int]] = {}  # hard links to one file are tried once
     for position, path in enumerate(manifest.paths):
-        copies.setdefault(_identity(path), []).append(position)
+        stat = path.stat() if is_there(path) else None
+        one = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns) if stat else path
+        copies.setdefault(one, []).append(position)
     with ThreadPoolExecutor(workers or min(8, available_cpus())) as pool:
         firsts = [manifest.paths[positions[0]] for positions in copies.values()]
         results = pool.map(lambda path: _check_file(path, check == "full"), firsts)
@@ -244,15 +213,6 @@ def check_manifest(
         for positions, result in progress(found, "checking videos", len(firsts)):
             (infos if isinstance(result, VideoInfo) else problems).update(dict.fromkeys(positions, result))
     return infos, problems
-
-
-def _identity(path: Path) -> object:
-    """The same for two names of one file with the same content; the path itself where there is no file."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return path
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _check_file(path: Path, full: bool) -> VideoInfo | str:

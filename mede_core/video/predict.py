@@ -1,8 +1,4 @@
-"""Name the action in a video, by CLIP or by a trained checkpoint, and show where the model looks.
-
-:func:`predict` is the library call, :func:`answer` what the command does. The classes are free text: nothing is
-trained for them.
-"""
+"""Name the action in a video, by CLIP or by a trained checkpoint, and show where the model looks."""
 
 from __future__ import annotations
 
@@ -26,6 +22,8 @@ from .decode import probe
 from .prompts import Prompts, load_prompts
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..learner import VideoLearner
 
 log = logging.getLogger(__name__)
@@ -33,83 +31,42 @@ log = logging.getLogger(__name__)
 RANDOM = "RANDOM WEIGHTS: this is a smoke run, its ranking means nothing"
 PICTURES = (".png", ".svg", ".pdf")
 _TITLE = 90  # characters that fit over the strip
-_DEFAULT_MODEL = "ViT-B-16-quickgelu"
 Optional = Annotated[int, Field(ge=0, le=1000)]  # 0: the checkpoint's
 
 
 def predict(
-    learner: VideoLearner,
-    path: str | os.PathLike,
-    classes: Sequence[str],
-    *,
-    num_frames: int = 8,
-    views: int = 1,
-    sampling: str = "uniform",
-    prompts: Prompts | None = None,
+    learner: VideoLearner, path: str | os.PathLike, classes: Sequence[str], prompts: Prompts | None = None, **reading
 ) -> list[tuple[str, float]]:
-    """Rank classes for one video, as an evaluation would score it: (name, probability), most probable first.
-
-    The probabilities are the softmax of the logits (mean over frames, then views): they compare the given classes and
-    do not say whether any of them is right. The learner's classes are set to these; its mode is restored. ``sampling``
-    is ``uniform`` (the whole video) or ``dense`` (windows of 8 x 16 frames at 30 fps); ``prompts`` are from
-    ``load_prompts``, by default the bare names. A VideoError names a video that cannot be read.
-    """
+    """Rank classes for one video, as an evaluation would score it: (name, probability), most probable first."""
     import torch
 
+    clip = _clip(learner, path, **reading)
+    learner.set_classes(classes, texts=(prompts or load_prompts("name")).texts(classes))
+    with torch.inference_mode():
+        logits = learner(clip).float().mean(0)
+    # They compare the given classes, and do not say whether any of them is right.
+    probabilities = logits.softmax(-1).tolist()
+    return sorted(zip(classes, probabilities, strict=True), key=lambda pair: -pair[1])
+
+
+def _clip(learner: VideoLearner, path, *, num_frames: int = 8, views: int = 1, sampling: str = "uniform") -> Tensor:
     from .clips import read_views
 
-    names = _several(check_class_names(classes))
-    reading = {"num_frames": num_frames, "sampling": sampling, "views": views}
-    clip = read_views(path, probe(path), image_size=learner.image_size, **reading)
-    learner.set_classes(names, texts=(prompts or load_prompts("name")).texts(names))
-    training = learner.training
-    learner.eval()
-    try:
-        with torch.inference_mode():
-            logits = learner(clip.to(learner.logit_scale.device)).float().mean(0)
-    finally:
-        learner.train(training)
-    probabilities = logits.softmax(-1).tolist()
-    return sorted(zip(names, probabilities, strict=True), key=lambda pair: -pair[1])
+    reading = {"num_frames": num_frames, "views": views, "sampling": sampling, "image_size": learner.image_size}
+    return read_views(path, probe(path), **reading).to(learner.logit_scale.device)
 
 
-def _several(names: list[str]) -> list[str]:
-    if len(names) == 1:
-        several = 'give several, each in its own quotes: "archery" "bowling"'
-        raise ValueError(f"classes hold one class, {names[0]!r}, which would get 100 %; {several}")
-    return names
-
-
-def save_explanation(
-    file: str | os.PathLike,
-    learner: VideoLearner,
-    video: str | os.PathLike,
-    title: str,
-    *,
-    num_frames: int = 8,
-    sampling: str = "uniform",
-) -> Path:
-    """Save the film strip of one view above the attention of the last block's class token (mean over heads).
-
-    The file's ending decides the format: .png, .svg or .pdf. Of several views the strip shows the one in the middle
-    of the video. The learner's mode is restored.
-    """
+def save_explanation(file: str | os.PathLike, learner: VideoLearner, video, title: str, **reading) -> Path:
+    """Save the film strip of the middle view above the attention of the last block's class token (mean over heads)."""
     from ..attention import attention_maps
     from ..report.figures.film import film_strip_attention
     from ..report.figures.style import figure_bytes, style  # matplotlib, only where a picture is wanted
-    from .clips import read_views
 
-    file, reading = Path(file), {"num_frames": num_frames, "sampling": sampling, "views": 1}
-    clip = read_views(video, probe(video), image_size=learner.image_size, **reading)
-    training = learner.training
-    learner.eval()
-    try:
-        maps = attention_maps(learner, clip.to(learner.logit_scale.device))
-    finally:
-        learner.train(training)
+    file, clip = Path(file), _clip(learner, video, **reading)
+    maps = attention_maps(learner, clip)
     title = textwrap.shorten(title, _TITLE).replace("$", r"\$")  # a class name is no formula
     with style():
-        figure = film_strip_attention(clip[0].numpy(), maps[0].float().cpu().numpy(), title=title)
+        figure = film_strip_attention(clip[0].cpu().numpy(), maps[0].float().cpu().numpy(), title=title)
         return atomic_write(file, figure_bytes(figure, file.suffix[1:].lower(), file.stem))
 
 
@@ -155,8 +112,7 @@ def answer(
         raise ValueError("--classes and --classes-file are both given; one is enough")
     if not (classes or classes_file or checkpoint):
         raise ValueError("no classes; give --classes NAME ... or --classes-file FILE")
-    given = read_class_names(classes_file) if classes_file else check_class_names(classes) if classes else None
-    names = given and _several(given)
+    given = read_class_names(classes_file) if classes_file else check_class_names(classes) if classes else []
     if explain and Path(explain).suffix.lower() not in PICTURES:
         raise ValueError(f"--explain is {explain!r}; it must end in {', '.join(PICTURES)}")
     texts = _prompt_set(prompts) if prompts else None
@@ -165,10 +121,14 @@ def answer(
     info = probe(video)
 
     learner, facts, config = _build(model, weights, checkpoint, random_weights, device)
+    names = given or facts["classes"]
+    if len(names) == 1:
+        several = 'give several, each in its own quotes: "archery" "bowling"'
+        raise ValueError(f"classes hold one class, {names[0]!r}, which would get 100 %; {several}")
     texts = texts or _prompt_set([config.prompts])
     reading = {"num_frames": frames or config.num_frames, "sampling": sampling or config.sampling}
     views = views or config.views
-    ranked = predict(learner, video, names or facts["classes"], views=views, prompts=texts, **reading)
+    ranked = predict(learner, video, names, views=views, prompts=texts, **reading)
     random = learner.weights_id == "random"
     if explain:
         name, value = ranked[0]
@@ -218,7 +178,7 @@ def _build(
         facts, config = {}, Config(method="frozen", adapter_width=0, trainable="visual")
     small = weights == "shipped" and not model
     if not checkpoint or model or small:
-        config = config.replace(model=model or ("mede-small" if small else _DEFAULT_MODEL))
+        config = config.replace(model=model or ("mede-small" if small else "ViT-B-16-quickgelu"))
     if not checkpoint or weights:
         given = weights or ("shipped" if config.model == "mede-small" else "openai")
         config = config.replace(weights=given, random_weights=False)
@@ -279,7 +239,6 @@ def _check_base(trained_on: str, given: str) -> None:
 
 
 def as_text(answer: dict) -> str:
-    """An answer for reading."""
     width, height = answer["size"]
     mark = [f"*** {RANDOM} ***"] if answer["random_weights"] else []
     file = f"{answer['frames_in_file']} frames, {answer['fps']:.4g} fps, {width}x{height}, {answer['backend']}"
@@ -294,8 +253,6 @@ def as_text(answer: dict) -> str:
         "explained": answer.get("explanation"),
     }
     lines = [f"{name:10s}  {value}" for name, value in facts.items() if value is not None]
-    ranking = [
-        f"{rank:3d}. {100 * item['probability']:6.2f} %  {item['class']}"
-        for rank, item in enumerate(answer["predictions"], 1)
-    ]
+    ranked = enumerate(answer["predictions"], 1)
+    ranking = [f"{rank:3d}. {100 * item['probability']:6.2f} %  {item['class']}" for rank, item in ranked]
     return "\n".join([*mark, *lines, "", *ranking, *(["", *mark] if mark else [])])

@@ -28,18 +28,14 @@ _SHOWN, _CLASSES = 5, 20  # problems of a kind, and classes, that the report spe
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is known of a dataset: its reader, classes, expected videos of splits and of ``all``, and a note on them.
-
-    ``train`` is the split whose counts decide base and novel; with ``split_folders`` folders named train, val or test
-    speak for the split.
-    """
+    """What is known of a dataset: its reader, classes, expected videos of splits and of ``all``, and a note on them."""
 
     read: Callable[[Path, Files, Path | None], Annotations]
     classes: int | None = None
     videos: Mapping[str, int] = field(default_factory=dict)
-    train: str = "train"
+    train: str = "train"  # the split whose counts decide base and novel
     note: str = ""
-    split_folders: bool = False
+    split_folders: bool = False  # folders named train, val or test speak for the split
 
 
 _KINETICS = "Copies of Kinetics differ: peers evaluated on 19,740 to 19,877 validation videos of Kinetics-400."
@@ -69,11 +65,9 @@ class Prepared:
     notes: list[str]
 
     def report(self) -> str:
-        """A short text: counts against the expected ones, base and novel, the first problems of each kind."""
         side = self.sidecar
-        lines = [
-            f"{side['dataset']}: {side['counts']['all']['videos']:,} usable videos of {len(side['classes'])} classes"
-        ]
+        usable = f"{side['counts']['all']['videos']:,}"
+        lines = [f"{side['dataset']}: {usable} usable videos of {len(side['classes'])} classes"]
         lines += [f"  {'split':12s} {'videos':>9s} {'expected':>9s} {'classes':>8s}"]
         for name, count in side["counts"].items():
             expected = "" if count["expected"] is None else f"{count['expected']:,}"
@@ -91,7 +85,7 @@ class Prepared:
         if side["no_videos"]:
             lines += [f"files that are no videos: {len(side['no_videos'])}", *self._some(side["no_videos"])]
         counted = sorted(side["per_class"].items(), key=lambda item: -item[1][1])  # most left out first
-        lines.append(f"read {side['counts']['all']['videos']:,}, left out {sum(out for _, (_, out) in counted):,}:")
+        lines.append(f"read {usable}, left out {sum(out for _, (_, out) in counted):,}:")
         lines += self._some([f"{name}: {read:,} read, {out:,} left out" for name, (read, out) in counted], _CLASSES)
         lines.append(f"{sum(map(len, self.problems.values()))} problems; written: {self.csv}, {self.csv.stem}.json")
         return "\n".join(lines)
@@ -132,9 +126,6 @@ def prepare(
         zero_shot: class lists of kinetics600's zero-shot splits test1, test2, ...
         check: full decodes every file (0.1 s a clip), open its beginning (0.01 s), none only looks if it is there
         workers: threads of the check; 0: one for each CPU, at most 8
-
-    Raises:
-        ManifestError: not one video can be used; nothing is written.
     """
     root, out = Path(root), Path(out)
     if not root.is_dir():
@@ -181,9 +172,10 @@ def prepare(
         rows.append((name, clean[entry.label], " ".join(member), *length))
     number = {name: i for i, name in enumerate(names)}
     rows.sort(key=lambda row: (number[row[1]], row[0]))
-    counts = _counts(rows, splits or known, {split: len(chosen) for split, chosen in sets.items()}, spec, bool(splits))
+    counts, problems["counts"] = _counts(rows, [*(splits or known), *sets], spec, bool(splits))
+    if spec.classes not in (None, len(names)):
+        problems["counts"].insert(0, f"{len(names)} classes, expected {spec.classes}")
     asked, read = (Counter(clean[entry.label] for entry in of) for of in (entries, [entry for _, entry in located]))
-    problems["counts"] = _count_problems(counts, len(names), spec)
     problems["counts"] += [f"class {c!r}: none of its {n} videos is usable" for c, n in asked.items() if not read[c]]
     problems = {kind: lines for kind, lines in problems.items() if lines}
     odd = Counter(clean[tidy(part)] for name in files.left_out for part in folders(name) if tidy(part) in clean)
@@ -254,18 +246,13 @@ def _checked(located, root: Path, check: str, workers, problems) -> tuple[list[t
     return [located[i] for i in sorted(infos)], lengths
 
 
-def _counts(rows, splits, sets: Mapping[str, int], spec: Dataset, partial: bool) -> dict[str, dict]:
-    """Videos and classes of the whole and of each split, with the expected videos where they are known."""
-    counts = {}
-    for split in ("all", *splits, *sets):
+def _counts(rows, splits, spec: Dataset, partial: bool) -> tuple[dict[str, dict], list[str]]:
+    """Videos and classes of the whole and of each split, with the expected videos where they are known; what is odd."""
+    counts, problems = {}, []
+    for split in ("all", *splits):
         labels = [label for _, label, members, *_ in rows if split == "all" or split in members.split()]
         expected = None if partial and split == "all" else spec.videos.get(split)
         counts[split] = {"videos": len(labels), "classes": len(set(labels)), "expected": expected}
-    return counts
-
-
-def _count_problems(counts: dict, classes: int, spec: Dataset) -> list[str]:
-    problems = [f"{classes} classes, expected {spec.classes}"] if spec.classes not in (None, classes) else []
-    wrong = {split: of for split, of in counts.items() if of["expected"] not in (None, of["videos"])}
-    said = [f"{split}: {of['videos']} usable videos, expected {of['expected']}" for split, of in wrong.items()]
-    return problems + said
+        if expected not in (None, len(labels)):
+            problems.append(f"{split}: {len(labels)} usable videos, expected {expected}")
+    return counts, problems

@@ -1,8 +1,4 @@
-"""The texts that stand for a class: prompt sets with a short name each.
-
-The prompt set changes zero-shot numbers by points (CLIP per frame is best with the bare class name, by the ViFi-CLIP
-authors' word), so its ``id`` is written beside every number.
-"""
+"""The texts that stand for a class: they change zero-shot numbers by points, so their name stands beside each."""
 
 from __future__ import annotations
 
@@ -23,26 +19,14 @@ TEMPLATES = tuple(f"{kind} {actor}{{}}." for kind in _KINDS for actor in _ACTORS
 
 @dataclass(frozen=True)
 class Prompts:
-    """A prompt set: its short id, and class names -> the texts of each class, the same number for each.
-
-    A class is the mean of its texts' normalized embeddings, normalized again.
-    """
+    """A prompt set: its short id, and class names -> the texts of each class, the same number for each."""
 
     id: str
     texts: Callable[[Sequence[str]], list[list[str]]]
 
 
 def load_prompts(spec: str | os.PathLike) -> Prompts:
-    """A prompt set by its name, or with rephrased class names from a file.
-
-    ``name`` is the bare class name, ``templates`` are the 28 of Open-VCLIP and FROSTER. A JSON file holds {class name:
-    sentence}, where a sentence may repeat "name: " at its start (also read: a list of "name: sentence", or {index:
-    "name: sentence"}, as FROSTER's label files are); with it a class has 29 texts: each template followed by "name:
-    sentence", and that alone.
-
-    Source: protocols of Open-VCLIP (28 templates) and of FROSTER at test (29 texts). In training FROSTER draws one
-        template a step; our text encoder is frozen, so all 29 serve there, too.
-    """
+    """A prompt set: the bare ``name``, the 28 ``templates`` of Open-VCLIP, or a JSON file of FROSTER's 29 texts."""
     if spec == "name":
         return Prompts("name", lambda names: [[name] for name in names])
     if spec == "templates":
@@ -57,6 +41,7 @@ def load_prompts(spec: str | os.PathLike) -> Prompts:
         raise ValueError(f"prompts {os.fspath(path)!r}: {error}") from error
 
     def texts(names: Sequence[str]) -> list[list[str]]:
+        # In training FROSTER draws one template a step; our text encoder is frozen, so all 29 serve there, too.
         lacking = [unknown_label(name, known) for name in names if plain(name) not in sentences]
         if lacking:
             said = f"no sentence for {len(lacking)} classes: {'; '.join(lacking)}"
@@ -72,7 +57,7 @@ def _filled(name: str) -> list[str]:
 
 
 def _rephrased(content) -> tuple[list[str], dict[str, str]]:
-    """Class names, and {plain(name): its sentence} without the name in front."""
+    """Class names, and {plain(name): sentence}, of {name: sentence}, {index: "name: sentence"} or a list of those."""
     if isinstance(content, dict):
         pairs = list(content.items())
     elif isinstance(content, list):

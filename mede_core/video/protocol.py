@@ -1,7 +1,4 @@
-"""Real videos for the core: training clips, test clips in and out of context, and what departs from the paper's tests.
-
-Torch-free at import.
-"""
+"""Real videos for the core: training clips, tests in and out of context, what departs from the paper. Torch-free."""
 
 from __future__ import annotations
 
@@ -26,7 +23,6 @@ _OF_TESTING = ("model", "num_frames", "sampling", "views", "compat", "prompts") 
 
 
 def training_clips(config: Config, image_size: int) -> Dataset:
-    """The videos that a configuration trains on."""
     from .clips import VideoDataset
 
     manifest = select(config.data, split=config.data_split, half=config.half, shots=config.shots, seed=config.seed)
@@ -35,22 +31,21 @@ def training_clips(config: Config, image_size: int) -> Dataset:
 
 
 def test_clips(config: Config, eval_set: EvalSet, image_size: int, *, skip_bad: bool = False) -> Dataset:  # noqa: PT028
-    """The clips of one test: videos of a list, or with ``classes_of`` the frame folders of out-of-context clips.
-
-    Frame folders are sampled uniformly: paper does not say how they are read, the authors' leftovers do so. The order
-    ``single`` repeats one frame (SCUFO). ``skip_bad`` leaves out what cannot be read, instead of refusing it.
-    """
+    """The clips of one test: videos of a list, or with ``classes_of`` the frame folders of out-of-context clips."""
     size = {"num_frames": config.num_frames, "image_size": image_size, "views": eval_set.views, "skip_bad": skip_bad}
     if not eval_set.classes_of:
         from .clips import VideoDataset
 
         manifest = select(eval_set.data, split=str(eval_set.part), half=eval_set.half)
-        return VideoDataset(manifest, sampling=config.sampling, compat=config.compat or None, **size)
+        return VideoDataset(manifest, sampling=config.sampling, compat=config.compat, **size)
     from .scuba.frames import TEMPLATE, FrameFolderDataset
 
     about = _built(eval_set.data)
     template = json.loads(about.read_text(encoding="utf-8"))["template"] if about.is_file() else TEMPLATE
-    how, classes = {"template": template, "scufo": eval_set.order == "single"}, full_class_names(eval_set.classes_of)
+    # SCUBA's labels count the full label space, also where few classes occur.
+    sidecar = read_sidecar(eval_set.classes_of)
+    classes = sidecar["classes"] if sidecar else select(eval_set.classes_of).class_names
+    how = {"template": template, "scufo": eval_set.order == "single"}
     return FrameFolderDataset(eval_set.data, eval_set.root or None, classes, **how, **size)
 
 
@@ -66,22 +61,12 @@ def facts(config: Config, eval_set: EvalSet, clips: Dataset) -> dict:
     return {**about, "departs": "; ".join(filter(None, said))}
 
 
-def full_class_names(data: str | os.PathLike) -> list[str]:
-    """All classes of a data set in label order: SCUBA's labels count the full label space, also where few occur."""
-    sidecar = read_sidecar(data)
-    return list(sidecar["classes"]) if sidecar else select(data).class_names
-
-
 def _built(list_path: str | os.PathLike) -> Path:
-    """Where a build of ours describes itself: beside its list."""
     return Path(list_path).with_name("scuba.json")
 
 
 def departures(config: Config, test_data: str | os.PathLike = "") -> str:
-    """What keeps a number on real videos from being comparable with the paper's, as text; empty where nothing does.
-
-    ``test_data`` is the CSV of test videos; its sidecar says whether its classes are the published ones.
-    """
+    """What keeps a number on real videos from being comparable with the paper's, as text; empty where nothing does."""
     reference = load_config("paper", method=config.method, shots=config.shots)
     changed = {name: new for name, (_, new) in diff(config, reference).items() if name not in _LIKE_THE_PAPER}
     if METHODS[config.method].trainer == "none":

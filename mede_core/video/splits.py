@@ -14,28 +14,22 @@ from .classes import plain, read_class_names, unknown_label
 
 @dataclass
 class Halves:
-    """The base and the novel classes of a dataset, each in label order, and where they come from.
-
-    ``comparable`` with published numbers are lists without a problem; the rule where it alone decides, which it does
-    not where the cut falls between equally frequent classes, as in HMDB51.
-    """
+    """The base and the novel classes of a dataset, each in label order, and where they come from."""
 
     base: list[str]
     novel: list[str]
     source: str
-    comparable: bool
+    comparable: bool  # with published numbers
     problems: list[str] = field(default_factory=list)
 
 
 def rule_halves(classes: Sequence[str], counts: Mapping[str, int]) -> Halves:
-    """Base = the more frequent half of the classes by training videos, ties by name; an odd class goes to base.
-
-    Source: the base-to-novel protocol of ViFi-CLIP, which Open-VCLIP and FROSTER share; how the published lists break
-        ties is documented nowhere.
-    """
+    """Base = the more frequent half of the classes by training videos: ViFi-CLIP's base-to-novel protocol."""
+    # How the published lists break ties is documented nowhere: ours go by name.
     order = sorted(classes, key=lambda name: (-counts.get(name, 0), name))
     cut = (len(order) + 1) // 2
     base = set(order[:cut])
+    # The rule alone does not decide where the cut falls between equally frequent classes, as in HMDB51.
     comparable = cut < len(order) and counts.get(order[cut - 1], 0) > counts.get(order[cut], 0)
     source = "rule: base = the more frequent half by training videos, ties by name"
     if not comparable:
@@ -81,11 +75,7 @@ def listed_classes(path: str | os.PathLike, classes: Sequence[str], problems: li
 
 
 def zero_shot_halves(paths: Sequence[str | os.PathLike], classes: Sequence[str]) -> tuple[dict, list[str]]:
-    """({"test1": its classes in label order, ...} of one list each, problems): of Kinetics-600, three lists of 160.
-
-    Source: Open-VCLIP's three splits of 160 classes, videos of the validation set only. ViFi-CLIP tests the same
-        classes on training, validation and test videos together: not the same numbers.
-    """
+    """({"test1": its classes in label order, ...} of one list each, problems): Open-VCLIP's splits of Kinetics-600."""
     problems: list[str] = []
     sets = {f"test{n}": listed_classes(path, classes, problems) for n, path in enumerate(paths, 1)}
     for path, chosen in zip(paths, sets.values()):
@@ -95,16 +85,13 @@ def zero_shot_halves(paths: Sequence[str | os.PathLike], classes: Sequence[str])
 
 
 def few_shot(names: Sequence[str], labels: Sequence[str], shots: int, seed: int) -> list[int]:
-    """Positions of k videos of each class, drawn without replacement; a class with fewer gives all it has.
-
-    A class's draw depends on the seed, its name and its videos' names alone, not on the order of the list or on the
-    other classes.
-    """
+    """Positions of k videos of each class, drawn without replacement; a class with fewer gives all it has."""
     classes: dict[str, list[int]] = {}
     for position, label in enumerate(labels):
         classes.setdefault(label, []).append(position)
     chosen = []
     for label, positions in classes.items():
+        # By the seed and names alone: neither the order of the list nor other classes change a draw.
         positions.sort(key=lambda position: names[position])
         generator = np.random.default_rng([seed, zlib.crc32(label.encode())])
         chosen += [positions[i] for i in generator.permutation(len(positions))[:shots]]

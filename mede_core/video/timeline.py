@@ -1,11 +1,7 @@
-"""When a video's frames are shown, told by one pass over its packets, and which reader gives them rightly.
+"""When a video's frames are shown, told by one pass over its packets (headers lie), and who reads them rightly.
 
-Headers lie: edit lists hide packets, browsers write no rate, phones record uneven steps. The packets' times do not.
-Where they leave a doubt (a cut without a keyframe, packets that give no frame), a sequential decode decides: the
-frames of a video are those that it gives, in its order. decord reads by index and seeks by keyframe: it is right where
-the times are a plain ladder from 0 and nothing is hidden, but returns neighboring or broken frames in silence where
-frames reach across keyframes (open GOP: most h265, some h264 and mpeg4) or a keyframe is no fresh start (intra
-refresh). PyAV reads all others, by time where it can seek, else in order.
+In doubt a sequential decode decides. decord returns neighboring or broken frames in silence where frames reach across
+keyframes (open GOP: most h265, some h264 and mpeg4) or a keyframe is no fresh start (intra refresh).
 """
 
 from __future__ import annotations
@@ -35,19 +31,15 @@ class VideoError(ValueError):
 
 @dataclass(frozen=True)
 class Timeline:
-    """The times of a video's frames: a ladder from ``start`` (seconds) at ``rate``, or where that is 0, ``ticks``.
+    """The times of a video's frames: a ladder from ``start`` (seconds) at ``rate``, or where that is 0, ``ticks``."""
 
-    ``reader`` is ``decord`` by index, ``seek``: PyAV, by time, or ``order``: PyAV, the k-th frame of a sequential
-    decode; ``why`` says what keeps decord from being right. Ticks, one a frame, count units of ``base`` seconds.
-    """
-
-    reader: str
+    reader: str  # decord by index; seek: PyAV, by time; order: PyAV, the k-th frame of a sequential decode
     frames: int
     rate: Fraction = Fraction(0)
     start: Fraction = Fraction(0)
-    ticks: tuple[int, ...] = ()
+    ticks: tuple[int, ...] = ()  # one a frame, in units of ``base`` seconds
     base: Fraction = Fraction(0)
-    why: str = field(default="", compare=False)
+    why: str = field(default="", compare=False)  # what keeps decord from being right
 
     @property
     def fps(self) -> float:
@@ -63,14 +55,12 @@ class Timeline:
         return float(self.start) + np.arange(self.frames) / float(self.rate or 1)
 
     def __str__(self) -> str:
-        """As a list of videos keeps it; :func:`parse` reads it."""
         steps = np.diff(self.ticks, prepend=0).tolist()
         parts = [self.reader, str(self.frames), str(self.rate), str(self.start), str(self.base)]
         return " ".join(parts if self.ticks else parts[:4]) + "".join(f" {step}" for step in steps)
 
 
 def parse(text: str) -> Timeline:
-    """The timeline that a list of videos keeps as text."""
     reader, frames, rate, start, *rest = text.split()
     ticks = tuple(np.cumsum([int(step) for step in rest[1:]]).tolist())
     if reader not in ("decord", "seek", "order") or len(ticks) not in (0, int(frames)):
@@ -80,8 +70,6 @@ def parse(text: str) -> Timeline:
 
 @dataclass(frozen=True)
 class Packets:
-    """What one pass over a stream's packets says."""
-
     pts: list  # ticks of the packets that are shown, in their order; None where one has no time
     base: Fraction
     rates: list[Fraction]  # that the header gives
@@ -120,7 +108,9 @@ def list_packets(name: str) -> Packets:
             if index == stream.index:
                 times.append((packet.pts, packet.dts))
                 keys.append(packet.is_keyframe)
-                hidden.append(packet.is_discard or _is_invisible(packet, stream))
+                # vp8's header says whether a picture is shown, or only referred to.
+                invisible = stream.codec_context.name == "vp8" and not bytes(packet)[0] & 16
+                hidden.append(packet.is_discard or invisible)
                 fresh = fresh and (not packet.is_keyframe or _is_fresh_start(packet, stream))
         if not times:
             raise VideoError(name, "its video stream holds no data")
@@ -146,11 +136,6 @@ def list_packets(name: str) -> Packets:
         return Packets(pts, stream.time_base, rates, announced, doubt, unseekable, undecord)
 
 
-def _is_invisible(packet, stream) -> bool:
-    """Whether vp8's header says that the picture is not shown, only referred to."""
-    return stream.codec_context.name == "vp8" and not bytes(packet)[0] & 16
-
-
 def _is_fresh_start(packet, stream) -> bool:
     """Whether decoding can begin at a keyframe; h264 also marks the points where a gradual refresh begins."""
     if stream.codec_context.name != "h264":
@@ -167,11 +152,9 @@ def _is_fresh_start(packet, stream) -> bool:
 
 
 def _announced(container, stream, ends: dict[int, float], count: int) -> int:
-    """Frames that the header promises, if the packets end too early; 0 if they do not, or it promises none.
-
-    The end of the packets decides, not their number: avi counts empty chunks as frames. The end of any stream will do,
-    since audio may outlast the video; a cut can go unnoticed in a file that starts late.
-    """
+    """Frames that the header promises, if the packets end too early; 0 if they do not, or it promises none."""
+    # The end of the packets decides, not their number: avi counts empty chunks as frames. The end of any stream will
+    # do, since audio may outlast the video.
     if container.format.name == "avi":
         promised, end = float(stream.frames * stream.time_base), ends.get(stream.index, 0.0)
     else:

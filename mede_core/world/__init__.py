@@ -1,4 +1,1 @@
-"""The synthetic world: clips whose static bias has a dial, and the small CLIP that was pretrained on its stills.
-
-``synthetic``: ``World``, ``make_set``, ``test_clips``, ``training_clips``; ``render``; ``pretrain``; ``model_card``.
-"""
+"""Clips whose static bias has a dial (``synthetic``, ``render``), and the small CLIP of them (``pretrain``)."""

@@ -8,26 +8,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..files import ASSETS, atomic_write
+from ..files import atomic_write
 from ..learner import VideoLearner, build_learner
+from ..weights import SMALL_CLIP
 from .pretrain import CAPTION_RHO, TEXTURED
 from .render import PAIRS, SCENES
 from .synthetic import ACTORS, CONTEXTS, MOTIONS, World, make_set
 
-SMALL_CLIP = ASSETS / "small_clip"
+COUNT = 2160  # stills a background
 
 
 @torch.no_grad()
-def knowledge(learner: VideoLearner, count: int = 2160) -> list[dict]:
-    """Accuracy in percent of naming actor, scene, motion pair and direction from one random frame, a row a background.
-
-    The learner is a fresh one: its adapters are the identity, so a still is what CLIP sees.
-    """
+def knowledge(learner: VideoLearner) -> list[dict]:
+    """Percent right of actor, scene, motion pair and direction, named from one random frame; a row a background."""
     rows, world = [], World(0)
     for context in CONTEXTS:
-        clips = make_set(world, half="all", context=context, count=count)
-        frames = torch.from_numpy(np.random.default_rng(0).integers(0, clips.videos.shape[1], count))
-        stills = clips.videos[torch.arange(count), frames][:, None]
+        clips = make_set(world, half="all", context=context, count=COUNT)
+        frames = torch.from_numpy(np.random.default_rng(0).integers(0, clips.videos.shape[1], COUNT))
+        stills = clips.videos[torch.arange(COUNT), frames][:, None]
         features = torch.cat([learner.encode(part)[:, 0] for part in stills.split(256)])
 
         def score(names):
@@ -37,37 +35,30 @@ def knowledge(learner: VideoLearner, count: int = 2160) -> list[dict]:
         # The other words of the text are the true ones: this asks for one word at a time.
         actor = score([f"a {name}" for name in ACTORS]).argmax(1) == spec.actor
         texts = np.stack([score([f"a {name} {motion}" for motion in MOTIONS]) for name in ACTORS], 1)
-        motions = texts[np.arange(count), spec.actor]  # [N, motions], with the clip's own actor in the text
-        pair = motions.reshape(count, len(PAIRS), 2).max(-1).argmax(1) == spec.motion // 2
-        direction = motions[np.arange(count), spec.motion] > motions[np.arange(count), spec.motion ^ 1]
-        scene = None
+        each = np.arange(COUNT)
+        motions = texts[each, spec.actor]  # [N, motions], with the clip's own actor in the text
+        pair = motions.reshape(COUNT, len(PAIRS), 2).max(-1).argmax(1) == spec.motion // 2
+        direction = motions[each, spec.motion] > motions[each, spec.motion ^ 1]
+        right = {"actor": actor, "pair": pair, "direction": direction}
         if context in ("in", "scene"):
-            scene = 100 * float((score([f"in the {name}" for name in SCENES]).argmax(1) == spec.scene).mean())
-        shares = {"actor": actor.mean(), "pair": pair.mean(), "direction": direction.mean()}
-        rows.append({"background": context, "scene": scene, **{name: 100 * value for name, value in shares.items()}})
+            right["scene"] = score([f"in the {name}" for name in SCENES]).argmax(1) == spec.scene
+        rows.append({"background": context, **{name: 100 * values.mean() for name, values in right.items()}})
     return rows
 
 
-def write_card(out: str | Path = SMALL_CLIP / "MODEL_CARD.md", count: int = 2160) -> Path:
-    """Measure the shipped weights on so many stills a background, and write their card."""
+def write_card() -> Path:
     learner, lines = build_learner(), []
     facts = json.loads((SMALL_CLIP / "training.json").read_text(encoding="utf-8"))
     config = json.loads((SMALL_CLIP / "open_clip_config.json").read_text(encoding="utf-8"))
-    for row in knowledge(learner, count):
-        scene = "no name" if row["scene"] is None else f"{row['scene']:.1f}"
-        lines.append(
-            f"| {row['background']} | {row['actor']:.1f} | {scene} | {row['pair']:.1f} | {row['direction']:.1f} |"
-        )
-    text = (SMALL_CLIP / "card.template.md").read_text(encoding="utf-8").format(
-        **facts | {"caption_rho": CAPTION_RHO, "textured": TEXTURED},
-        words=config["model_cfg"]["text_cfg"]["vocab_size"],
-        weights=learner.weights_id,
-        actors=len(ACTORS),
-        motions=len(MOTIONS),
-        count=count,
-        rows="\n".join(lines),
-        chance_actor=100 / len(ACTORS),
-        chance_scene=100 / len(SCENES),
-        chance_pair=100 / len(PAIRS),
-    )
-    return atomic_write(out, text)
+    for row in knowledge(learner):
+        values = [row.get(name) for name in ("actor", "scene", "pair", "direction")]
+        cells = ["no name" if value is None else f"{value:.1f}" for value in values]
+        lines.append(f"| {' | '.join([row['background'], *cells])} |")
+    words = config["model_cfg"]["text_cfg"]["vocab_size"]
+    facts |= {
+        "caption_rho": CAPTION_RHO, "textured": TEXTURED, "words": words, "weights": learner.weights_id,
+        "actors": len(ACTORS), "motions": len(MOTIONS), "count": COUNT, "rows": "\n".join(lines),
+        "chance_actor": 100 / len(ACTORS), "chance_scene": 100 / len(SCENES), "chance_pair": 100 / len(PAIRS),
+    }  # fmt: skip
+    template = (SMALL_CLIP / "card.template.md").read_text(encoding="utf-8")
+    return atomic_write(SMALL_CLIP / "MODEL_CARD.md", template.format(**facts))

@@ -1,8 +1,4 @@
-"""Renders clips of the synthetic world: vectorized torch, exact actor masks, no state.
-
-Coordinates are in pixels of a 32-pixel frame scaled to ``size``; time runs over [-1, 1], so that a motion and its
-time reversal are exact mirror images in time.
-"""
+"""Renders clips of the synthetic world, with exact actor masks; time runs over [-1, 1], so that reversals are exact."""
 
 from __future__ import annotations
 
@@ -43,10 +39,7 @@ CHUNK = 256  # clips rendered at once: small enough for the cache of a laptop
 
 
 def render(spec, *, num_frames: int = 8, size: int = 32, still: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
-    """Videos [N, T, 3, H, W] uint8 of a ``ClipSpec``, and masks [N, T, H, W] bool of the pixels the actor covers.
-
-    With ``still``, [N] frame numbers, only that frame of each clip is drawn (T = 1).
-    """
+    """Videos uint8 [N, T, 3, H, W] of a ``ClipSpec`` and masks bool [N, T, H, W]; ``still`` [N]: only this frame."""
     drawn = num_frames if still is None else 1
     videos = torch.empty(len(spec), drawn, 3, size, size, dtype=torch.uint8)
     masks = torch.empty(len(spec), drawn, size, size, dtype=torch.bool)
@@ -66,12 +59,9 @@ def render(spec, *, num_frames: int = 8, size: int = 32, still: np.ndarray | Non
 
 
 def trajectories(spec, num_frames: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Where the actor is, in units of the frame (0..1), its scale and its opacity, each [N, T].
-
-    The odd motion of each pair is the even one with time negated, which makes it the exact reversal.
-    """
+    """Where the actor is, in units of the frame (0..1), its scale and its opacity, each [N, T]."""
     t = torch.linspace(-1, 1, num_frames)
-    sign = torch.from_numpy(1.0 - 2.0 * (spec.motion % 2)).float()
+    sign = torch.from_numpy(1.0 - 2.0 * (spec.motion % 2)).float()  # the odd motion of a pair: time negated
     s = sign[:, None] * t * torch.from_numpy(spec.speed).float()[:, None]  # [N, T]
     u = torch.from_numpy(spec.geometry).float()  # [N, 8]
     pair = torch.from_numpy(spec.motion // 2)

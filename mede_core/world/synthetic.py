@@ -1,9 +1,7 @@
-"""The synthetic world: actors that perform motions in front of scenes, with a dial for static bias.
+"""The synthetic world: an action is an actor and a motion ("a red star rising"), never a scene.
 
-An action is an actor and a motion ("a red star rising"), never a scene. Motions come in time-reversal pairs, so a
-learner that cannot see the order of frames cannot tell the two of a pair apart unless it reads the scene. The dial
-``rho`` is the probability that a clip shows its motion's home scene; chance is one over the number of scenes.
-Everything is a function of seeds. What is drawn: :class:`ClipSpec`; how it is drawn: ``render.py``.
+Motions come in time-reversal pairs, so who cannot see the order of frames tells the two of a pair apart by the scene
+alone. The dial ``rho`` is the probability of a motion's home scene. Everything is a function of seeds.
 """
 
 from __future__ import annotations
@@ -60,7 +58,7 @@ class ClipSpec:
 
 
 def home_scenes(seed: int = HOME_SEED) -> np.ndarray:
-    """[motions] scene index each: three motions a scene, never both of a reversal pair."""
+    # Three motions a scene, never both of a reversal pair.
     rng = np.random.default_rng(seed)
     per_scene = len(MOTIONS) // len(SCENES)
     while True:
@@ -92,11 +90,9 @@ class World:
 
     @cached_property
     def folds(self) -> np.ndarray:
-        """[actors, pairs] int: the base pairs of each source actor in three folds of one pair each; 0 elsewhere.
-
-        Every fold holds every pair once, so a motion that is held out with one actor is trained with two others:
-        held-out classes are new combinations, as the novel classes are.
-        """
+        """[actors, pairs] int: the base pairs of each source actor in three folds of one pair each; 0 elsewhere."""
+        # Every fold holds every pair once: what is held out with one actor is trained with two others, a new
+        # combination, as novel classes are.
         rng, folds = np.random.default_rng([self.seed, 2]), np.zeros_like(self.base_mask, dtype=int)
         parts = range(1, 4)
         while True:
@@ -106,11 +102,7 @@ class World:
                 return folds
 
     def actions(self, name: str = "source", half: str = "all") -> list[tuple[int, int]]:
-        """The (actor, motion) index pairs of a set's classes, in class order.
-
-        A half (``base``, ``novel``, ``all``) holds whole reversal pairs. The source set also has
-        ``pseudo_novel_K``, fold K (1 to 3) of the base classes, and ``kept_K``, the other base classes.
-        """
+        """(actor, motion) of each class; of ``pseudo_novel_K``, fold K (1 to 3) of base; of ``kept_K``, the others."""
         _check("set", name, SETS)
         kind, _, fold = half.rpartition("_")
         if kind in ("pseudo_novel", "kept"):
@@ -124,17 +116,15 @@ class World:
         return [(a, 2 * p + d) for a in actors for p in pairs if chosen[a, p] for d in (0, 1)]
 
     def class_names(self, name: str = "source", half: str = "all") -> list[str]:
-        """Texts of a set's classes: "a red star rising"."""
         return [action_text(actor, motion) for actor, motion in self.actions(name, half)]
 
     def away_scenes(self, motion: int) -> np.ndarray:
-        """Scenes that are home to neither motion of the pair: what out-of-context twins swap in."""
+        # Home to neither motion of the pair: what out-of-context twins swap in.
         pair = motion // 2 * 2
         return np.setdiff1d(np.arange(len(SCENES)), self.home[[pair, pair + 1]])
 
 
 def action_text(actor: int, motion: int) -> str:
-    """Class text of an action."""
     return f"a {ACTORS[actor]} {MOTIONS[motion]}"
 
 
@@ -146,11 +136,7 @@ def draw_spec(
     rng: np.random.Generator,
     style: str = "source",
 ) -> tuple[ClipSpec, np.ndarray]:
-    """What ``count`` clips show, and their labels [count] into ``actions``: (actor, motion) of each class.
-
-    Classes come in equal numbers; exactly ``round(rho * count)`` clips are at home, the others before one of the
-    other scenes evenly. ``style`` is the set whose look (palette, texture, actor style, speed) is drawn.
-    """
+    """What ``count`` clips show, and their labels [count] into ``actions``; ``style``: the set whose look they have."""
     if not 0 <= rho <= 1:
         raise ValueError(f"rho is {rho}; allowed: 0 to 1 (chance is 1/{len(SCENES)})")
     if count < len(actions):
@@ -185,10 +171,7 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 
 def swap_background(world: World, spec: ClipSpec, context: str, rng: np.random.Generator) -> ClipSpec:
-    """The out-of-context twin: the same actors and motions before another background, as SCUBA does.
-
-    ``context`` is ``scene`` (one that is home to neither motion of the pair), ``noise`` or ``stripes``.
-    """
+    """The out-of-context twin: the same actors and motions before another background, as SCUBA does."""
     away = np.array([rng.choice(world.away_scenes(motion)) for motion in spec.motion])
     scene = {"scene": away, "noise": np.full(len(spec), NOISE), "stripes": np.full(len(spec), STRIPES)}[context]
     background = rng.random(spec.background.shape)
@@ -259,7 +242,7 @@ def _rendered(world: World, name: str, **about) -> ClipSet:
 
 
 def test_clips(config: Config, test: EvalSet, image_size: int) -> ClipSet:
-    """The clips of one test of the world, reversed where it says so; other orders of frames are up to who scores."""
+    # Other orders of frames than the reversed one are up to who scores.
     about = {"half": test.half, "context": test.context, "split": test.part, "count": test.clips}
     world, shape = World(config.world_seed, config.home_seed), {"num_frames": config.num_frames, "size": image_size}
     clips = _rendered(world, test.set, **about, **shape)

@@ -1,8 +1,4 @@
-"""Still backgrounds for out-of-context clips: pictures of a folder, noise textures, sinusoidal stripes.
-
-Each is a function of a random generator and a size alone. The published pictures of places (Places365's test set) can
-come from a folder; the published synthetic ones (VQGAN-CLIP) cannot be rebuilt, and noise is no replica of them.
-"""
+"""Still backgrounds for out-of-context clips: pictures of a folder (such as Places365), noise, sinusoidal stripes."""
 
 from __future__ import annotations
 
@@ -35,16 +31,11 @@ class Background:
 
 
 class Backgrounds:
-    """A source of backgrounds: ``noise``, ``stripes``, or a folder of pictures, searched with its subfolders.
-
-    ``id`` decides the draws: the kind, and for a folder the hash of its sorted picture names.
-    """
+    """A source of backgrounds: ``noise``, ``stripes``, or a folder of pictures, searched with its subfolders."""
 
     def __init__(self, source: str | os.PathLike):
-        self.pictures: list[str] = []
-        self.folder = Path(source)
-        if str(source) in KINDS:
-            self.id = str(source)
+        self.folder, self.id = Path(source), str(source)
+        if self.id in KINDS:
             return
         if not self.folder.is_dir():
             raise ValueError(f"backgrounds is {os.fspath(source)!r}; allowed: a folder, {', '.join(KINDS)}")
@@ -75,10 +66,8 @@ class Backgrounds:
 
 
 def noise(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A texture of colored noise, uint8 [H, W, 3]: random colors on a coarse and a fine grid, interpolated and mixed.
-
-    Our own texture; grain sizes are drawn between 1/4 and 1/64 of the shorter side.
-    """
+    """Our own texture, uint8 [H, W, 3]: random colors on a coarse and a fine grid, interpolated and mixed."""
+    # No replica of the published VQGAN-CLIP pictures, which cannot be rebuilt.
     layers = []
     for low, high in ((1 / 16, 1 / 4), (1 / 64, 1 / 16)):
         grain = max(1.0, min(height, width) * generator.uniform(low, high))
@@ -90,13 +79,10 @@ def noise(generator: np.random.Generator, height: int, width: int) -> np.ndarray
 
 
 def stripes(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Wavy stripes in a random color and its complement, uint8 [H, W, 3].
-
-    Source: SCUBA's procedural backgrounds: line width 5-20 and amplitude 10-110 pixels, any rotation. The length of a
-    wave is not in our source: we draw 1/4 to 1 of the longer side.
-    """
+    """Wavy stripes in a random color and its complement, uint8 [H, W, 3]: SCUBA's procedural backgrounds."""
     color = generator.integers(0, 256, 3, dtype=np.uint8)
     line, amplitude = generator.uniform(5, 20), generator.uniform(10, 110)
+    # The length of a wave is not in our source: we draw 1/4 to 1 of the longer side.
     wave, phase = max(height, width) * generator.uniform(0.25, 1), generator.uniform(0, 2 * math.pi)
     angle = generator.uniform(0, math.pi)
     y, x = np.mgrid[:height, :width]

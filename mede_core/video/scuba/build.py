@@ -1,16 +1,13 @@
-"""SCUBA: out-of-context clips, a foreground before a background that has nothing to do with it.
+"""SCUBA: out-of-context clips of own videos and masks, and their twins in context, the same bytes from the same seed.
 
-The published sets (frames.py reads them) were drawn with the clock as seed and cannot be drawn again; this builds such
-a set from the user's own videos and masks, the same bytes from the same seed. Each frame is fg * mask + bg * (1 - mask)
-with one still background a clip. The folder then holds ``scuba/`` and ``in_context/`` (a folder of frames for each
-clip), ``scuba.txt`` and ``in_context.txt`` (line k of one is the twin of line k of the other), ``classes.txt`` and
-``scuba.json`` (seed, hashes of the sources, counts, what was left out and why). SCUFO (no motion) needs no files.
+Line k of ``scuba.txt`` is the twin of line k of ``in_context.txt``; each names a folder of frames.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -18,45 +15,26 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
+from PIL import Image
 from pydantic import Field
 
 from ...files import atomic_write, progress, run_lock, sha256_file, versions
 from ...flags import Count, File, Folder
 from ..classes import read_class_names
-from ..decode import VideoError, VideoInfo, probe
+from ..decode import VideoError, VideoInfo, probe, read_clip
 from ..manifest import Manifest, ManifestError, read_manifest, select
 from .backgrounds import Background, Backgrounds
-from .composites import SAVE, claim, finished_clip, smoothed, write_clips
-from .masks import FORMATS, ClipMasks, MaskError, Masks, NoMaskError
+from .masks import FORMATS, ClipMasks, MaskError, Masks, NoMaskError, nearest
 
+SAVE = {"png": {}, "jpg": {"quality": 95, "subsampling": 0}}  # image format -> what Pillow is told
+_CHUNK = 64  # frames decoded at once
+_RECORD = "clip.json"
 _SHOWN = 20  # lines of each kind that a report prints
 MIN_AREA, MIN_SHARE = 0.10, 0.90  # the published rule for K400's segmentation masks
 _NOTE = (
     "built from the user's own masks and backgrounds: not the published SCUBA files, and accuracy on it is not "
     "comparable with published numbers"
 )
-
-
-@dataclass(frozen=True)
-class BuildReport:
-    """What a build made: counts; why videos or backgrounds could not be used; what has no mask or too small ones."""
-
-    out: Path
-    clips: int
-    videos: int
-    problems: dict[str, str] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
-    notes: dict[str, str] = field(default_factory=dict)
-
-    def report(self) -> str:
-        """A short text: what was left out and why, and what was made."""
-        lines = []
-        for title, found in (("problem", self.problems), ("left out", self.left_out), ("note", self.notes)):
-            lines += [f"{title}: {name}: {why}" for name, why in [*found.items()][:_SHOWN]]
-            if len(found) > _SHOWN:
-                lines.append(f"{title}: and {len(found) - _SHOWN} more, in scuba.json")
-        made = f"{self.clips} clips of {self.videos} videos in {self.out}"
-        return "\n".join([*lines, f"{made} (scuba.txt, in_context.txt, scuba.json)"])
 
 
 def clip_names(manifest: Manifest) -> list[str]:
@@ -71,9 +49,34 @@ def clip_names(manifest: Manifest) -> list[str]:
     return names
 
 
+# ------------------------------------------------------------------------------------ one clip
+def composite(foreground: np.ndarray, alpha: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """fg * mask + bg * (1 - mask), exact where the mask is 0 or 255; uint8 [T, H, W, 3], [T, H, W] and [H, W, 3]."""
+    weight = alpha[..., None].astype(np.uint16)
+    return ((foreground * weight + background * (255 - weight) + 127) // 255).astype(np.uint8)
+
+
+def smoothed(alpha: np.ndarray, reach: int) -> np.ndarray:
+    """Masks uint8 [T, H, W] averaged over ``reach`` frames to each side."""
+    means = [alpha[max(0, t - reach) : t + reach + 1].mean(0) for t in range(len(alpha))]
+    return np.rint(np.stack(means)).astype(np.uint8)
+
+
+def finished_clip(folder: Path, facts: dict) -> dict | None:
+    """What is recorded of a clip that is whole and made of the same sources; None where it has to be made."""
+    try:
+        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not there, or damaged: it is made again
+        return None
+    pictures = [file.stat().st_size for file in folder.glob("img_*")]
+    whole = (len(pictures), sum(pictures)) == (record.get("frames"), record.get("bytes"))
+    return record if whole and all(record.get(key) == value for key, value in facts.items()) else None
+
+
+# ------------------------------------------------------------------------------------ all clips
 @dataclass
-class _Work:
-    """One build under way."""
+class Build:
+    """A build: its sources; what it made of them; why videos or backgrounds could not be used, or have no fit mask."""
 
     manifest: Manifest
     masks: Masks
@@ -87,7 +90,6 @@ class _Work:
     notes: dict[str, str] = field(default_factory=dict)
 
     def video(self, path: Path, name: str, label: int) -> None:
-        """All clips of one video, or a line that says why there are none."""
         action = self.manifest.class_names[label]
         folders = dict.fromkeys((path.parent.name, action, action.replace(" ", "_")))
         keys = [f"{folder}/{path.stem}" for folder in folders]
@@ -123,16 +125,49 @@ class _Work:
         records = {folder: finished_clip(self.out / folder, facts) for folder in folders}
         missing = [folder for folder, record in records.items() if record is None]
         if missing:
-            records |= write_clips(
-                self.out, missing, path, info, masks, facts, self._draw,
-                image_format=self.settings["image_format"], short_side=self.settings["short_side"],
-            )  # fmt: skip
+            records |= self._write(missing, path, info, masks, facts)
         for folder in twins:
             self.problems.update({f"background {key}": why for key, why in records[folder]["skipped"].items()})
             self.lists["scuba"].append(f"{folder} {facts['frames']} {label}")
             self.lists["in_context"].append(f"{folders[0]} {facts['frames']} {label}")
         chosen = [{key: records[folder][key] for key in ("background", "background_sha256")} for folder in twins]
         self.sources[name] = {**{key: facts[key] for key in facts if key != "settings"}, "backgrounds": chosen}
+
+    def _write(self, folders: list[str], path: Path, info: VideoInfo, masks: ClipMasks, facts: dict) -> dict[str, dict]:
+        """Decode a video once and write clips of it, each under another name until it is whole: {folder: record}."""
+        temporary = {folder: self.out / f".tmp-{os.getpid()}-{number}" for number, folder in enumerate(folders)}
+        backgrounds: dict[str, Background | None] = {}
+        sizes, kind = dict.fromkeys(folders, 0), self.settings["image_format"]
+        try:
+            for folder in temporary.values():
+                folder.mkdir()
+            for start in range(0, facts["frames"], _CHUNK):
+                alpha = masks.alpha[start : start + _CHUNK]
+                chosen = np.arange(len(alpha)) + masks.first + start
+                frames = read_clip(path, chosen, size=self.settings["short_side"] or None, info=info)
+                height, width = frames.shape[1:3]
+                alpha = np.stack([nearest(mask, height, width) for mask in alpha])
+                backgrounds = backgrounds or {folder: self._draw(folder, height, width) for folder in folders}
+                for folder, background in backgrounds.items():
+                    pictures = frames if background is None else composite(frames, alpha, background.pixels)
+                    for number, picture in enumerate(pictures, start + 1):
+                        file = temporary[folder] / f"img_{number:05d}.{kind}"
+                        Image.fromarray(picture).save(file, **SAVE[kind])
+                        sizes[folder] += file.stat().st_size
+            records = {folder: {**facts, "bytes": size} for folder, size in sizes.items()}
+            for folder, record in records.items():
+                if drawn := backgrounds[folder]:
+                    record.update(background=drawn.name, background_sha256=drawn.sha256, skipped=drawn.skipped)
+                atomic_write(temporary[folder] / _RECORD, json.dumps(record, indent=1) + "\n")
+                final = self.out / folder
+                final.parent.mkdir(parents=True, exist_ok=True)
+                if final.exists():  # of an older video or mask, or without its record
+                    shutil.rmtree(final)
+                os.replace(temporary[folder], final)
+            return records
+        finally:
+            for folder in temporary.values():
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _draw(self, folder: str, height: int, width: int) -> Background | None:
         if not folder.startswith("scuba/"):
@@ -141,10 +176,8 @@ class _Work:
         generator = np.random.default_rng([self.settings["seed"], *np.frombuffer(digest[:16], "<u4").tolist()])
         return self.backgrounds.draw(generator, height, width)
 
-    def finish(self) -> BuildReport:
-        """Write the lists and scuba.json, after all clips."""
-        clips = len(self.lists["scuba"])
-        if not clips:
+    def finish(self) -> Build:
+        if not self.lists["scuba"]:
             lines = [f"{name}: {why}" for name, why in {**self.problems, **self.left_out}.items()]
             raise ManifestError(self.manifest.source, lines or ["it lists no video"], "no clip could be made")
         for name, lines in self.lists.items():
@@ -156,17 +189,41 @@ class _Work:
             "finished": True, "note": _NOTE, "settings": self.settings,
             "template": f"img_{{:05d}}.{self.settings['image_format']}",
             "manifest_sha256": sha256_file(self.manifest.source),
-            "counts": {"clips": clips, "videos": len(self.sources), "listed": len(self.manifest),
+            "counts": {"clips": len(self.lists["scuba"]), "videos": len(self.sources), "listed": len(self.manifest),
                        "classes": len(counted), "left_out": len(self.left_out), "problems": len(self.problems)},
             "clips_per_class": {self.manifest.class_names[label]: counted[label] for label in sorted(counted)},
             "left_out": self.left_out, "problems": self.problems, "notes": self.notes, "sources": self.sources,
             "versions": {name: found[name] for name in ("python", "numpy", "av", "decord")},
         }  # fmt: skip
         atomic_write(self.out / "scuba.json", json.dumps(facts, indent=1) + "\n")
-        return BuildReport(self.out, clips, len(self.sources), self.problems, self.left_out, self.notes)
+        return self
+
+    def report(self) -> str:
+        lines = []
+        for title, found in (("problem", self.problems), ("left out", self.left_out), ("note", self.notes)):
+            lines += [f"{title}: {name}: {why}" for name, why in [*found.items()][:_SHOWN]]
+            if len(found) > _SHOWN:
+                lines.append(f"{title}: and {len(found) - _SHOWN} more, in scuba.json")
+        made = f"{len(self.lists['scuba'])} clips of {len(self.sources)} videos in {self.out}"
+        return "\n".join([*lines, f"{made} (scuba.txt, in_context.txt, scuba.json)"])
 
 
 # ------------------------------------------------------------------------------------ the command
+def claim(path: Path, settings: dict) -> None:
+    """Write a build's settings, or refuse a folder that other settings have filled; each change is named."""
+    if not path.is_file():
+        atomic_write(path, json.dumps({"finished": False, "settings": settings}, indent=1) + "\n")
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a build's: {error!r}; choose another folder") from error
+    new = {key: value for key, value in settings.items() if before.get(key) != value}
+    changed = [f"{key}: {before.get(key)!r} -> {value!r}" for key, value in new.items()]
+    if changed:
+        raise ValueError(f"{path} is of a build with other settings ({'; '.join(changed)}); choose another folder")
+
+
 def build_scuba(
     manifest: File,
     masks: str,
@@ -184,7 +241,7 @@ def build_scuba(
     area_rule: bool | None = None,
     smooth: Annotated[int, Field(ge=0, le=1000)] = 0,
     short_side: Annotated[int, Field(ge=0, le=10_000)] = 0,
-) -> BuildReport:
+) -> Build:
     """Make out-of-context clips (SCUBA) of own videos, masks and backgrounds, and their twins in context.
 
     A killed build goes on where it stopped. A clip's background depends on the seed, its name and the backgrounds
@@ -224,8 +281,8 @@ def build_scuba(
         claim(folder / "scuba.json", settings)
         for stale in folder.glob(".tmp-*"):  # of a killed build: nobody else writes here while the lock is held
             shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
-        work = _Work(videos, *sources, folder, settings)
+        build = Build(videos, *sources, folder, settings)
         rows = list(zip(videos.paths, names, videos.labels))
         for row in progress(rows, "building clips", len(rows)):
-            work.video(*row)
-        return work.finish()
+            build.video(*row)
+        return build.finish()

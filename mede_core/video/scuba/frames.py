@@ -1,8 +1,7 @@
 """Clips that lie on disk as folders of numbered frames, listed as ``path frames label``: the form of SCUBA's lists.
 
-The published lists (for example ``v_WalkingWithDog_g02_c04__0 240 97``) give each label as an index among all classes
-of the data set (101 for UCF101), although SCUBA covers fewer (24). Accuracy on them is therefore 101-way on 24
-classes: it compares with in-context accuracy on the same clips, not with the UCF101 test accuracy.
+Labels count all classes of the data set (UCF101's 101), though SCUBA covers fewer (24): accuracy is 101-way on 24
+classes and compares with in-context accuracy on the same clips, not with the UCF101 test accuracy.
 """
 
 from __future__ import annotations
@@ -15,17 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...files import available_cpus, progress
 from ..classes import check_class_names
-from ..clips import center_views
+from ..clips import center_views, uniform_indices
 from ..lists import read_lines
 from ..manifest import ManifestError
-from ..sampling import uniform_indices
 from ..timeline import VideoError
 from .backgrounds import IMAGE_ERRORS
 
@@ -34,18 +31,12 @@ log = logging.getLogger(__name__)
 TEMPLATE = "img_{:05d}.jpg"
 
 
-def read_frame_list(
-    path: Path, root: Path, num_classes: int, template: str
-) -> tuple[list[tuple[Path, int, int]], dict[str, str]]:
-    """(folder, frames, label) of each line ``path frames label``, and {line: what is wrong with it} of the others.
-
-    A path may hold blanks; labels count all classes of the data set.
-    """
-    rows: list[tuple[Path, int, int]] = []
-    problems: dict[str, str] = {}
+def _read_list(path: Path, root: Path, num_classes: int, template: str) -> tuple[list, dict[str, str]]:
+    """(folder, frames, label) of each line ``path frames label``, and {line: what is wrong with it} of the others."""
+    rows, problems = [], {}
     first_seen: dict[Path, tuple[int, int]] = {}
     for number, line in read_lines(path, "frame list"):
-        parts = line.rsplit(maxsplit=2)
+        parts = line.rsplit(maxsplit=2)  # a path may hold blanks
         if len(parts) != 3 or not all(re.fullmatch(r"\d{1,9}", part) for part in parts[1:]):
             problems[f"line {number}"] = f"{line[:80]!r} is not `path frames label`"
             continue
@@ -65,7 +56,6 @@ def read_frame_list(
 
 
 def _missing(folder: Path, count: int, template: str) -> str:
-    """What a folder lacks; empty where all frames are there."""
     if count < 1:
         return f"{count} frames; at least 1 is needed"
     if not folder.is_dir():
@@ -78,15 +68,7 @@ def _missing(folder: Path, count: int, template: str) -> str:
 
 
 class FrameFolderDataset(Dataset):
-    """Clips of a list of frame folders for an evaluation, in the form that ``VideoDataset`` gives videos.
-
-    Relative paths start from the root, or else from the list's folder; ``template`` names frame n, counted from 1. The
-    whole clip is sampled in equal segments: paper does not say how SCUBA's frames are read, the authors' leftovers do
-    so. With ``scufo`` one frame of each view is repeated T times, so that nothing moves: paper does not say which; we
-    take the middle one of those chosen, number T // 2 counted from 0. Every chosen frame is read once before anything
-    is evaluated; odd lines and clips with unreadable frames are refused with a ManifestError that lists all, or left
-    out with ``skip_bad``, and are in ``bad``, {line or folder: why}.
-    """
+    """Clips of a list of frame folders for an evaluation, in the form that ``VideoDataset`` gives videos."""
 
     def __init__(
         self,
@@ -97,7 +79,7 @@ class FrameFolderDataset(Dataset):
         image_size: int,
         views: int = 1,
         *,
-        template: str = TEMPLATE,
+        template: str = TEMPLATE,  # of frame n, counted from 1
         scufo: bool = False,
         skip_bad: bool = False,
     ):
@@ -109,8 +91,8 @@ class FrameFolderDataset(Dataset):
             raise ValueError(f"root {os.fspath(root)!r}: no such folder")
         self.num_frames, self.image_size, self.views, self.scufo = num_frames, image_size, views, scufo
         self.template, self.class_names = template, check_class_names(class_names)
-        self.rows, self.bad = read_frame_list(path, root, len(self.class_names), template)
-        with ThreadPoolExecutor(min(8, available_cpus())) as pool:
+        self.rows, self.bad = _read_list(path, root, len(self.class_names), template)
+        with ThreadPoolExecutor(min(8, available_cpus())) as pool:  # every chosen frame is read before an evaluation
             reasons = [*progress(pool.map(self._reason, range(len(self))), "checking frame folders", len(self))]
         self.bad |= {str(row[0]): reason for row, reason in zip(self.rows, reasons) if reason}
         self.rows = [row for row, reason in zip(self.rows, reasons) if not reason]
@@ -130,15 +112,14 @@ class FrameFolderDataset(Dataset):
             return "; ".join(error.reasons)
         return ""
 
-    def indices(self, index: int) -> list[np.ndarray]:
-        """The 0-based frames of each view of a clip: V arrays of T numbers."""
-        total, views = self.rows[index][1], range(self.views)
-        chosen = [uniform_indices(total, self.num_frames, view=k, views=self.views) for k in views]
-        return [np.repeat(view[len(view) // 2], len(view)) for view in chosen] if self.scufo else chosen
-
     def _read(self, index: int) -> np.ndarray:
         """The chosen frames, uint8 [V * T, H, W, 3]."""
-        folder, chosen = self.rows[index][0], np.concatenate(self.indices(index))
+        folder, total, _ = self.rows[index]
+        # Paper does not say how SCUBA's frames are read: we take equal segments, as the authors' leftovers do.
+        views = [uniform_indices(total, self.num_frames, view=k, views=self.views) for k in range(self.views)]
+        if self.scufo:  # nor which frame is repeated, so that nothing moves: we take the middle one of those chosen
+            views = [np.repeat(view[len(view) // 2], len(view)) for view in views]
+        chosen = np.concatenate(views)
         pictures: dict[int, np.ndarray] = {}
         for number in np.unique(chosen).tolist():
             name = self.template.format(number + 1)
@@ -156,8 +137,5 @@ class FrameFolderDataset(Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """One clip: uint8 [T, 3, S, S], or [V, T, 3, S, S] with several views; and its label."""
-        frames = torch.from_numpy(self._read(index)).permute(0, 3, 1, 2)
-        clip = center_views(frames, self.image_size)
-        clip = clip.view(self.views, self.num_frames, 3, self.image_size, self.image_size)
+        clip = center_views(self._read(index), self.image_size, self.views)
         return (clip if self.views > 1 else clip[0]), self.labels[index]

@@ -1,7 +1,6 @@
 """Foreground masks of videos in the forms people have: picture folders, arrays, boxes, JHMDB's puppets.
 
-One rule for all (the published one for UCF101-24): frames outside the annotated span are dropped, frames inside it
-without an annotation have an empty mask, so that only the background shows.
+The published rule for UCF101-24 holds for all: frames outside the annotated span are dropped, gaps in it are empty.
 """
 
 from __future__ import annotations
@@ -50,11 +49,7 @@ class ClipMasks:
 
 
 class Masks:
-    """A source of masks: a folder of ``png`` (a folder of numbered pictures for each video, or one picture for all
-    frames), ``npz`` (or npy: [T, H, W] or [H, W]) or ``puppet`` (JHMDB's puppet_mask.mat); or a file of ``boxes``: csv
-    with the columns video,frame,x,y,w,h (pixels, frames from 1); json {video: [[frame, x, y, w, h], ...]}; or
-    UCF101-24's annotation as a pickle, or the same as json. ``first_number`` is that of the first png mask, 0 or 1.
-    """
+    """A source of masks: a folder of ``png``, ``npz`` or ``puppet`` masks, or a file of ``boxes``."""
 
     def __init__(self, source: str | os.PathLike, kind: str, *, first_number: int = 1):
         self.source, self.kind, self.first_number = Path(source), kind, first_number
@@ -67,11 +62,7 @@ class Masks:
             raise ValueError(f"masks {os.fspath(source)!r}: no such folder")
 
     def load(self, keys: Sequence[str], frames: int, height: int, width: int) -> ClipMasks:
-        """The masks of one video at its size; those of another size but the same proportions are scaled.
-
-        ``keys`` are names under which the video may be listed, best first, such as "class/name" and "name". A mask
-        that is unreadable, does not fit the video or has no foreground at all is a MaskError.
-        """
+        """The masks of one video at its size; ``keys`` are names under which it may be listed, best first."""
         readers = {"png": self._png, "npz": self._array, "puppet": self._puppet, "boxes": self._boxes}
         by_frame = readers[self.kind](keys, frames, height, width)
         late = [number for number in by_frame if number >= frames]
@@ -99,6 +90,7 @@ class Masks:
         raise NoMaskError(f"no mask: none of {', '.join(names)} in {self.source.name}/")
 
     def _png(self, keys: Sequence[str], frames: int, *_size: int) -> dict[int, np.ndarray]:
+        """A folder of numbered pictures for each video, or one picture for all frames."""
         found = self._find([*keys, *(f"{key}.png" for key in keys)])
         if found.is_file():
             return dict.fromkeys(range(frames), _stretched([_picture(found)])[0])
@@ -203,15 +195,9 @@ def nearest(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 
 # ------------------------------------------------------------------------------------ boxes
 def read_boxes(path: str | os.PathLike) -> dict[str, np.ndarray | str]:
-    """{video: float [n, 5] rows (frame from 0, x, y, w, h in pixels), or what is wrong with this video's boxes}.
-
-    The forms are those of :class:`Masks`. A pickle that holds anything but plain values and numpy arrays is refused,
-    because unpickling runs whatever code a file names.
-    """
+    """{video: float [n, 5] rows (frame from 0, x, y, w, h in pixels), or what is wrong with this video's boxes}."""
     path = Path(path)
-    broken = (OSError, ValueError, csv.Error)
-    if path.suffix not in (".csv", ".json"):  # what a damaged pickle can raise
-        broken += (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError)
+    damaged = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError)  # of a pickle
     try:
         if path.suffix == ".csv":
             return _csv_boxes(path)
@@ -220,7 +206,7 @@ def read_boxes(path: str | os.PathLike) -> dict[str, np.ndarray | str]:
         else:
             with open(path, "rb") as stream:  # latin1: UCF101-24's file was pickled by Python 2
                 content = _ArraysOnly(stream, encoding="latin1").load()
-    except broken as error:
+    except (OSError, ValueError, csv.Error, *damaged) as error:
         raise ValueError(f"boxes {os.fspath(path)!r} cannot be read: {error}") from error
     if not isinstance(content, dict) or not content:
         raise ValueError(f"boxes {os.fspath(path)!r} hold a {type(content).__name__}; expected {{video: boxes}}")
@@ -230,6 +216,8 @@ def read_boxes(path: str | os.PathLike) -> dict[str, np.ndarray | str]:
 
 
 class _ArraysOnly(pickle.Unpickler):
+    """Unpickling runs whatever code a file names: anything but plain values and numpy arrays is refused."""
+
     def find_class(self, module: str, name: str):
         if (module, name) not in _SAFE:
             raise pickle.UnpicklingError(f"it names {module}.{name}; only plain values and numpy arrays are allowed")
@@ -269,6 +257,7 @@ def _rows(entry, tubes: bool) -> np.ndarray:
 
 
 def _csv_boxes(path: Path) -> dict[str, np.ndarray | str]:
+    """The columns video,frame,x,y,w,h in pixels, frames from 1."""
     columns, found, faults = ("video", "frame", "x", "y", "w", "h"), {}, {}
     with open(path, encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream, skipinitialspace=True)
