@@ -82,3 +82,9 @@ def test_what_cannot_be_read_is_refused_or_counted(data, frames):
         protocol.test_clips(config(data), test, 32)
     clips = protocol.test_clips(config(data), test, 32, skip_bad=True)
     assert len(clips) == 2 and protocol.facts(config(data), test, clips)["skipped"] == 1
+
+
+@pytest.mark.parametrize("order", ["shuffled", "reversed", "single"])
+def test_an_order_of_frames_that_videos_are_not_shown_in_is_refused(data, order):
+    with pytest.raises(ValueError, match=f"order is '{order}'; of mine's frames allowed: forward"):
+        protocol.test_clips(config(data), EvalSet(set="mine", data=data, part="test", half="all", order=order), 32)

@@ -113,6 +113,9 @@ def answer(
     if not (classes or classes_file or checkpoint):
         raise ValueError("no classes; give --classes NAME ... or --classes-file FILE")
     given = read_class_names(classes_file) if classes_file else check_class_names(classes) if classes else []
+    if len(given) == 1:
+        several = 'give several, each in its own quotes: "archery" "bowling"'
+        raise ValueError(f"classes hold one class, {given[0]!r}, which would get 100 %; {several}")
     if explain and Path(explain).suffix.lower() not in PICTURES:
         raise ValueError(f"--explain is {explain!r}; it must end in {', '.join(PICTURES)}")
     texts = _prompt_set(prompts) if prompts else None
@@ -122,9 +125,6 @@ def answer(
 
     learner, facts, config = _build(model, weights, checkpoint, random_weights, device)
     names = given or facts["classes"]
-    if len(names) == 1:
-        several = 'give several, each in its own quotes: "archery" "bowling"'
-        raise ValueError(f"classes hold one class, {names[0]!r}, which would get 100 %; {several}")
     texts = texts or _prompt_set([config.prompts])
     reading = {"num_frames": frames or config.num_frames, "sampling": sampling or config.sampling}
     views = views or config.views

@@ -32,6 +32,9 @@ def training_clips(config: Config, image_size: int) -> Dataset:
 
 def test_clips(config: Config, eval_set: EvalSet, image_size: int, *, skip_bad: bool = False) -> Dataset:  # noqa: PT028
     """The clips of one test: videos of a list, or with ``classes_of`` the frame folders of out-of-context clips."""
+    allowed = ("forward", "single") if eval_set.classes_of else ("forward",)
+    if eval_set.order not in allowed:
+        raise ValueError(f"order is {eval_set.order!r}; of {eval_set.set}'s frames allowed: {', '.join(allowed)}")
     size = {"num_frames": config.num_frames, "image_size": image_size, "views": eval_set.views, "skip_bad": skip_bad}
     if not eval_set.classes_of:
         from .clips import VideoDataset
