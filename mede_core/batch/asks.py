@@ -19,6 +19,7 @@ from ..workspace import Workspace
 from .data_yaml import DataYaml, read_data_yaml
 
 DIAL = "0.25 1.0"  # fresh points of the dial, beside the profile's own
+Tests = list[dict] | None  # fields of EvalSet, on real videos
 # In all functions: `settings` are fields of Config, of every learner; other arguments are the notebook's parameters
 
 
@@ -59,18 +60,14 @@ def train(profile: str, settings: Mapping, method: str = "open_mede") -> list[As
 
 
 def evaluate(
-    profile: str,
-    settings: Mapping,
-    methods: str = " ".join(METHODS),
-    other_clips: int = 400,
-    tests: list[dict] | None = None,
+    profile: str, settings: Mapping, methods: str = " ".join(METHODS), other_clips: int = 400, tests: Tests = None
 ) -> list[Ask]:
     """All sets of the synthetic world, the source set with `test_clips`; or `tests` on real videos: of `EvalSet`."""
     configs = [load_config(profile, **{**settings, "method": method}) for method in str(methods).split()]
     return [Ask(one, real_tests(one, tests) or world_tests(one.test_clips, other_clips)) for one in configs]
 
 
-def real_tests(config: Config, tests: list[dict] | None) -> tuple[EvalSet, ...]:
+def real_tests(config: Config, tests: Tests) -> tuple[EvalSet, ...]:
     usual = {"views": config.views, "prompts": config.prompts}
     return tuple(EvalSet(**{**usual, **test}) for test in tests or ())
 
@@ -99,16 +96,11 @@ REAL = {"K400": "kinetics400", "UCF": "ucf101", "HMDB": "hmdb51", "K600": "kinet
 
 
 def table_base_to_novel(
-    profile: str,
-    settings: Mapping,
-    datasets: str = "K400 HMDB UCF SSv2",
-    other_clips: int = 400,
-    data: str = "",
+    profile: str, settings: Mapping, datasets: str = "K400 HMDB UCF SSv2", other_clips: int = 400, data: str = ""
 ) -> list[Ask]:
-    names = str(datasets).split()
     if profile == "paper":
-        return _real(data, [REAL[name] for name in names], few_shot, halves, settings)
-    sets = [TWINS[name] for name in names]
+        return _real(data, _sets(datasets, REAL), few_shot, halves, settings)
+    sets = _sets(datasets, TWINS)
     return _kept(evaluate(profile, settings, other_clips=other_clips),
                  lambda one: one.set in sets and one.context == "in" and one.half in units.SPLITS)  # fmt: skip
 
@@ -116,20 +108,15 @@ def table_base_to_novel(
 def table_cross_dataset(
     profile: str, settings: Mapping, datasets: str = "UCF HMDB K600", other_clips: int = 400, data: str = ""
 ) -> list[Ask]:
-    names = str(datasets).split()
     if profile == "paper":
-        return _real(data, [REAL[name] for name in names], elsewhere, splits, settings)
-    sets = [TWINS[name] for name in names]
+        return _real(data, _sets(datasets, REAL), elsewhere, splits, settings)
+    sets = _sets(datasets, TWINS)
     return _kept(evaluate(profile, settings, other_clips=other_clips),
                  lambda one: one.set in sets and one.half == "all")  # fmt: skip
 
 
 def table_out_of_context(
-    profile: str,
-    settings: Mapping,
-    test_set: str = "transfer_a",
-    other_clips: int = 400,
-    data: str = "",
+    profile: str, settings: Mapping, test_set: str = "transfer_a", other_clips: int = 400, data: str = ""
 ) -> list[Ask]:
     if profile == "paper":
         return [ask for tests in (splits, scuba) for ask in _real(data, ["ucf101"], elsewhere, tests, settings)]
@@ -144,7 +131,7 @@ def table_gwa(
     clips: int = 400,
     mu_ratios: str = "0.25 0.5 0.68 0.85 1.0",
     sigma_ratios: str = "0.1 0.2 0.45 1.0",
-    tests: list[dict] | None = None,
+    tests: Tests = None,
 ) -> list[Ask]:
     """Averages of one trajectory; `tests` as in `evaluate`."""
     config = load_config(profile, **{"method": "open_mede", **settings})
@@ -160,6 +147,10 @@ def figures(profile: str, settings: Mapping, clips: int = 720) -> list[Ask]:
 def source(profile: str, settings: Mapping) -> list[Ask]:
     """Every method on the source set."""
     return _kept(evaluate(profile, settings), lambda one: one.set == "source")
+
+
+def _sets(datasets: str, named: Mapping[str, str]) -> list[str]:
+    return [named[name] for name in str(datasets).split()]
 
 
 def _kept(asked: list[Ask], wanted) -> list[Ask]:
@@ -194,12 +185,10 @@ def study_meta_step(profile: str, settings: Mapping) -> list[Ask]:
 
 def averages_units(profile: str, settings: Mapping, clips: int = 200) -> list[units.Unit]:
     """The study's section gwa for a run of one's own, with fewer clips."""
-    own = {"method": "open_mede", **settings, "test_clips": clips}
-    full, held = (load_config(profile, **{**own, "held_out": fold}) for fold in (0, 1))
-    found = [
-        units.Unit("gwa", "averages", full, ("averages", "grid", "grid_order")),
-        units.Unit("gwa", "leave classes out", held, ("grid_pseudo_novel",)),
-    ]
+    own, found = {"method": "open_mede", **settings, "test_clips": clips}, []
+    for variant, (_, changes, tests) in units.SECTIONS["gwa"][1].items():
+        config = load_config(profile, **{**own, "held_out": 0, **changes})
+        found.append(units.Unit("gwa", variant, config, tests))
     return [] if profile == "full" else found
 
 

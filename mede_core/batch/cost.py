@@ -56,7 +56,6 @@ class Work:
 
 @lru_cache(maxsize=256)
 def count(data: str, split: str, half: str, shots: int = 0) -> int:
-    """How many videos a part of a list has; ValueError where it has none."""
     return len(select(data, split=split, half=half, shots=shots).paths)
 
 
@@ -125,7 +124,7 @@ def report_cost(todo: list[Work], answers: dict, plan: Plan) -> None:
 
 
 def timings(plan: Plan, todo: list[Work], kept: Path, measure: bool) -> dict:
-    """{kind of step: its timing}; each kind is timed once, and a failure is said: the jobs will say more."""
+    """{kind of step: its timing}; each kind is timed once, and kept."""
     answers = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
     device, failed = plan.data.device, set()
     for work in sorted(todo, key=Work.timed_steps, reverse=True) if measure else ():
@@ -136,7 +135,7 @@ def timings(plan: Plan, todo: list[Work], kept: Path, measure: bool) -> dict:
         try:
             answers[kind] = {**timed(work, device, kept.parent), "steps": work.timed_steps()}
             atomic_write(kept, json.dumps(answers, indent=1) + "\n")
-        except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError) as error:
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
             failed.add(kind)
             logger.warning("  no estimate: %s", error)
     return answers
@@ -149,11 +148,7 @@ def timed(work: Work, device: str, folder: Path) -> dict:
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, stdin=subprocess.DEVNULL)
     if done.returncode:
         raise ValueError(f"exit code {done.returncode}: {last_line(done.stderr)}")
-    answer = json.loads(done.stdout.strip().splitlines()[-1])
-    wanted = ["clips_per_second_eval", *(["seconds_per_step"] if work.steps else [])]
-    if not all(answer[name] > 0 for name in wanted):
-        raise ValueError(f"expected {', '.join(wanted)} above 0: {done.stdout.strip()[-200:]}")
-    return answer
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 # ------------------------------------------------------------------------------------ what is there

@@ -63,7 +63,7 @@ class Settings:
 
 @dataclass
 class Plan:
-    """What one call runs; see `load_plan`."""
+    """What one call runs."""
 
     folder: Path  # of the notebooks
     profile: str

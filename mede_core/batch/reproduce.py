@@ -209,7 +209,6 @@ class Snakemake:
                 logger.info("    log: %s", os.path.relpath(self.out / "logs" / f"{name}.log"))
 
     def label(self, kind: str, name: str) -> str:
-        """A job in words."""
         if kind == "train":
             return f"train {self.plan.words(self.plan.trainings[name])}"
         if kind == "score":
@@ -294,7 +293,6 @@ def report(plan: Plan, out: Path, manifest: dict) -> int:
 
 
 def copy_figures(plan: Plan, out: Path) -> None:
-    """Copy the published figures of a report to the committed `figures/`."""
     target = plan.folder.parent / "figures"
     target.mkdir(exist_ok=True)
     for stem in (stem for stems in plan.settings.publish.values() for stem in stems):

@@ -121,7 +121,6 @@ def workspace_on(device: str, runs: str = "", **options) -> Iterator:
     import torch
 
     from ..distributed import process_group
-    from ..files import set_threads
     from ..workspace import Workspace
 
     try:
