@@ -76,7 +76,7 @@ class Plan:
 
     @property
     def threads(self) -> int:
-        """Never more than CPUs: four threads on two cores made a forward pass of ViT-B/16 36 times slower."""
+        # Never more than CPUs: four threads on two cores made a forward pass of ViT-B/16 36 times slower
         return min(self.settings.threads, available_cpus())
 
     @cached_property

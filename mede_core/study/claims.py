@@ -43,7 +43,7 @@ QUANTITIES = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """One measured comparison: the first method minus the second; of times the first over the second."""
+    """The first method minus the second; of times the first over the second."""
 
     first: str
     second: str
