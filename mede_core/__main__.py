@@ -51,22 +51,22 @@ def _show_findings(findings) -> int:
 
 # ------------------------------------------------------------------------------------ the command
 VERBS: dict = {  # verb: (what it does, where its function is, how its answer is shown)
-    "train": ("train a method, or go on with its run", "batch.verbs:train", _show),
-    "evaluate": ("test a method", "batch.verbs:evaluate", _show),
-    "predict": ("name the action in a video", "video.predict:answer", _show_ranking),
-    "prepare": ("make a list of a dataset's videos", "video.prepare:prepare", _show_report),
-    "scuba": ("build out-of-context clips", "video.scuba.build:build_scuba", _show_report),
-    "study": ("measure what the study lacks", "batch.verbs:study", _show),
+    "train": ("train a method, or go on with its run", "mede_core.batch.verbs:train", _show),
+    "evaluate": ("test a method", "mede_core.batch.verbs:evaluate", _show),
+    "predict": ("name the action in a video", "mede_core.video.predict:answer", _show_ranking),
+    "prepare": ("make a list of a dataset's videos", "mede_core.video.prepare:prepare", _show_report),
+    "scuba": ("build out-of-context clips", "mede_core.video.scuba.build:build_scuba", _show_report),
+    "study": ("measure what the study lacks", "mede_core.batch.verbs:study", _show),
     "world": {
-        "pretrain": ("pretrain a small CLIP", "batch.verbs:pretrain", _show),
-        "card": ("measure the small CLIP that ships", "batch.verbs:card", _show),
-        "checks": ("measure whether the world is a fair experiment", "batch.verbs:checks", _show),
+        "pretrain": ("pretrain a small CLIP", "mede_core.batch.verbs:pretrain", _show),
+        "card": ("measure the small CLIP that ships", "mede_core.batch.verbs:card", _show),
+        "checks": ("measure whether the world is a fair experiment", "mede_core.batch.verbs:checks", _show),
     },
-    "cost": ("time training and testing", "batch.verbs:cost", _show),
-    "reproduce": ("run the notebooks", "batch.reproduce:reproduce", _show),
-    "ship": ("make what ships with the package", "batch.verbs:ship_or_restamp", _show),
-    "clean": ("list runs that no question finds, and remove them", "batch.verbs:clean", _show),
-    "doctor": ("say what is here: versions, weights, devices", "batch.doctor:examine", _show_findings),
+    "cost": ("time training and testing", "mede_core.batch.verbs:cost", _show),
+    "reproduce": ("run the notebooks", "mede_core.batch.reproduce:reproduce", _show),
+    "ship": ("make what ships with the package", "mede_core.batch.verbs:ship_or_restamp", _show),
+    "clean": ("list runs that no question finds, and remove them", "mede_core.batch.verbs:clean", _show),
+    "doctor": ("say what is here: versions, weights, devices", "mede_core.batch.doctor:examine", _show_findings),
 }
 
 

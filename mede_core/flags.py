@@ -35,9 +35,16 @@ def _device(name: str) -> str:
 File = Annotated[str, AfterValidator(_file), "FILE"]
 NewFile = Annotated[str, AfterValidator(partial(_to_write, folder=False)), "FILE"]
 Folder = Annotated[str, AfterValidator(partial(_to_write, folder=True)), "FOLDER"]
-Device = Annotated[str, AfterValidator(_device), "DEVICE"]
-Profile = Literal[tuple(PROFILES)]
 Older = Literal["ask", "use", "retrain"]
 Half = Literal["", "all", "base", "novel"]
-Workers = Annotated[int, Field(ge=0, le=256)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
+# With the help that a flag has where its function says nothing else
+Device = Annotated[str, AfterValidator(_device), "DEVICE", Field(description="cpu, cuda or cuda:NUMBER")]
+Workers = Annotated[int, Field(ge=0, le=256, description="of each process's data loader")]
+Runs = Annotated[
+    Folder, Field(description="folder of runs and scores (default: runs/ of the repository, else ./mede_runs)")
+]
+Given = Annotated[File, Field(description="JSON file with settings; flags win")]
+Profile = Annotated[
+    Literal[tuple(PROFILES)], Field(description="what applies where neither a flag nor the file says something")
+]

@@ -6,24 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from mede_core.study.claims import (
-    CLAIMS,
-    CONTRADICTED,
-    HINT,
-    MARGIN,
-    NOT_RUN,
-    SUPPORTED,
-    UNDECIDED,
-    Comparison,
-    Measured,
-    claim_records,
-    claims_frame,
-    claims_summary,
-    claims_table,
-    holm,
-    measure_comparison,
-    verdicts,
-)
+from mede_core.study import claims
+from mede_core.study.claims import CONTRADICTED, HINT, NOT_RUN, SUPPORTED, UNDECIDED, Measured, verdicts
 from mede_core.study.store import study_records
 
 METHODS = ("frozen", "finetune", "open_vclip", "froster", "open_mede_no_gwa", "open_mede", "joint")
@@ -41,10 +25,10 @@ def came_out(p, expected=True, seeds=5):
      ("not below", -1.5, False), ("no more", 0.05, True), ("no more", 0.2, False)],
 )  # fmt: skip
 def test_a_comparison_is_the_t_test_of_its_limit(expected, shift, right):
-    assert MARGIN == 1.0
+    assert claims.MARGIN == 1.0
     noise = dict(enumerate((-0.02, 0.01, 0.03, -0.02)))
     found = {("a", "out"): {s: 50 + shift + e for s, e in noise.items()}, ("b", "out"): dict.fromkeys(range(5), 50.0)}
-    one = measure_comparison(found, Comparison("a", "b", "out", expected))
+    one = claims.measure_comparison(found, claims.Comparison("a", "b", "out", expected))
     limit = {"not below": -1.0, "no more": np.log(1.1)}.get(expected, 0.0)
     reference = scipy.stats.ttest_1samp([shift + e for e in noise.values()], limit)
     assert (one.value, one.seeds, one.expected) == (pytest.approx(shift), 4, right)
@@ -52,8 +36,8 @@ def test_a_comparison_is_the_t_test_of_its_limit(expected, shift, right):
 
 
 def test_holm_agrees_with_the_textbook_and_never_passes_one():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+    assert claims.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert claims.holm([0.9, 0.8]) == [1.0, 1.0] and claims.holm([]) == []
 
 
 def test_a_claim_needs_all_its_comparisons_and_fails_with_one():
@@ -93,9 +77,9 @@ def study(accuracy, seeds=SEEDS):
 
 
 def said(*measured):
-    table = claims_table(*measured)
+    table = claims.claims_table(*measured)
     heads = table[table["Claim"] != ""]
-    assert len(heads) == len(CLAIMS)
+    assert len(heads) == len(claims.CLAIMS)
     return dict(zip(heads["Claim"], heads["Verdict"], strict=True))
 
 
@@ -138,8 +122,8 @@ def test_a_study_that_is_not_finished_is_judged_on_the_seeds_that_both_methods_h
 
 
 def test_the_claims_figure_shows_what_their_table_says():
-    main = claim_records()
-    shown, table = claims_frame(main), claims_table(main, study_records("cost"))
+    main = claims.claim_records()
+    shown, table = claims.claims_frame(main), claims.claims_table(main, study_records("cost"))
     assert set(shown["quantity"]) == {"in", "out"} and not shown.duplicated(["label", "quantity"]).any()
     for row in shown.itertuples():
         told = f"{row.value:+.1f} [{row.low:+.1f} to {row.high:+.1f}]".replace("-0.0", "0.0").replace("+0.0", "0.0")
@@ -148,4 +132,4 @@ def test_the_claims_figure_shows_what_their_table_says():
 
 def test_the_readme_says_what_the_rules_say():
     readme = " ".join((Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").split())
-    assert claims_summary(claims_table(claim_records(), study_records("cost"))) in readme
+    assert claims.claims_summary(claims.claims_table(claims.claim_records(), study_records("cost"))) in readme

@@ -45,7 +45,8 @@ def verb(
 
 
 def run(*arguments):
-    return command({"say": ("say", verb, lambda answer: answer), "other": ("else", "no.such:module", print)}, arguments)
+    verbs = {"say": ("say", "test_cli:verb", lambda answer: answer), "other": ("else", "no.such:module", print)}
+    return command(verbs, arguments)
 
 
 def test_flags_become_the_values_that_their_types_say():

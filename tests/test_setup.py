@@ -4,14 +4,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
-from importlib import resources
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from test_layers import in_a_new_process
 
 import mede_core
 from mede_core.__main__ import main
@@ -88,10 +87,6 @@ def test_no_committed_file_is_large():
         assert path.stat().st_size <= limit, f"{path.relative_to(ROOT)} has {path.stat().st_size} bytes"
 
 
-def in_a_new_process(code):
-    return subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT)
-
-
 @pytest.mark.parametrize("module", ["batch.reproduce", "batch.plan", "batch.doctor"])
 def test_only_a_job_needs_papermill_and_torch(module):
     heavy = {"papermill", "nbconvert", "torch"}
@@ -102,13 +97,6 @@ def test_only_a_job_needs_papermill_and_torch(module):
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'fitt'"):
         mede_core.fitt  # noqa: B018
-
-
-@pytest.mark.parametrize(
-    "name", ["assets/reference/paper_tables.csv", "report/templates/style.css", "report/figures/mede.mplstyle"]
-)
-def test_package_data_is_there(name):
-    assert resources.files("mede_core").joinpath(name).is_file()
 
 
 # --- make -------------------------------------------------------------------------------------------------
@@ -131,18 +119,7 @@ def make(folder, *arguments):
 
 def test_make_alone_lists_the_targets(checkout):
     text = make(checkout).stdout
-    for target in (
-        "reproduce",
-        "test",
-        "test-ui",
-        "lab",
-        "figures",
-        "gallery",
-        "lint",
-        "bench",
-        "doctor",
-        "clean",
-    ):
+    for target in ("reproduce", "test", "test-ui", "lab", "figures", "gallery", "lint", "bench", "doctor", "clean"):
         assert re.search(rf"^  make {target} +\S", text, re.MULTILINE), target
 
 
@@ -176,13 +153,8 @@ def test_options_of_make_reproduce_reach_the_runner(checkout):
 
 
 def test_make_clean_removes_reports_and_caches_but_never_runs(checkout):
-    kept = [checkout / "runs" / "cpu" / "a.safetensors", checkout / "runs" / "__pycache__" / "x",
-            checkout / ".venv" / "__pycache__" / "x"]  # fmt: skip
-    gone = [
-        checkout / "reports" / "cpu" / "x",
-        checkout / "a" / "__pycache__" / "x",
-        checkout / ".pytest_cache" / "x",
-    ]
+    kept = [checkout / name for name in ("runs/cpu/a.safetensors", "runs/__pycache__/x", ".venv/__pycache__/x")]
+    gone = [checkout / name for name in ("reports/cpu/x", "a/__pycache__/x", ".pytest_cache/x")]
     for path in kept + gone:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -199,16 +171,9 @@ def test_this_environment_is_fit_for_the_notebooks():
     assert not faults
 
 
-@pytest.mark.parametrize(
-    "installed",
-    [
-        {"ipywidgets": "8.1.9", "jupyterlab_widgets": "1.1.1"},
-        {"ipywidgets": "8.1.9", "jupyterlab_widgets": None},
-        {"ipywidgets": None, "jupyterlab_widgets": "3.0.17"},
-    ],
-)
-def test_widgets_that_do_not_fit_are_a_fault(installed):
-    assert doctor.check_widgets(installed).fault
+@pytest.mark.parametrize(("core", "lab"), [("8.1.9", "1.1.1"), ("8.1.9", None), (None, "3.0.17")])
+def test_widgets_that_do_not_fit_are_a_fault(core, lab):
+    assert doctor.check_widgets({"ipywidgets": core, "jupyterlab_widgets": lab}).fault
 
 
 def test_a_kernel_of_another_environment_is_a_fault(tmp_path, monkeypatch):

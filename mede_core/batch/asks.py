@@ -1,10 +1,6 @@
 """What each notebook needs trained and tested, said once: one function a notebook, named like its file. Torch-free.
 
-A notebook passes its list to the workspace; `make reproduce` makes one job of each training and each scoring from it::
-
-    records = asks.answers(asks.evaluate(profile, settings), workspace)
-
-`settings` are fields of `Config`, of every learner in the notebook; the other arguments are the notebook's parameters.
+A notebook passes its list to the workspace; `make reproduce` makes one job of each training and each scoring from it.
 """
 
 from __future__ import annotations
@@ -23,6 +19,8 @@ from ..workspace import Workspace
 from .data_yaml import DataYaml, read_data_yaml
 
 DIAL = "0.25 1.0"  # fresh points of the dial, beside the profile's own
+Tests = list[dict] | None  # fields of EvalSet, on real videos
+# In all functions: `settings` are fields of Config, of every learner; other arguments are the notebook's parameters
 
 
 @dataclass(frozen=True)
@@ -41,11 +39,8 @@ def answers(asked: Iterable[Ask], workspace: Workspace) -> list[dict]:
 
 # ------------------------------------------------------------------------------------ method notebooks
 def static_bias(profile: str, settings: Mapping, clips: int = 720) -> list[Ask]:
-    found = []
-    for rho in LEARNERS.values():
-        own = {"method": "frozen"} if rho is None else {"method": "finetune", "rho": rho}
-        found.append(Ask(load_config(profile, **{**settings, **own}), world_sets(clips)))
-    return found
+    own = ({"method": "finetune", "rho": rho} if rho else {"method": "frozen"} for rho in LEARNERS.values())
+    return [Ask(load_config(profile, **{**settings, **one}), world_sets(clips)) for one in own]
 
 
 def cross_batch_meta_optimization(profile: str, settings: Mapping) -> list[Ask]:
@@ -65,24 +60,16 @@ def train(profile: str, settings: Mapping, method: str = "open_mede") -> list[As
 
 
 def evaluate(
-    profile: str,
-    settings: Mapping,
-    methods: str = " ".join(METHODS),
-    other_clips: int = 400,
-    tests: list[dict] | None = None,
+    profile: str, settings: Mapping, methods: str = " ".join(METHODS), other_clips: int = 400, tests: Tests = None
 ) -> list[Ask]:
-    """All sets of the synthetic world; or `tests` on real videos, each as the fields of an EvalSet.
+    """All sets of the synthetic world, the source set with `test_clips`; or `tests` on real videos: of `EvalSet`."""
+    configs = [load_config(profile, **{**settings, "method": method}) for method in str(methods).split()]
+    return [Ask(one, real_tests(one, tests) or world_tests(one.test_clips, other_clips)) for one in configs]
 
-    The source set has the configuration's `test_clips`, the other sets have `other_clips`.
-    """
-    found = []
-    for method in str(methods).split():
-        config = load_config(profile, **{**settings, "method": method})
-        sets = world_tests(config.test_clips, other_clips)
-        if tests:
-            sets = tuple(EvalSet(**{"views": config.views, "prompts": config.prompts, **test}) for test in tests)
-        found.append(Ask(config, sets))
-    return found
+
+def real_tests(config: Config, tests: Tests) -> tuple[EvalSet, ...]:
+    usual = {"views": config.views, "prompts": config.prompts}
+    return tuple(EvalSet(**{**usual, **test}) for test in tests or ())
 
 
 def world_tests(clips: int, other_clips: int) -> tuple[EvalSet, ...]:
@@ -103,21 +90,17 @@ def attention_maps(profile: str, settings: Mapping) -> list[Ask]:
 
 
 # ------------------------------------------------------------------------------------ the paper's tables
+# As in report.twins, whose code the notebooks of trainings do not import: they would run again where it changes
 TWINS = {"K400": "source", "UCF": "transfer_a", "HMDB": "transfer_b", "K600": "superset", "SSv2": "direction"}
 REAL = {"K400": "kinetics400", "UCF": "ucf101", "HMDB": "hmdb51", "K600": "kinetics600", "SSv2": "ssv2"}
 
 
 def table_base_to_novel(
-    profile: str,
-    settings: Mapping,
-    datasets: str = "K400 HMDB UCF SSv2",
-    other_clips: int = 400,
-    data: str = "",
+    profile: str, settings: Mapping, datasets: str = "K400 HMDB UCF SSv2", other_clips: int = 400, data: str = ""
 ) -> list[Ask]:
-    """Of real videos: those that data.yaml has."""
     if profile == "paper":
-        return _real(_data_yaml(data), [REAL[name] for name in str(datasets).split()], few_shot, halves, settings)
-    sets = [TWINS[name] for name in str(datasets).split()]
+        return _real(data, _sets(datasets, REAL), few_shot, halves, settings)
+    sets = _sets(datasets, TWINS)
     return _kept(evaluate(profile, settings, other_clips=other_clips),
                  lambda one: one.set in sets and one.context == "in" and one.half in units.SPLITS)  # fmt: skip
 
@@ -125,25 +108,18 @@ def table_base_to_novel(
 def table_cross_dataset(
     profile: str, settings: Mapping, datasets: str = "UCF HMDB K600", other_clips: int = 400, data: str = ""
 ) -> list[Ask]:
-    """Of real videos: those that data.yaml has."""
     if profile == "paper":
-        return _real(_data_yaml(data), [REAL[name] for name in str(datasets).split()], elsewhere, splits, settings)
-    sets = [TWINS[name] for name in str(datasets).split()]
+        return _real(data, _sets(datasets, REAL), elsewhere, splits, settings)
+    sets = _sets(datasets, TWINS)
     return _kept(evaluate(profile, settings, other_clips=other_clips),
                  lambda one: one.set in sets and one.half == "all")  # fmt: skip
 
 
 def table_out_of_context(
-    profile: str,
-    settings: Mapping,
-    test_set: str = "transfer_a",
-    other_clips: int = 400,
-    data: str = "",
+    profile: str, settings: Mapping, test_set: str = "transfer_a", other_clips: int = 400, data: str = ""
 ) -> list[Ask]:
-    """Of real videos: UCF101 and the out-of-context clips of it that data.yaml has."""
     if profile == "paper":
-        found = _data_yaml(data)
-        return [ask for tests in (splits, scuba) for ask in _real(found, ["ucf101"], elsewhere, tests, settings)]
+        return [ask for tests in (splits, scuba) for ask in _real(data, ["ucf101"], elsewhere, tests, settings)]
     return _kept(evaluate(profile, settings, other_clips=other_clips),
                  lambda one: one.set == test_set and one.half in units.SPLITS)  # fmt: skip
 
@@ -155,13 +131,11 @@ def table_gwa(
     clips: int = 400,
     mu_ratios: str = "0.25 0.5 0.68 0.85 1.0",
     sigma_ratios: str = "0.1 0.2 0.45 1.0",
-    tests: list[dict] | None = None,
+    tests: Tests = None,
 ) -> list[Ask]:
     """Averages of one trajectory; `tests` as in `evaluate`."""
     config = load_config(profile, **{"method": "open_mede", **settings})
-    sets = world_sets(clips, (test_set,), halves=("all",))
-    if tests:
-        sets = tuple(EvalSet(**{"views": config.views, "prompts": config.prompts, **test}) for test in tests)
+    sets = real_tests(config, tests) or world_sets(clips, (test_set,), halves=("all",))
     ratios = ([float(text) for text in str(numbers).split()] for numbers in (mu_ratios, sigma_ratios))
     return [Ask(config, sets, average) for average in (*rules(config), *grid(config, *ratios))]
 
@@ -175,12 +149,16 @@ def source(profile: str, settings: Mapping) -> list[Ask]:
     return _kept(evaluate(profile, settings), lambda one: one.set == "source")
 
 
+def _sets(datasets: str, named: Mapping[str, str]) -> list[str]:
+    return [named[name] for name in str(datasets).split()]
+
+
 def _kept(asked: list[Ask], wanted) -> list[Ask]:
-    return [Ask(ask.config, tuple(one for one in ask.sets if wanted(one)), ask.average) for ask in asked]
+    return [Ask(ask.config, tuple(one for one in ask.sets if wanted(one))) for ask in asked]
 
 
 # ------------------------------------------------------------------------------------ the study
-SECTIONS = {  # of the study, that its notebooks read
+SECTIONS = {  # of the study, that its notebooks read; in the profile `full` they ask for nothing of their own
     "study_claims": ("search", "main", "meta", "floors", "dial", "cost"),
     "study_dial": ("main", "dial"),
     "study_meta_step": ("meta",),
@@ -195,29 +173,22 @@ def study_claims(profile: str, settings: Mapping) -> list[Ask]:
 
 def study_dial(profile: str, settings: Mapping, rhos: str = DIAL, clips: int = 1000) -> list[Ask]:
     """Fresh points of the dial, then the profile's own."""
-    if profile == "full":
-        return []
-    found = []
-    for rho, method in itertools.product(map(float, str(rhos).split()), units.TRAINED):
-        config = load_config(profile, **{**settings, "method": method, "rho": rho})
-        found.append(Ask(config, world_sets(clips)))
-    return [*found, *source(profile, settings)]
+    points = itertools.product(map(float, str(rhos).split()), units.TRAINED)
+    own = ({**settings, "method": method, "rho": rho} for rho, method in points if profile != "full")
+    fresh = [Ask(load_config(profile, **one), world_sets(clips)) for one in own]
+    return fresh + study_claims(profile, settings)
 
 
 def study_meta_step(profile: str, settings: Mapping) -> list[Ask]:
-    if profile == "full":
-        return []
-    return [Ask(load_config(profile, **{**settings, "method": "open_mede_no_gwa"}))]
+    return [] if profile == "full" else train(profile, {**settings, "method": "open_mede_no_gwa"})
 
 
 def averages_units(profile: str, settings: Mapping, clips: int = 200) -> list[units.Unit]:
     """The study's section gwa for a run of one's own, with fewer clips."""
-    own = {"method": "open_mede", **settings, "test_clips": clips}
-    full, held = (load_config(profile, **{**own, "held_out": fold}) for fold in (0, 1))
-    found = [
-        units.Unit("gwa", "averages", full, ("averages", "grid", "grid_order")),
-        units.Unit("gwa", "leave classes out", held, ("grid_pseudo_novel",)),
-    ]
+    own, found = {"method": "open_mede", **settings, "test_clips": clips}, []
+    for variant, (_, changes, tests) in units.SECTIONS["gwa"][1].items():
+        config = load_config(profile, **{**own, "held_out": 0, **changes})
+        found.append(units.Unit("gwa", variant, config, tests))
     return [] if profile == "full" else found
 
 
@@ -230,8 +201,7 @@ def study_averages(profile: str, settings: Mapping, clips: int = 200) -> list[As
     ]
 
 
-def study_where_it_looks(profile: str, settings: Mapping) -> list[Ask]:
-    return [] if profile == "full" else source(profile, settings)
+study_where_it_looks = study_claims
 
 
 # ------------------------------------------------------------------------------------ real videos
@@ -259,12 +229,10 @@ def few_shot(found: DataYaml, name: str, method: str) -> dict:
 
 
 def splits(found: DataYaml, name: str) -> list[dict]:
-    """Tests: three splits, all classes."""
     return [{"set": name, "half": "all", "part": part, "data": found.path(name)} for part in TEST_SPLITS]
 
 
 def halves(found: DataYaml, name: str) -> list[dict]:
-    """Tests: base and novel classes."""
     part = SPLITS[name][1]
     return [{"set": name, "half": half, "part": part, "data": found.path(name)} for half in units.SPLITS]
 
@@ -279,12 +247,9 @@ def scuba(found: DataYaml, name: str, orders=("forward", "single")) -> list[dict
     ]  # fmt: skip
 
 
-def _data_yaml(path: str) -> DataYaml:
-    """What it says; default: the repository's."""
-    return read_data_yaml(str(path) if path else (repo_root() or Path()) / "data.yaml")
-
-
-def _real(found: DataYaml, names: list[str], learner, tests, settings: Mapping) -> list[Ask]:
+def _real(data: str, names: list[str], learner, tests, settings: Mapping) -> list[Ask]:
+    """Every method on the lists that data.yaml (default: the repository's) has."""
+    found = read_data_yaml(str(data) if data else (repo_root() or Path()) / "data.yaml")
     asked = []
     for name, method in itertools.product(names, METHODS):
         own, sets = learner(found, name, method), tests(found, name)

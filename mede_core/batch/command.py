@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Annotated, get_args, get_origin
 
 import typer
@@ -18,23 +17,18 @@ from ..config import Config, requirement
 
 
 def as_verb(function: Callable, show: Callable) -> tuple[Callable, set[str]]:
-    """A function for typer that shows what `function` answers, and which of its flags take several values.
-
-    The flags are the parameters of both; `**settings` stands for every field of the configuration.
-    """
-    own, shown = (list(inspect.signature(one).parameters.values()) for one in (function, show))
+    """A function for typer that shows what `function` answers, and which of its flags take several values."""
+    own, shown = (list(inspect.signature(one, eval_str=True).parameters.values()) for one in (function, show))
     shown = [one for one in shown if one.kind is one.KEYWORD_ONLY]
-    text, *sections = re.split(r"\n(?=Args:|Returns:|Raises:)", inspect.cleandoc(function.__doc__))
-    arguments = next((one for one in sections if one.startswith("Args:")), "")
+    text, _, arguments = inspect.cleandoc(function.__doc__).partition("\nArgs:\n")
     said = dict(re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", arguments, re.MULTILINE))
     parameters, lists = [], set()
     for one in (*own, *shown):
-        if one.kind is one.VAR_KEYWORD:
-            fields = Config.model_fields.items()
-            parameters += [_flag(name, of, _described(of), None) for name, of in fields]
+        if one.kind is one.VAR_KEYWORD:  # every field of the configuration
+            parameters += [_flag(name, of, _described(of), None) for name, of in Config.model_fields.items()]
         else:
-            of = FieldInfo.from_annotation(_without_none(_evaluated(one.annotation, function if one in own else show)))
-            parameters.append(_flag(one.name, of, said.get(one.name, ""), one.default, one.kind))
+            of = FieldInfo.from_annotation(one.annotation)
+            parameters.append(_flag(one.name, of, said.get(one.name, of.description or ""), one.default, one.kind))
             lists |= {_dashed(one.name)} if _item(of) and one.kind is one.KEYWORD_ONLY else set()
 
     def verb(**given):
@@ -55,15 +49,6 @@ def _dashed(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _evaluated(annotation, function: Callable):
-    return eval(annotation, vars(sys.modules[function.__module__])) if isinstance(annotation, str) else annotation
-
-
-def _without_none(annotation):
-    kept = [one for one in get_args(annotation) if one is not type(None)]
-    return kept[0] if type(None) in get_args(annotation) and len(kept) == 1 else annotation
-
-
 def _item(of: FieldInfo) -> type | None:
     """What a sequence holds."""
     return get_args(of.annotation)[0] if get_origin(of.annotation) in (list, tuple, Sequence) else None
@@ -71,7 +56,7 @@ def _item(of: FieldInfo) -> type | None:
 
 def _flag(name: str, of: FieldInfo, text: str, default, kind=inspect.Parameter.KEYWORD_ONLY) -> inspect.Parameter:
     about = {"help": " ".join(text.split()), "show_default": default not in ("", (), None, False)}
-    if of.annotation is bool:
+    if bool in (of.annotation, *get_args(of.annotation)):
         annotation = Annotated[bool | None, typer.Option(*([_dashed(name)] if default is False else []), **about)]
     else:
         single = FieldInfo.from_annotation(_item(of)) if _item(of) else of
@@ -90,12 +75,10 @@ def _metavar(of: FieldInfo) -> str:
     return "|".join(named or options) or plain
 
 
-def command(verbs: Mapping, arguments: Sequence[str], name: str = "mede") -> int:
-    """Run the verb that the arguments ask for: of {verb: (summary, "module:function", show)} only its
-    function is loaded; a mapping in place of the three holds further verbs. Returns what `show` does, as exit code.
-    """
-    app, lists = _group(verbs, list(arguments), f"Open-MeDe. `{name} VERB --help` says more.")
-    return app(_spread(arguments, lists), prog_name=name, standalone_mode=False) or 0
+def command(verbs: Mapping, arguments: Sequence[str]) -> int:
+    """Run a verb of {name: (summary, "module:function", show), or a mapping of further verbs}; the exit code."""
+    app, lists = _group(verbs, list(arguments), "Open-MeDe. `mede VERB --help` says more.")
+    return app(_spread(arguments, lists), prog_name="mede", standalone_mode=False) or 0
 
 
 def _group(verbs: Mapping, arguments: Sequence[str], text: str) -> tuple[typer.Typer, set[str]]:
@@ -107,19 +90,12 @@ def _group(verbs: Mapping, arguments: Sequence[str], text: str) -> tuple[typer.T
             below, found = _group(about, arguments[1:] if asked else [], ", ".join(about))
             app.add_typer(below, name=name)
             lists |= found
-        elif asked:
-            verb, lists = as_verb(_loaded(about[1]), about[2])
+        elif asked:  # of all verbs its function alone is imported
+            verb, lists = as_verb(resolve_name(about[1]), about[2])
             app.command(name)(verb)
         else:
             app.command(name, help=about[0])(lambda: None)
     return app, lists
-
-
-def _loaded(function: Callable | str) -> Callable:
-    if not isinstance(function, str):
-        return function
-    module, _, name = function.partition(":")
-    return getattr(import_module(f"mede_core.{module}"), name)
 
 
 def _spread(arguments: Sequence[str], lists: set[str]) -> list[str]:

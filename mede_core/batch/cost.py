@@ -1,7 +1,4 @@
-"""What a run on real videos finds, lacks and will cost, said before it starts: hours from timing a few steps here.
-
-The timing is a command of its own (`mede cost`), since nothing here imports torch; its answers are kept.
-"""
+"""What a run on real videos finds, lacks and will cost, said before it starts: hours from timing a few steps here."""
 
 from __future__ import annotations
 
@@ -35,7 +32,7 @@ TIMED_BY = (  # fields of Config that the time of a step depends on
 
 @dataclass(frozen=True)
 class Work:
-    """What one training or scoring computes."""
+    """One training or scoring."""
 
     stamp: str
     words: str
@@ -44,7 +41,6 @@ class Work:
     clips: int  # read, views counted one by one
 
     def timed_steps(self) -> int:
-        """No more than are planned."""
         return max(1, min(TIMED_STEPS, self.steps or self.clips // self.config.batch_size))
 
     def kind(self, device: str) -> str:
@@ -60,34 +56,30 @@ class Work:
 
 @lru_cache(maxsize=256)
 def count(data: str, split: str, half: str, shots: int = 0) -> int:
-    """How many videos a part of a list has; ValueError where it has none."""
     return len(select(data, split=split, half=half, shots=shots).paths)
 
 
 def works(plan: Plan) -> list[Work]:
-    """What the trainings and scorings of a plan on real videos will do.
-
-    Raises:
-        PlanError: lists without the videos that jobs ask for, all of them at once.
-    """
+    """What the trainings and scorings of a plan on real videos will do; lists that lack the videos are an error."""
     scuba = {one.list: one.clips for found in plan.data.scuba.values() for one in found.values()}
+    asked = [("train", name, config, []) for name, config in plan.trainings.items()]
+    asked += [("score", name, asks[0].config, [one for ask in asks for one in ask.sets])
+              for name, asks in plan.scorings.items()]  # fmt: skip
     found, problems = [], {}
-    for kind, names in (("train", plan.trainings), ("score", plan.scorings)):
-        for name, asked in names.items():
-            config = asked if kind == "train" else asked[0].config
-            steps, clips, words = 0, 0, f"{kind} {plan.words(config)}"
-            try:
-                if kind == "train":
-                    videos = count(config.data, config.data_split, config.half, config.shots)
-                    steps = min(videos // config.batch_size, config.steps_per_epoch or videos) * config.epochs
-                    clips = steps * config.batch_size
-                    if not steps:
-                        raise ValueError(f"{videos} videos give no full batch of {config.batch_size} (batch_size)")
-                for one in (one for ask in asked for one in ask.sets) if kind == "score" else ():
-                    clips += one.views * (scuba[one.data] if one.root else count(one.data, one.part, one.half))
-            except ValueError as error:
-                problems[str(error)] = None
-            found.append(Work(f"{kind}/{name}", words, config, steps, clips))
+    for kind, name, config, sets in asked:
+        steps, clips = 0, 0
+        try:
+            if kind == "train":
+                videos = count(config.data, config.data_split, config.half, config.shots)
+                steps = min(videos // config.batch_size, config.steps_per_epoch or videos) * config.epochs
+                clips = steps * config.batch_size
+                if not steps:
+                    raise ValueError(f"{videos} videos give no full batch of {config.batch_size} (batch_size)")
+            for one in sets:
+                clips += one.views * (scuba[one.data] if one.root else count(one.data, one.part, one.half))
+        except ValueError as error:
+            problems[str(error)] = None
+        found.append(Work(f"{kind}/{name}", f"{kind} {plan.words(config)}", config, steps, clips))
     if problems:
         raise PlanError("\n  ".join(["the plan and data.yaml do not fit together", *problems]))
     return found
@@ -119,8 +111,8 @@ def report_cost(todo: list[Work], answers: dict, plan: Plan) -> None:
             unknown += 1
             logger.info("  %-40s %s: not timed", work.words, what)
             continue
-        seconds, size = work.seconds(answer, processes), answer.get("trainable_bytes", 0) * work.config.epochs
-        size = size if work.steps else 0
+        seconds = work.seconds(answer, processes)
+        size = answer.get("trainable_bytes", 0) * work.config.epochs if work.steps else 0
         total, disk = total + seconds, disk + size
         told = f", {size / 1e9:.2g} GB on disk" if size else ""
         logger.info("  %-40s %s: about %s%s", work.words, what, duration(seconds), told)
@@ -132,7 +124,7 @@ def report_cost(todo: list[Work], answers: dict, plan: Plan) -> None:
 
 
 def timings(plan: Plan, todo: list[Work], kept: Path, measure: bool) -> dict:
-    """{kind of step: its timing}; each kind is timed once, and a failure is said: the jobs will say more."""
+    """{kind of step: its timing}; each kind is timed once, and kept."""
     answers = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
     device, failed = plan.data.device, set()
     for work in sorted(todo, key=Work.timed_steps, reverse=True) if measure else ():
@@ -143,24 +135,20 @@ def timings(plan: Plan, todo: list[Work], kept: Path, measure: bool) -> dict:
         try:
             answers[kind] = {**timed(work, device, kept.parent), "steps": work.timed_steps()}
             atomic_write(kept, json.dumps(answers, indent=1) + "\n")
-        except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError) as error:
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
             failed.add(kind)
             logger.warning("  no estimate: %s", error)
     return answers
 
 
 def timed(work: Work, device: str, folder: Path) -> dict:
-    """Time a few steps, in a process of its own."""
+    """Time a few steps, in a process of its own: nothing here imports torch."""
     file = atomic_write(folder / ".work" / "timing.json", json.dumps(work.config.model_dump()))
     command = [*COMMAND, "--config", str(file), "--steps", str(work.timed_steps()), "--device", device]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, stdin=subprocess.DEVNULL)
     if done.returncode:
         raise ValueError(f"exit code {done.returncode}: {last_line(done.stderr)}")
-    answer = json.loads(done.stdout.strip().splitlines()[-1])
-    wanted = ["clips_per_second_eval", *(["seconds_per_step"] if work.steps else [])]
-    if not all(answer[name] > 0 for name in wanted):
-        raise ValueError(f"expected {', '.join(wanted)} above 0: {done.stdout.strip()[-200:]}")
-    return answer
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 # ------------------------------------------------------------------------------------ what is there

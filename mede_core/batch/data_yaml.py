@@ -1,7 +1,4 @@
-"""data.yaml: the weights and real videos of this machine, checked whole before anything starts. Torch-free.
-
-Every problem is reported at once, with key, value and what is allowed. Relative paths start from the file's folder.
-"""
+"""data.yaml: the weights and real videos of this machine, checked whole before anything starts. Torch-free."""
 
 from __future__ import annotations
 
@@ -97,7 +94,6 @@ class DataYaml(Entry):
     scuba: dict[Literal[*SCUBA_SETS], dict[Background, Frames]] = {}
 
     def fields(self) -> dict:
-        """The Config fields that it sets."""
         named = {"model": self.model, "weights": self.weights, "random_weights": self.random_weights}
         return {**{name: value for name, value in named.items() if value != ""}, **self.settings}
 
@@ -126,12 +122,8 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read_data_yaml(path, profile: str = "paper") -> DataYaml:
-    """Read and check data.yaml.
-
-    Raises:
-        PlanError: with every problem on a line of its own.
-    """
+def read_data_yaml(path) -> DataYaml:
+    """What data.yaml says; a PlanError has every problem on a line of its own."""
     path = Path(path)
     if not path.is_file():
         raise PlanError(f"no {path}: copy data.yaml.example to data.yaml and fill in what this machine has, or name "
@@ -152,18 +144,17 @@ def read_data_yaml(path, profile: str = "paper") -> DataYaml:
     except ValidationError as error:
         problems += _lines(error.errors(), raw)
     if isinstance(raw.get("settings", {}), dict):
-        problems += _settings_problems(raw.get("settings", {}), profile)
+        problems += _settings_problems(raw.get("settings", {}))
     if problems:
-        count = len(problems)
-        raise PlanError("\n  ".join([f"{path}: {count} problem{'s' * (count > 1)}", *problems]))
+        raise PlanError("\n  ".join([f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}", *problems]))
     return found
 
 
 def _without_empty(value):
     """What is left empty is as good as left out."""
-    if isinstance(value, dict):
-        return {name: _without_empty(one) for name, one in value.items() if one is not None}
-    return value
+    if not isinstance(value, dict):
+        return value
+    return {name: _without_empty(one) for name, one in value.items() if one is not None}
 
 
 def _lines(errors: list[dict], raw: dict) -> list[str]:
@@ -189,7 +180,7 @@ def _lines(errors: list[dict], raw: dict) -> list[str]:
     return list(lines.values())
 
 
-def _settings_problems(settings: dict, profile: str) -> list[str]:
+def _settings_problems(settings: dict) -> list[str]:
     """What the configuration says against the settings, one after the other until no problem is left."""
     known = [name for name in Config.model_fields if name not in ELSEWHERE]
     problems, left = [], {}
@@ -202,7 +193,7 @@ def _settings_problems(settings: dict, profile: str) -> list[str]:
         problems.append(f"settings.{name}={value!r}: {ELSEWHERE.get(name, hint)}")
     while True:
         try:
-            load_config(profile, **left)
+            load_config("paper", **left)
             return problems
         except ValueError as error:
             problems.append(f"settings: {error}")

@@ -1,7 +1,6 @@
 """`make doctor`: is this environment fit to run the notebooks, and which CLIP weights and data are here?
 
-Exit code 1 where JupyterLab would not show the widgets or could not start the kernel; what is merely absent
-(a GPU, pretrained weights, real data) is reported and is no fault.
+What is merely absent (a GPU, pretrained weights, real data) is reported and is no fault.
 """
 
 import os
@@ -24,15 +23,12 @@ PRETRAINED = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report."""
-
     topic: str
     text: str
     fault: bool = False
 
 
 def check_versions() -> list[Finding]:
-    """Report the versions that matter; a required package that is not installed is a fault."""
     optional = {"decord"}  # has no wheels for some platforms; PyAV decodes there
     return [
         Finding(name, version or "not installed", fault=version is None and name not in optional)
@@ -41,7 +37,7 @@ def check_versions() -> list[Finding]:
 
 
 def check_kernel() -> Finding:
-    """Report which kernel the notebooks get; it must be the one of this environment."""
+    """Which kernel the notebooks get; it must be the one of this environment."""
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
     try:
@@ -50,21 +46,14 @@ def check_kernel() -> Finding:
         return Finding("kernel", "no kernel named python3: install ipykernel", fault=True)
     executable = spec.argv[0]
     # jupyter_client puts its own interpreter in place of a bare "python"
-    ours = executable in ("python", "python3") or Path(executable).absolute() == Path(sys.executable).absolute()
-    if ours:
+    if executable in ("python", "python3") or Path(executable).absolute() == Path(sys.executable).absolute():
         return Finding("kernel", f"python3 runs {sys.executable}")
     return Finding("kernel", f"python3 runs {executable}, not {sys.executable}: "
                    "set JUPYTER_PREFER_ENV_PATH=1 or use `make lab`", fault=True)  # fmt: skip
 
 
 def check_widgets(installed: dict[str, str | None] | None = None) -> Finding:
-    """Report whether ipywidgets and its JupyterLab half fit each other.
-
-    Out of step, every widget shows only "model not found".
-
-    Args:
-        installed: {package: version} of ipywidgets and jupyterlab_widgets; default: what is installed.
-    """
+    """Whether ipywidgets and its JupyterLab half fit each other: if not, widgets show only "model not found"."""
     from packaging.requirements import Requirement
 
     installed = installed or {name: _version(name) for name in ("ipywidgets", "jupyterlab_widgets")}
@@ -89,7 +78,6 @@ def _version(package: str) -> str | None:
 
 
 def check_device() -> list[Finding]:
-    """Report the CPUs, the threads notebooks use, and the GPU that torch can use."""
     import torch
 
     threads = os.environ.get("MEDE_THREADS") or min(2, available_cpus())
@@ -106,38 +94,32 @@ def check_device() -> list[Finding]:
 
 
 def check_weights() -> list[Finding]:
-    """Report the shipped small CLIP (its absence is a fault) and pretrained CLIPs in the local caches."""
     file = ASSETS / "small_clip" / "open_clip_model.safetensors"
     if file.is_file():
-        size = file.stat().st_size / 1e6
-        findings = [Finding("mede-small", f"shipped:{sha256_file(file)[:12]}, {size:.1f} MB")]
+        shipped = Finding("mede-small", f"shipped:{sha256_file(file)[:12]}, {file.stat().st_size / 1e6:.1f} MB")
     else:
-        findings = [Finding("mede-small", "the shipped weights are missing", fault=True)]
-    for model, tag in PRETRAINED:
-        found = cached_weights(model, tag)
-        findings.append(Finding(model, f"{tag}: {found or 'not on this machine'}"))
-    return findings
+        shipped = Finding("mede-small", "the shipped weights are missing", fault=True)
+    cached = ((model, tag, cached_weights(model, tag)) for model, tag in PRETRAINED)
+    return [shipped, *(Finding(model, f"{tag}: {found or 'not on this machine'}") for model, tag, found in cached)]
 
 
 def cached_weights(model: str, tag: str) -> Path | None:
-    """Return where the local caches hold an open_clip tag's weights, or None; the network is not asked."""
+    """Where the local caches hold an open_clip tag's weights; the network is not asked."""
     import open_clip
     from huggingface_hub import try_to_load_from_cache
 
     entry = open_clip.get_pretrained_cfg(model, tag)
     repository, _, named = entry.get("hf_hub", "").rpartition("/")
     files = [named] if named else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
-    if repository:
-        for file in files:
-            found = try_to_load_from_cache(repository, file)
-            if isinstance(found, str):
-                return Path(found)
+    for file in files if repository else ():
+        found = try_to_load_from_cache(repository, file)
+        if isinstance(found, str):
+            return Path(found)
     old_cache = Path("~/.cache/clip").expanduser() / Path(entry.get("url", "none")).name
     return old_cache if old_cache.is_file() else None
 
 
 def check_data() -> list[Finding]:
-    """Report what the notebooks can read: the synthetic world always, video lists where they lie in data/."""
     findings = [Finding("data", "synthetic world: always there, rendered on demand")]
     folder = repo_root() / "data"
     lists = sorted(folder.glob("**/*.csv")) if folder.is_dir() else []
@@ -155,10 +137,5 @@ def examine() -> list[Finding]:
     A few seconds, since torch and open_clip are imported. The exit code is 1 where something must be mended.
     """
     return [
-        *check_versions(),
-        check_kernel(),
-        check_widgets(),
-        *check_device(),
-        *check_weights(),
-        *check_data(),
-    ]
+        *check_versions(), check_kernel(), check_widgets(), *check_device(), *check_weights(), *check_data(),
+    ]  # fmt: skip

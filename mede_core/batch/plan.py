@@ -63,7 +63,7 @@ class Settings:
 
 @dataclass
 class Plan:
-    """What one call runs; see `load_plan`."""
+    """What one call runs."""
 
     folder: Path  # of the notebooks
     profile: str
@@ -76,7 +76,7 @@ class Plan:
 
     @property
     def threads(self) -> int:
-        """Never more than CPUs: four threads on two cores made a forward pass of ViT-B/16 36 times slower."""
+        # Never more than CPUs: four threads on two cores made a forward pass of ViT-B/16 36 times slower
         return min(self.settings.threads, available_cpus())
 
     @cached_property
@@ -183,7 +183,7 @@ class Plan:
     def files(self, name: str) -> list[Path]:
         """A notebook, the files of mede_core that it imports, and the package data that they read."""
         modules = notebook_modules(self.file(name))
-        found = [self.file(name), *(module_file(module) for module in modules)]
+        found = [self.file(name), *(PACKAGE.joinpath(*module.split(".")).with_suffix(".py") for module in modules)]
         for module, folder in (("study.store", "study"), ("report.paper", "reference")):
             found += sorted((ASSETS / folder).iterdir()) if module in modules else ()
         return found
@@ -195,16 +195,8 @@ class Plan:
         return digest([self.jobs[name].parameters, files, installed, self.threads])
 
 
-def load_plan(
-    profile: str, folder: str | Path = "", *, runs="", data="", older="ask", only="", jobs: Iterable[str] = ()
-) -> Plan:
-    """The plan of a folder's Snakefile (default: the repository's), checked whole before anything starts.
-
-    `only` is a pattern for ids and notebooks, `jobs` are ids; the other arguments are those of `mede reproduce`.
-
-    Raises:
-        PlanError: naming the job, the parameter and the value that are wrong.
-    """
+def load_plan(profile: str, folder: str | Path = "", *, runs="", data="", older="ask", only="", jobs="") -> Plan:
+    """The plan of a folder's Snakefile (default: the repository's), checked whole before anything starts."""
     root = repo_root()
     if not folder and root is None:
         raise PlanError("no notebooks/ at or above the working directory: call it in a checkout of the repository")
@@ -217,9 +209,9 @@ def load_plan(
     if data and not settings.data:
         raise PlanError(f"data={data!r}: profile {profile} reads no data.yaml")
     path = str(Path(data or folder.parent / "data.yaml").absolute()) if settings.data else ""
-    found = read_data_yaml(path, profile) if path else None
+    found = read_data_yaml(path) if path else None
     known = {job.id: job for job in head["notebooks"](profile, found)}
-    chosen = [*jobs] or [name for name, job in known.items() if job.is_named(only or "*")]
+    chosen = jobs.split() or [name for name, job in known.items() if job.is_named(only or "*")]
     if not chosen:
         raise PlanError(f"only={only!r} matches no job; jobs: {', '.join(known)}")
     workspace = Workspace(runs or None, shipped=False, make=False, older=older)
@@ -272,7 +264,3 @@ def notebook_modules(path: Path) -> list[str]:
     homes = "\n".join(f"import mede_core.{mede_core._HOME[name]}" for name in public if name in mede_core._HOME)
     sources = {**read_sources(), "": f"{code}\n{homes}".encode()}
     return [module for module in import_closure([""], sources, ("workspace", "__init__")) if module]
-
-
-def module_file(module: str) -> Path:
-    return PACKAGE.joinpath(*module.split(".")).with_suffix(".py")

@@ -26,7 +26,8 @@ from .plan import Plan, load_plan
 
 logger = logging.getLogger(__name__)
 
-OK, FAILED, WRONG, OUTSIDE = 0, 1, 2, 3  # exit codes
+# Exit codes; 2 (the plan, a parameter, data.yaml, a folder that is in use: nothing was started) is `main`'s
+OK, FAILED, OUTSIDE = 0, 1, 3
 MISSING = "missing data"  # the status of a job that data.yaml has nothing for
 POLL_S = 0.3
 LARGEST = 10**15  # bytes: content decides for files of any size
@@ -64,12 +65,6 @@ def reproduce(
         notebooks: folder of notebooks and Snakefile (default: the repository's)
         reports: folder of the reports (default: reports/ of the repository); the profile's name is appended
         runs: folder of runs and scores (default: runs/ of the repository)
-
-    Returns:
-        0 all good, 1 a job failed, 3 a number that is comparable with the paper's is outside its tolerance.
-
-    Raises:
-        PlanError, LockedError: before anything was started (exit code 2).
     """
     if sys.platform == "win32":
         raise PlanError("mede reproduce needs Linux, macOS or WSL; on native Windows the notebooks work in JupyterLab")
@@ -81,10 +76,14 @@ def reproduce(
     if publish:
         if not plan.settings.publish:
             raise PlanError(f"profile {profile} publishes no figure")
-        plan = load_plan(profile, notebooks, jobs=plan.settings.publish, **where)
+        plan = load_plan(profile, notebooks, jobs=" ".join(plan.settings.publish), **where)
     out = (Path(reports).absolute() if reports else plan.folder.parent / "reports") / profile
     if report_only:
-        return report_again(plan, out)
+        file = out / "manifest.json"
+        if not file.is_file():
+            raise PlanError(f"no run of profile {plan.profile} to report on")
+        with run_lock(out, wait=False):
+            return report(plan, out, json.loads(file.read_text(encoding="utf-8")))
     plan.asked  # noqa: B018  every parameter is checked before anything starts
     runner = Snakemake(plan, out, jobs or plan.settings.jobs, executor, force)
     if dry_run:
@@ -133,7 +132,7 @@ class Snakemake:
     """One run of Snakemake over a plan, and what its jobs tell."""
 
     def __init__(self, plan: Plan, out: Path, jobs: int, executor: str, force: str):
-        self.plan, self.out, self.force = plan, out, force
+        self.plan, self.out = plan, out
         self.session = f"{time.time():.3f}-{os.getpid()}"
         self.started = now()
         self.told: dict[tuple[str, str], str] = {}
@@ -153,17 +152,14 @@ class Snakemake:
             most = max(plan.scorings, key=lambda name: sum(len(ask.sets) for ask in plan.scorings[name]))
             self.command += ["--prioritize", f"score/{most}"]
         if executor == "local":
-            self.command += ["--cores", str(jobs), "--resources", f"gpu={max(len(gpu_names()), self.processes)}"]
+            gpus = max(len(gpu_names()), plan.data.processes if plan.data else 1)
+            self.command += ["--cores", str(jobs), "--resources", f"gpu={gpus}"]
         else:
             self.command += ["--executor", executor, "--jobs", str(jobs), "--latency-wait", "60"]
         if force == "all":
             self.command += ["--forceall"]
         elif force == "1":
             self.command += ["--forcerun", *targets]
-
-    @property
-    def processes(self) -> int:
-        return self.plan.data.processes if self.plan.data else 1
 
     def plan_lines(self) -> list[str]:
         """What would run, and why; nothing is started."""
@@ -213,7 +209,6 @@ class Snakemake:
                 logger.info("    log: %s", os.path.relpath(self.out / "logs" / f"{name}.log"))
 
     def label(self, kind: str, name: str) -> str:
-        """A job in words."""
         if kind == "train":
             return f"train {self.plan.words(self.plan.trainings[name])}"
         if kind == "score":
@@ -297,17 +292,7 @@ def report(plan: Plan, out: Path, manifest: dict) -> int:
     return manifest["exit_code"]
 
 
-def report_again(plan: Plan, out: Path) -> int:
-    """Rebuild the report of the last run."""
-    file = out / "manifest.json"
-    if not file.is_file():
-        raise PlanError(f"no run of profile {plan.profile} to report on")
-    with run_lock(out, wait=False):
-        return report(plan, out, json.loads(file.read_text(encoding="utf-8")))
-
-
 def copy_figures(plan: Plan, out: Path) -> None:
-    """Copy the published figures of a report to the committed `figures/`."""
     target = plan.folder.parent / "figures"
     target.mkdir(exist_ok=True)
     for stem in (stem for stems in plan.settings.publish.values() for stem in stems):

@@ -1,7 +1,6 @@
 """What ships with the package: the runs and scores of profile `cpu` that notebooks in Lab ask for.
 
-`ship` makes them (or copies what is there). They carry one code hash, so an edit of that code either makes them anew or
-proves that no bit moved: `restamp` trains and tests all methods at `smoke` under both commits and compares.
+They carry one code hash, so an edit of that code makes them anew (`ship`) or proves that no bit moved (`restamp`).
 """
 
 from __future__ import annotations
@@ -97,11 +96,7 @@ def names() -> list:
 
 
 def restamp(old_commit: str) -> str:
-    """Give what ships the names of today's code, if all methods at `smoke` come out the same under both commits.
-
-    Raises:
-        ValueError: a tensor or a score differs; make what ships anew with `mede ship`.
-    """
+    """Give what ships the names of today's code, if all methods at `smoke` come out the same under both commits."""
     root = repo_root()
     with tempfile.TemporaryDirectory() as temporary:
         before, folders = Path(temporary) / "before", [Path(temporary) / name for name in ("old", "new")]

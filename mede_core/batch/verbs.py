@@ -14,7 +14,7 @@ from pydantic import Field
 
 from ..config import METHODS, Config, EvalSet, Seed, load_config
 from ..files import append_line, repo_root, set_threads
-from ..flags import Count, Device, File, Folder, Half, NewFile, Older, Profile, Workers
+from ..flags import Count, Device, File, Folder, Given, Half, NewFile, Older, Profile, Runs, Workers
 from ..runs import default_folder, size_of, stale_runs
 from ..weights import check_tokenizer, support
 
@@ -25,8 +25,8 @@ Seconds = Annotated[float, Field(gt=0.0, le=1e6)]
 def train(
     *,
     profile: Profile = "cpu",
-    config: File = "",
-    runs: Folder = "",
+    config: Given = "",
+    runs: Runs = "",
     device: Device = "cpu",
     num_workers: Workers = 0,
     older: Older = "ask",
@@ -36,11 +36,6 @@ def train(
     """Train a method, or go on with its run, and print the run's folder.
 
     Args:
-        profile: what applies where neither a flag nor the file says something
-        config: JSON file with settings; flags win
-        runs: folder of runs and scores (default: runs/ of the repository, else ./mede_runs)
-        device: cpu, cuda or cuda:NUMBER
-        num_workers: of each process's data loader
         older: where older code made this run and a new one takes long: ask, use it, or retrain
         again: train once more; the old run stays until the new one is finished
     """
@@ -54,8 +49,8 @@ def train(
 def evaluate(
     *,
     profile: Profile = "cpu",
-    config: File = "",
-    runs: Folder = "",
+    config: Given = "",
+    runs: Runs = "",
     device: Device = "cpu",
     num_workers: Workers = 0,
     older: Older = "ask",
@@ -69,11 +64,6 @@ def evaluate(
     """Test a method, in and out of context on the synthetic world, or on a list of videos; it is trained if need be.
 
     Args:
-        profile: what applies where neither a flag nor the file says something
-        config: JSON file with settings; flags win
-        runs: folder of runs and scores (default: runs/ of the repository, else ./mede_runs)
-        device: cpu, cuda or cuda:NUMBER
-        num_workers: of each process's data loader
         older: where older code made the run and a new one takes long: ask, use it, or retrain
         test_data: list of test videos (default: the list that trains)
         test_split: rows that test, by the list's split column (default: those that train)
@@ -131,7 +121,6 @@ def workspace_on(device: str, runs: str = "", **options) -> Iterator:
     import torch
 
     from ..distributed import process_group
-    from ..files import set_threads
     from ..workspace import Workspace
 
     try:
@@ -167,7 +156,7 @@ def study(
     *,
     seeds: Sequence[Seed] = (),
     variants: Sequence[str] = (),
-    runs: Folder = "",
+    runs: Runs = "",
     to: Folder = "",
     retrain: bool = False,
 ) -> None:
@@ -177,7 +166,6 @@ def study(
         sections: of the study, in this order
         seeds: these alone (default: the section's own)
         variants: these alone
-        runs: folder of runs and scores (default: runs/ of the repository, else ./mede_runs)
         to: folder of the results (default: inside the package)
         retrain: measure also what older code made
     """
@@ -202,7 +190,7 @@ def study(
 def cost(
     *,
     profile: Profile = "cpu",
-    config: File = "",
+    config: Given = "",
     steps: Count = 20,
     seconds: Seconds = 30.0,
     classes: Count = 400,
@@ -212,12 +200,9 @@ def cost(
     """Time the training step and the test of a configuration, as one line of JSON; its data are not read.
 
     Args:
-        profile: what applies where neither a flag nor the file says something
-        config: JSON file with settings; flags win
         steps: rounds, after one that warms up
         seconds: no further round begins after that long
         classes: of the class-text head
-        device: cpu, cuda or cuda:NUMBER
     """
     wanted = effective(profile, config, settings)
     from ..report.costs import measure_costs
@@ -260,7 +245,7 @@ def checks(
     *,
     seeds: Sequence[Seed] = (4, 5, 6),
     weights: str = "shipped",
-    runs: Folder = "",
+    runs: Runs = "",
     count: Count = 1440,
     out: NewFile = "",
 ) -> str:
@@ -269,7 +254,6 @@ def checks(
     Args:
         seeds: of the world; 0 is the design seed
         weights: the small CLIP: shipped, or a folder
-        runs: folder of runs and scores (default: runs/ of the repository, else ./mede_runs)
         count: clips of each test
         out: append a record a seed there, one JSON object a line
     """
@@ -290,11 +274,10 @@ def checks(
     return "\n".join(lines)
 
 
-def ship_or_restamp(*, runs: Folder = "", restamp: str = "") -> str:
+def ship_or_restamp(*, runs: Runs = "", restamp: str = "") -> str:
     """Make the runs and scores that ship with the package, from `cpu`.
 
     Args:
-        runs: folder of runs and scores (default: runs/ of the repository, else ./mede_runs)
         restamp: a commit: give what ships the names of today's code, if no bit moved since then
     """
     look = ["git", "rev-parse", "--verify", "--quiet", f"{restamp}^{{commit}}"]
@@ -307,11 +290,10 @@ def ship_or_restamp(*, runs: Folder = "", restamp: str = "") -> str:
     return ship.restamp(restamp) if restamp else str(ship.ship(Workspace(runs or None, shipped=False)))
 
 
-def clean(*, runs: Folder = "", yes: bool = False) -> str:
+def clean(*, runs: Runs = "", yes: bool = False) -> str:
     """List the runs that no question of today finds: of older code, half done, or of an earlier naming.
 
     Args:
-        runs: folder of runs and scores (default: runs/ of the repository, else ./mede_runs)
         yes: remove them
     """
     folder = Path(runs) if runs else default_folder()

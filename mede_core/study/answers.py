@@ -1,8 +1,4 @@
-"""The study's answers about methods, worlds and encoders, read from result records. Torch-free.
-
-Records are those of the committed study (``store.study_records``) or of a fresh run; nothing is measured here. What
-single parts of the training do stands in ``answers_training.py``.
-"""
+"""The study's answers about methods, worlds and encoders, from records of it or of a fresh run. Torch-free."""
 
 from __future__ import annotations
 
@@ -32,10 +28,9 @@ ANSWER_CONTROLS = (("meta-step", "joint"), ("long, GWA", "long"), ("long, GWA", 
 
 
 def answer(main: Sequence[Mapping], controls: Sequence[Mapping]) -> pd.DataFrame:
-    """The study's question in six differences out of context, as :func:`paired` gives them.
+    """The study's question in six differences out of context: the method, its two parts, and what parts are worth.
 
-    The method and its two parts; then, from the section ``meta`` by variant as far as it was run, the inner step alone
-    and what averaging is worth after twice as many epochs.
+    ``controls`` are records of the section ``meta`` by variant, as far as it was run.
     """
     frame = pd.concat([paired(main, ANSWER_PAIRS), paired(controls, ANSWER_CONTROLS)], ignore_index=True)
     return frame[frame["quantity"] == "out"].reset_index(drop=True)
@@ -56,17 +51,13 @@ def paired(records: Sequence[Mapping], pairs: Sequence[tuple[str, str]], **where
 
 
 def paired_groups(groups: Mapping[str, Sequence[Mapping]], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """:func:`paired`, in and out of context, in several groups of records (name -> records), e.g. of several encoders.
-
-    Rows of one pair stand together; ``label``, for ``figures.difference_forest``, is the first method and the group.
-    """
+    """:func:`paired`, in and out of context, in several groups of records, with a label for the figure's rows."""
     found = []
-    for pair in pairs:
-        for name, records in groups.items():
-            own = paired(records, [pair])
-            if len(own):
-                own = own[own["quantity"].isin(["in", "out"])]
-                found.append(own.assign(label=f"{method_label(pair[0])}, {name}"))
+    for pair, (name, records) in itertools.product(pairs, groups.items()):
+        own = paired(records, [pair])
+        if len(own):
+            own = own[own["quantity"].isin(["in", "out"])]
+            found.append(own.assign(label=f"{method_label(pair[0])}, {name}"))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
@@ -80,12 +71,7 @@ COLUMNS = {
 
 
 def per_seed(records: Iterable[Mapping], by: str = "method") -> pd.DataFrame:
-    """Accuracies in percent, a row a seed of each method, or (``by``) of each average of a trajectory.
-
-    Of the source set's reported clips, halves together: ``in``, each background, ``out`` (mean over them), ``hm_out``
-    (of in and out), ``gap``, ``novel_out``; in context ``base``, ``novel`` and ``hm``; of other sets in context
-    ``cross`` (mean over three) and ``temporal`` (above the source's). What was not measured is NaN.
-    """
+    """Accuracies in percent, a row a seed of each method or average; what was not measured is NaN."""
     keys = [by, "seed", "set", "split", "context", "part", "value"]
     kept = [[r[key] for key in keys] for r in records
             if r["metric"] == "top1" and bool(r.get("average")) == (by == "average")]  # fmt: skip
@@ -94,6 +80,7 @@ def per_seed(records: Iterable[Mapping], by: str = "method") -> pd.DataFrame:
     def mean(rows: pd.DataFrame) -> pd.Series:
         return rows.groupby([by, "seed"], sort=False)["value"].mean()
 
+    # Of the source set's reported clips, halves together; of other sets in context
     source = frame[(frame["set"] == "source") & (frame["part"] == 1)]
     inside, outside = source[source["context"] == "in"], source[source["context"] != "in"]
     others = frame[(frame["context"] == "in") & (frame["set"] != "source")]
@@ -117,10 +104,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def spread_table(frame: pd.DataFrame, by: str, titles: Mapping[str, str], names: Iterable[str] = ()) -> pd.DataFrame:
-    """Text, indexed by a column of a frame with a row a seed: its other columns under their titles, and Seeds.
-
-    ``names``: rows in this order, "not run" where they have no seeds; default: those that are there.
-    """
+    """A row for each of ``names`` (default: those that are there): mean and deviation of columns over its seeds."""
     rows = {}
     for name in names or dict.fromkeys(frame[by]):
         own = frame[frame[by] == name]
@@ -130,13 +114,12 @@ def spread_table(frame: pd.DataFrame, by: str, titles: Mapping[str, str], names:
 
 
 def labeled(table: pd.DataFrame, title: str, label: Callable[[str], str] = method_label) -> pd.DataFrame:
-    """A table of :func:`spread_table` with its index as first column."""
     return table.rename_axis(title).reset_index().assign(**{title: [label(name) for name in table.index]})
 
 
 # ------------------------------------------------------------------------------------ the search
 def _trials(records: Sequence[Mapping]) -> pd.DataFrame:
-    """Trials that were run, in the order of the search, with their accuracy on base classes of the design seed."""
+    """Trials that were run, in the order of the search, with their accuracies."""
     rows = [
         {"recipe": method, "changes": changes, "trial": trial_name(method, changes)}
         for method, trials in SEARCH.items()
@@ -200,10 +183,7 @@ def forms_table(records: Sequence[Mapping]) -> pd.DataFrame:
 
 # ------------------------------------------------------------------------------------ the checks
 def floors_table(main: Sequence[Mapping], floors: Sequence[Mapping], dialed: Sequence[Mapping]) -> pd.DataFrame:
-    """Checks that the finished results must pass: Check, Measured, Allowed, Holds ("not run" where records lack).
-
-    ``floors`` and ``dialed`` (section ``dial``) are records by variant.
-    """
+    """Checks that the finished results must pass; ``floors`` and ``dialed`` are sections' records by variant."""
 
     def values(records, **where):
         rows = [r for r in records if all(r[key] == value for key, value in where.items())]
@@ -229,11 +209,11 @@ def floors_table(main: Sequence[Mapping], floors: Sequence[Mapping], dialed: Seq
     )
     rows = []
     for name, found, low, high in checks:
-        row = {"Check": name, "Measured": "not run", "Allowed": f"{low:.1f} to {high:.1f}", "Holds": "not run"}
+        measured, holds = NOT_RUN, NOT_RUN
         if found:
-            row["Measured"] = f"{min(found):.1f} to {max(found):.1f}, {len(found)} seeds"
-            row["Holds"] = "yes" if low <= min(found) and max(found) <= high else "NO"
-        rows.append(row)
+            measured = f"{min(found):.1f} to {max(found):.1f}, {len(found)} seeds"
+            holds = "yes" if low <= min(found) and max(found) <= high else "NO"
+        rows.append({"Check": name, "Measured": measured, "Allowed": f"{low:.1f} to {high:.1f}", "Holds": holds})
     return pd.DataFrame(rows)
 
 
@@ -245,10 +225,7 @@ MEASURES = {  # of where a learner looks -> label; order gap and share of the ac
 
 
 def looks(records: Sequence[Mapping]) -> pd.DataFrame:
-    """Measures of where each learner looks (set ``look``, in context) beside what it loses out of context.
-
-    Columns method, seed, the keys of ``MEASURES``, accuracy, actor_area, drop (in minus out on the source set).
-    """
+    """Measures of where each learner looks, in context, beside what it loses out of context (``drop``)."""
     seen = [r for r in records if r["set"] == "look" and r["context"] == "in"]
     frame = pd.DataFrame(seen).pivot_table("value", ["method", "seed"], "metric", sort=False)
     frame["order_gap"] = frame["accuracy"] - frame["shuffled"]
@@ -257,10 +234,7 @@ def looks(records: Sequence[Mapping]) -> pd.DataFrame:
 
 
 def correlations(frame: pd.DataFrame) -> pd.DataFrame:
-    """Pearson correlation of each measure of :func:`looks` with the drop, over the learners of a seed.
-
-    Columns measure, value, low, high (mean and t-interval over seeds; NaN ends with one), learners.
-    """
+    """Pearson correlation of each measure of :func:`looks` with the drop over learners; t-interval over seeds."""
     rows = []
     for measure in MEASURES:
         values = [own[measure].corr(own["drop"]) for _, own in frame.groupby("seed") if own[measure].nunique() > 1]
@@ -271,20 +245,21 @@ def correlations(frame: pd.DataFrame) -> pd.DataFrame:
 
 def look_table(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of :func:`looks` as a reader sees them: mean and standard deviation (ddof=1) over seeds."""
-    titles = {"accuracy": "Accuracy, in context", **MEASURES}
+    titles = {"accuracy": "accuracy, in context", **MEASURES}
     titles |= {"actor_area": "actor's share of the area (%)", "drop": "lost out of context (points)"}
-    titles = {column: title[:1].upper() + title[1:] for column, title in titles.items()}
-    return labeled(spread_table(frame, "method", titles), "Method")
+    return labeled(spread_table(frame, "method", {column: _upper(titles[column]) for column in titles}), "Method")
 
 
 def correlation_table(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of :func:`correlations` as a reader sees them."""
     rows = []
     for row in frame.to_dict("records"):
-        label, known = MEASURES[row["measure"]], row["low"] == row["low"]
-        rows.append({
-            "Measure": label[:1].upper() + label[1:], "Correlation": format_signed(row["value"], 2),
-            "95 % interval": f"{format_signed(row['low'], 2)} to {format_signed(row['high'], 2)}" if known else MISSING,
-            "Learners": row["learners"],
-        })  # fmt: skip
+        value, *ends = (format_signed(row[name], 2) for name in ("value", "low", "high"))
+        interval = " to ".join(ends) if row["low"] == row["low"] else MISSING
+        named = {"Measure": _upper(MEASURES[row["measure"]]), "Correlation": value, "95 % interval": interval}
+        rows.append({**named, "Learners": row["learners"]})
     return pd.DataFrame(rows)
+
+
+def _upper(title: str) -> str:
+    return title[:1].upper() + title[1:]

@@ -1,7 +1,4 @@
-"""The study's answers about parts of the training, read from result records: meta-step, averages, how to choose one.
-
-Torch-free; nothing is measured here.
-"""
+"""The study's answers about parts of the training: meta-step, averages, how to choose one. Torch-free."""
 
 from __future__ import annotations
 
@@ -30,11 +27,8 @@ REACHED = {"in": "In context", "out": "Out of context", "novel_out": "Novel, out
 
 # ------------------------------------------------------------------------------------ the meta-step
 def control_table(records: Sequence[Mapping]) -> pd.DataFrame:
-    """The variants of the meta-step with what they cost and reach: mean and standard deviation over seeds.
-
-    On the seeds that every variant is run on, so that its rows can be compared; the seeds that single variants have
-    beyond them count in :func:`paired`.
-    """
+    """The variants of the meta-step with what they cost and reach: mean and standard deviation over seeds."""
+    # Seeds that every variant is run on: those that single ones have beyond them count in paired differences alone
     frame = per_seed(record for record in records if record["seed"] in FEW)
     ran = {variant: how for variant, how in CONTROLS.items() if variant in set(frame["method"])}
     table = spread_table(frame, "method", {**REACHED, "gap": "Static gap"}, ran)
@@ -47,26 +41,17 @@ def control_table(records: Sequence[Mapping]) -> pd.DataFrame:
 
 def over_epochs(records: Iterable[Mapping], metric: str) -> pd.DataFrame:
     """A quantity of the training over its epochs, mean over seeds: columns series (the variant), epoch, value."""
-    rows = [
-        {"series": r["method"], "epoch": r["part"], "value": r["value"]}
-        for r in records
-        if r["metric"] == metric and r["set"] == "train" and not r["average"]
-    ]
+    own = (r for r in records if r["metric"] == metric and r["set"] == "train" and not r["average"])
+    rows = [(r["method"], r["part"], r["value"]) for r in own]
     frame = pd.DataFrame(rows, columns=["series", "epoch", "value"])
     return frame.groupby(["series", "epoch"], sort=False, as_index=False)["value"].mean()
 
 
 def predictions(records: Iterable[Mapping]) -> pd.DataFrame:
-    """What an inner step does to the query loss in nats, mean over seeds: method, epoch, alpha, kind, value.
-
-    The kind is ``measured``, or ``predicted`` to first order in alpha.
-    """
+    """What an inner step does to the query loss in nats, mean over seeds: ``measured``, and to first order in alpha."""
     keys = ["method", "epoch", "alpha", "kind", "value"]
-    rows = [
-        [r["method"], r["part"], float(r["average"]), r["metric"].removeprefix("change_"), r["value"]]
-        for r in records
-        if r["metric"].startswith("change_")
-    ]
+    own = (r for r in records if r["metric"].startswith("change_"))
+    rows = [(r["method"], r["part"], float(r["average"]), r["metric"].removeprefix("change_"), r["value"]) for r in own]
     return pd.DataFrame(rows, columns=keys).groupby(keys[:-1], sort=False, as_index=False)["value"].mean()
 
 
@@ -105,10 +90,7 @@ def rule_differences(records: Sequence[Mapping], reference: str = "last") -> pd.
 
 
 def grid_means(records: Iterable[Mapping], where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The grid of Gaussians, mean over seeds, as ``figures.gwa_heatmap`` takes it.
-
-    ``where`` is in, out or novel_out; the answer is (mu ratios [M], sigma ratios [S], percent [S, M]).
-    """
+    """The grid of Gaussians, mean over seeds: mu ratios [M], sigma ratios [S], percent [S, M]; in, out or novel_out."""
     frame = per_seed(records, "average")
     frame = frame[frame["average"].str.startswith("grid:")]
     at = frame["average"].str.split(":", expand=True)
@@ -127,12 +109,9 @@ PUBLISHED_RATIOS = (0.68, 0.45)
 
 def criterion_means(records: Sequence[Mapping], criterion: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What one of ``CRITERIA`` says of each Gaussian, mean over seeds: as :func:`grid_means`, in percent or points."""
-    rows = [
-        {"mu": mu, "sigma": sigma, "score": score}
-        for seed in sorted({r["seed"] for r in records})
-        for (mu, sigma), score in _criterion(records, seed, criterion).items()
-    ]
-    return _as_grid(pd.DataFrame(rows), "score")
+    seeds = sorted({r["seed"] for r in records})
+    rows = [(*at, score) for seed in seeds for at, score in _criterion(records, seed, criterion).items()]
+    return _as_grid(pd.DataFrame(rows, columns=["mu", "sigma", "score"]), "score")
 
 
 def _criterion(records: Sequence[Mapping], seed: int, criterion: str) -> dict[tuple[float, float], float]:
@@ -160,8 +139,7 @@ def selections(records: Sequence[Mapping]) -> pd.DataFrame:
 
     ``fixed`` keeps the published ratios; ``leave classes out`` takes the best on classes that a run of its own left
     out; ``order`` the largest loss under shuffled frames on base classes; ``best epoch on base`` one epoch, the best
-    on base classes; ``oracle`` looks at the reported clips out of context. Columns criterion, seed, mu, sigma (ratios,
-    NaN for single epochs), in, out, novel_out.
+    on base classes; ``oracle`` looks at the reported clips out of context.
     """
     accuracy = per_seed(records, "average").set_index(["average", "seed"])[[*REACHED]]
     rows = []

@@ -43,20 +43,12 @@ QUANTITIES = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """One measured comparison: the first method minus the second; of times the first over the second."""
+    """The first method minus the second; of times the first over the second."""
 
     first: str
     second: str
     quantity: str  # of QUANTITIES
     expected: str  # above, below or not below; of times less or no more
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim of the paper with the comparisons that would support it."""
-
-    text: str
-    comparisons: tuple[Comparison, ...]
 
 
 def _against(others: Sequence[str], quantity: str, expected: str = "above", *, method: str = "open_mede"):
@@ -67,29 +59,27 @@ _REGULARIZED = ("open_vclip", "froster")
 _FULL = {"novel": "recognizes novel classes best", "hm": "balances base and novel classes best",
          "cross": "transfers best to other sets", "out": "does best out of context"}  # fmt: skip
 _META = "open_mede_no_gwa"
-CLAIMS = (
-    *(Claim(f"Open-MeDe {says}", _against(("frozen", "finetune", *_REGULARIZED), quantity))
-      for quantity, says in _FULL.items()),
-    *(Claim(f"Open-MeDe {says}: also against as many clips an update without an inner step",
-            _against(("joint",), quantity))
-      for quantity, says in _FULL.items()),
-    Claim("Trainer: meta-optimization alone is no worse out of context than frozen CLIP",
-          _against(("frozen",), "out", "not below", method=_META)),
-    Claim("Trainer: meta-optimization alone does better out of context than fine-tuning",
-          _against(("finetune",), "out", method=_META)),
-    Claim("Trainer: meta-optimization alone does better out of context than as many clips without an inner step",
-          _against(("joint",), "out", method=_META)),
-    Claim("Average: GWA adds to accuracy in context", _against((_META,), "in")),
-    Claim("Average: GWA adds to accuracy out of context", _against((_META,), "out")),
-    Claim("Regularization towards CLIP, averaged, raises accuracy in context, against frozen CLIP",
-          tuple(Comparison(method, "frozen", "in", "above") for method in _REGULARIZED)),
-    Claim("Regularization towards CLIP, averaged, lowers accuracy out of context, against frozen CLIP",
-          tuple(Comparison(method, "frozen", "out", "below") for method in _REGULARIZED)),
-    Claim("The gain over regularization is largest on the temporal set", _against(_REGULARIZED, "temporal")),
-    Claim("No additional overhead: training takes no longer than fine-tuning",
-          _against(("finetune",), "time", "no more")),
-    Claim("Less overhead than regularization", _against(_REGULARIZED, "time", "less")),
-)  # fmt: skip
+CLAIMS: dict[str, tuple[Comparison, ...]] = {  # with the comparisons that would support them
+    **{f"Open-MeDe {says}": _against(("frozen", "finetune", *_REGULARIZED), quantity)
+       for quantity, says in _FULL.items()},
+    **{f"Open-MeDe {says}: also against as many clips an update without an inner step": _against(("joint",), quantity)
+       for quantity, says in _FULL.items()},
+    "Trainer: meta-optimization alone is no worse out of context than frozen CLIP":
+        _against(("frozen",), "out", "not below", method=_META),
+    "Trainer: meta-optimization alone does better out of context than fine-tuning":
+        _against(("finetune",), "out", method=_META),
+    "Trainer: meta-optimization alone does better out of context than as many clips without an inner step":
+        _against(("joint",), "out", method=_META),
+    "Average: GWA adds to accuracy in context": _against((_META,), "in"),
+    "Average: GWA adds to accuracy out of context": _against((_META,), "out"),
+    "Regularization towards CLIP, averaged, raises accuracy in context, against frozen CLIP":
+        tuple(Comparison(method, "frozen", "in", "above") for method in _REGULARIZED),
+    "Regularization towards CLIP, averaged, lowers accuracy out of context, against frozen CLIP":
+        tuple(Comparison(method, "frozen", "out", "below") for method in _REGULARIZED),
+    "The gain over regularization is largest on the temporal set": _against(_REGULARIZED, "temporal"),
+    "No additional overhead: training takes no longer than fine-tuning": _against(("finetune",), "time", "no more"),
+    "Less overhead than regularization": _against(_REGULARIZED, "time", "less"),
+}  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------ what was measured
@@ -166,16 +156,12 @@ def verdicts(claims: Sequence[Sequence[Measured | None]]) -> list[str]:
 
 
 def claims_table(records: Sequence[Mapping], times: Sequence[Mapping]) -> pd.DataFrame:
-    """Every claim with its comparisons and its verdict: a row a comparison, the claim in its first row.
-
-    Columns Claim, Verdict, Would be supported by, Measured, p (of the comparison alone), from :func:`claim_records`
-    and the section ``cost``.
-    """
+    """Every claim with its verdict and its comparisons, a row each, from :func:`claim_records` and section ``cost``."""
     found, rows = measured_numbers(records, times), []
-    measured = [[measure_comparison(found, one) for one in claim.comparisons] for claim in CLAIMS]
-    for claim, verdict, parts in zip(CLAIMS, verdicts(measured), measured):
-        heads = [(claim.text, verdict), *[("", "")] * (len(parts) - 1)]
-        for head, comparison, one in zip(heads, claim.comparisons, parts):
+    measured = [[measure_comparison(found, one) for one in comparisons] for comparisons in CLAIMS.values()]
+    for (text, comparisons), verdict, parts in zip(CLAIMS.items(), verdicts(measured), measured):
+        heads = [(text, verdict), *[("", "")] * (len(parts) - 1)]
+        for head, comparison, one in zip(heads, comparisons, parts):
             told = _told(comparison, one) if one else (NOT_RUN, MISSING)
             titles = ("Claim", "Verdict", "Would be supported by", "Measured", "p")
             rows.append(dict(zip(titles, (*head, _needed(comparison), *told))))
@@ -196,7 +182,7 @@ def claims_summary(table: pd.DataFrame) -> str:
 def claims_frame(records: Sequence[Mapping]) -> pd.DataFrame:
     """The claims' comparisons in and out of context, in points, as ``figures.difference_forest`` takes them."""
     found, rows = measured_numbers(records), {}
-    for comparison in (one for claim in CLAIMS for one in claim.comparisons if one.quantity in ("in", "out")):
+    for comparison in (one for claim in CLAIMS.values() for one in claim if one.quantity in ("in", "out")):
         if one := measure_comparison(found, comparison):
             label = f"{method_label(comparison.first)} − {method_label(comparison.second)}"
             ends = {"value": one.value, "low": one.low, "high": one.high}

@@ -35,8 +35,6 @@ Numbers = dict[str, list]
 
 @dataclass(frozen=True)
 class Trained:
-    """A unit with its learner and its run."""
-
     unit: Unit
     workspace: Workspace
 
@@ -53,7 +51,6 @@ class Trained:
         return training_clips(self.unit.config, self.learner.image_size)
 
     def looked_at(self, context: str) -> ClipSet:
-        """Clips of all classes of the source set before a background."""
         count = max(LEAST_CLIPS, min(LOOK_CLIPS, self.unit.config.test_clips))
         return test_clips(self.unit.config, EvalSet(half="all", context=context, clips=count), self.learner.image_size)
 
@@ -84,9 +81,13 @@ def _numbers(records: Iterable[Mapping], *, bits: bool = True) -> Numbers:
     found = {}
     for one in records:
         metric = one["metric"] if one["order"] == "forward" else one["order"]
-        kept = [round(one["value"], 4), one["n"], *([one["correct"]] if bits else [])]
+        kept = [*_number(one["value"], one["n"]), *([one["correct"]] if bits else [])]
         found[number_key(**{**one, "metric": metric})] = kept
     return found
+
+
+def _number(value: float, n: int, digits: int = 4) -> list:
+    return [round(float(value), digits), n]
 
 
 # ------------------------------------------------------------------------------------ on the learner itself
@@ -95,17 +96,15 @@ def _reversal(t: Trained) -> Numbers:
     clips = t.looked_at("scene")
     right = [evaluate(t.learner, one).correct for one in (clips, clips.reversed())]
     where = {"set": "reversal", "split": "all", "part": 1, "context": "scene"}
-    both = float(np.mean(right[0] & right[1]) * 100)
     return {
-        number_key(metric="top1", **where): [round(float(np.mean(right) * 100), 4), 2 * len(clips)],
-        number_key(metric="both_of_a_pair", **where): [round(both, 4), len(clips)],
+        number_key(metric="top1", **where): _number(np.mean(right) * 100, 2 * len(clips)),
+        number_key(metric="both_of_a_pair", **where): _number(np.mean(right[0] & right[1]) * 100, len(clips)),
     }
 
 
 def _training_fit(t: Trained) -> Numbers:
-    """Accuracy on the training clips, as labeled."""
     result = evaluate(t.learner, t.training_clips)
-    found = [round(result.top1, 4), len(result.labels), pack_correct(result.correct)]
+    found = [*_number(result.top1, len(result.labels)), pack_correct(result.correct)]
     return {number_key(metric="top1", **TRAINING): found}
 
 
@@ -115,7 +114,7 @@ def _look(t: Trained) -> Numbers:
         clips = t.looked_at(context)
         for metric, value in asdict(static_bias(t.learner, clips)).items():
             key = number_key(metric=metric, set="look", split="all", part=1, context=context)
-            found[key] = [round(value, 4), len(clips)]
+            found[key] = _number(value, len(clips))
     return found
 
 
@@ -126,16 +125,14 @@ def _steps(t: Trained) -> Numbers:
     for epoch, rows in frame.groupby("epoch"):
         for metric in ("support_loss", "query_loss", "grad_inner_product", "cosine"):
             key = number_key(**{**TRAINING, "metric": metric, "part": epoch})
-            found[key] = [round(float(rows[metric].mean()), 6), len(rows)]
+            found[key] = _number(rows[metric].mean(), len(rows), 6)
     return found
 
 
 def _prediction(t: Trained) -> Numbers:
-    """By how much an inner step changes the query loss, along the trajectory: measured, and to first order in alpha.
-
-    To first order L_Q(theta - alpha g_S) - L_Q(theta) = -alpha <g_S, g_Q>: what cross-batch training lowers beyond
-    joint training is, in expectation, this product (half of what MAML's second-order term rewards).
-    """
+    """By how much an inner step changes the query loss, along the trajectory: measured, and to first order in alpha."""
+    # To first order L_Q(theta - alpha g_S) - L_Q(theta) = -alpha <g_S, g_Q>: what cross-batch training lowers beyond
+    # joint training is, in expectation, this product (half of what MAML's second-order term rewards).
     config, clips, learner, found = t.unit.config, t.training_clips, t.workspace.learner(t.unit.config), {}
     learner.set_classes(clips.class_names)
     draws = np.random.default_rng([config.seed, 99]).permutation(len(clips))
@@ -154,7 +151,7 @@ def _prediction(t: Trained) -> Numbers:
                     sums[metric, alpha] = sums.get((metric, alpha), 0.0) + value / len(pairs)
         for (metric, alpha), value in sums.items():
             key = number_key(**{**TRAINING, "metric": metric, "part": epoch, "average": f"{alpha:g}"})
-            found[key] = [round(value, 6), len(pairs)]
+            found[key] = _number(value, len(pairs), 6)
     return found
 
 
@@ -165,14 +162,10 @@ def _cost(t: Trained) -> Numbers:
     configs = {method: config.replace(method=method) for method in TRAINED}
     timed = measure_costs(configs, steps=COST_ROUNDS, classes=classes)
     where = {"metric": "step_seconds", **TRAINING}
-    return {number_key(**where, average=name): [round(c.seconds_per_step, 6), c.steps] for name, c in timed.items()}
+    return {number_key(**where, average=name): _number(c.seconds_per_step, c.steps, 6) for name, c in timed.items()}
 
 
 MEASURED: dict[str, Callable[[Trained], Numbers]] = {
-    "reversal": _reversal,
-    "training_fit": _training_fit,
-    "look": _look,
-    "steps": _steps,
-    "prediction": _prediction,
+    "reversal": _reversal, "training_fit": _training_fit, "look": _look, "steps": _steps, "prediction": _prediction,
     "cost": _cost,
-}
+}  # fmt: skip

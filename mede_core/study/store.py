@@ -1,11 +1,6 @@
 """The study's results on disk: one JSON line a unit, committed, and read back as ordinary result records. Torch-free.
 
-Committed lines are data. A line says what was measured, under which settings, and what made it: commit, kernel,
-versions, machine; the per-clip bits of every accuracy are kept, so intervals of any difference can be formed later.
-
-A unit is taken where a line has its settings and all its tests, also one that older code made: that is shown with its
-commit and as "older code", and measured again on demand only. A line is replaced as a whole, so that it never mixes
-codes. Other settings under the same name count as nothing.
+The per-clip bits of every accuracy are kept, so that intervals of any difference can be formed later.
 """
 
 from __future__ import annotations
@@ -29,16 +24,13 @@ KERNEL = ("meta", "gwa", "adapters")
 
 
 def kernel_hash() -> str:
-    """What the kernel's code does, 16 hex digits; docstrings and comments are no part of it."""
     return digest(code_files(KERNEL))[:16]
 
 
 def settings_of(config: Config) -> dict:
     """A configuration in words: what differs from the defaults, a CLIP by its name alone."""
     changed = {name: value for name, (_, value) in diff(config).items() if name not in NAMED}
-    if "weights" in changed:
-        changed["weights"] = Path(changed["weights"]).name
-    return changed
+    return {name: Path(value).name if name == "weights" else value for name, value in changed.items()}
 
 
 def _named(config: Config) -> dict:
@@ -57,15 +49,10 @@ def line_of(unit: Unit, numbers: Mapping[str, list], *, run: str, weights: str, 
 
 
 def read_section(section: str, folder: str | os.PathLike = FOLDER) -> list[dict]:
-    """The lines of a section; an empty list where it has not run yet.
-
-    Raises:
-        ValueError: a line that is no JSON, or bits that are no base64, with its number.
-    """
+    """The lines of a section; an empty list where it has not run yet."""
     path, lines = Path(folder) / f"{section}.jsonl", []
-    if not path.is_file():
-        return lines
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    texts = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for number, text in enumerate(texts, start=1):
         try:
             lines.append(_recoded(json.loads(text), lambda bits: base64.b64decode(bits, validate=True).hex()))
         except ValueError as error:
@@ -74,7 +61,7 @@ def read_section(section: str, folder: str | os.PathLike = FOLDER) -> list[dict]
 
 
 def add_line(line: Mapping, folder: str | os.PathLike = FOLDER) -> None:
-    """Add a unit's line to its section, or put it in the place of its older one; the file is replaced in one step."""
+    """Add a unit's line to its section, or put it in the place of its older one, so that a line never mixes codes."""
     section = line["section"]
     with run_lock(folder):
         kept = {(one["variant"], one["seed"]): one for one in [*read_section(section, folder), line]}
@@ -92,7 +79,7 @@ def _recoded(line: Mapping, recode: Callable[[str], str]) -> dict:
 
 
 def is_missing(unit: Unit, folder: str | os.PathLike = FOLDER, *, retrain: bool = False) -> bool:
-    """Whether a unit is to be measured, see the top; with ``retrain`` also what older code made."""
+    """Whether no line has a unit's settings and all its tests; with ``retrain`` one of today's code."""
     wanted = {"variant": unit.variant, "settings": settings_of(unit.config), **_named(unit.config)}
     for line in read_section(unit.section, folder):
         if all(line[name] == value for name, value in wanted.items()):
@@ -115,7 +102,7 @@ def records_of(lines: Iterable[Mapping], *, by: str = "method") -> list[dict]:
 
 
 def study_records(section: str, *, by: str = "method", folder: str | os.PathLike = FOLDER) -> list[dict]:
-    """The committed records of a section (one of ``units.SECTIONS``), see :func:`records_of`."""
+    """The committed records of a section (one of ``units.SECTIONS``); ``by``: what counts as their method."""
     if section not in SECTIONS:
         raise ValueError(f"section is {section!r}; allowed: {', '.join(SECTIONS)}")
     return records_of(read_section(section, folder), by=by)

@@ -152,7 +152,6 @@ FORM_RATES = (1e-2, 2.5e-3)
 
 
 def form_name(form: str, rate: float) -> str:
-    """Variant of a form at a learning rate."""
     return f"{form}, beta {rate:g}"
 
 
@@ -195,8 +194,6 @@ SECTIONS: dict[str, tuple[Sequence[int], dict[str, tuple[str, dict, tuple[str, .
 
 def units_of(section: str, seeds: Sequence[int] = ()) -> list[Unit]:
     """The units of a section, seed by seed; default: the section's own seeds. All have one seed for everything."""
-    if section not in SECTIONS:
-        raise ValueError(f"section is {section!r}; allowed: {', '.join(SECTIONS)}")
     own, variants = SECTIONS[section]
     found = []
     for seed, (variant, (method, changes, tests)) in itertools.product(seeds or own, variants.items()):

@@ -1,9 +1,6 @@
-"""The properties that make the synthetic world a fair experiment, measured.
+"""The properties that make the synthetic world a fair experiment, measured: static bias exists, tempts, is not forced.
 
-Each property is a number with an allowed range. They say that static bias exists (frozen CLIP reads the scene), that
-it tempts (fine-tuning on correlated clips learns the scene), and that it is not forced (motion can be learned before
-every background). Which method wins is not among them: the world is not tuned for a winner. A null model, whose class
-texts are shuffled, has to fail every one.
+Which method wins is not among them. A null model, whose class texts are shuffled, has to fail every one.
 """
 
 from __future__ import annotations
@@ -33,8 +30,6 @@ PUBLISHED = ASSETS / "reference" / "world_properties.jsonl"  # the three reporte
 
 @dataclass(frozen=True)
 class Property:
-    """One property: ``low <= value <= high``."""
-
     name: str
     value: float
     low: float
@@ -42,12 +37,11 @@ class Property:
 
     @property
     def holds(self) -> bool:
-        """Whether the measured value lies in the range."""
         return self.low <= self.value <= self.high
 
 
 def check(seed: int, workspace: Workspace, *, weights: str = "shipped", count: int = 1440) -> dict:
-    """A seed's record as in ``PUBLISHED``; ``weights`` is the small CLIP: shipped, or a folder."""
+    """A seed's record as in ``PUBLISHED``."""
     learners = train_learners(seed, workspace, weights=weights)
     figures = measure(learners, World(seed), count=count)
     facts = {"seed": seed, "weights": learners["frozen"].weights_id, "count": count}
@@ -64,11 +58,6 @@ def train_learners(world_seed: int, workspace: Workspace, *, weights: str = "shi
 
 def measure(learners: Mapping[str, VideoLearner], world: World, *, count: int = 1440) -> dict[str, float]:
     """Accuracies of learners on the source set, in percent, and frozen CLIP's blindness to order.
-
-    Args:
-        learners: by the names in ``LEARNERS``; the frozen one and any others that exist.
-        world: on whose test clips they are measured.
-        count: clips a set.
 
     Returns:
         {"learner/half/context": top-1, "reversal/logits": largest difference of a logit between a clip and its
