@@ -13,10 +13,7 @@ from .write import format_interval, format_signed
 
 
 def effects_table(effects: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
-    """A row a method: mean effects on the class margin (``attention.causal_effects``), with 95 % intervals over clips.
-
-    The last column is the share of clips whose margin depends more on the background than on the motion.
-    """
+    """A row a method: mean effects on the class margin (``attention.causal_effects``), with intervals over clips."""
     rows = []
     for method, one in effects.items():
         more = accuracy_interval(np.abs(one["background"]) > np.abs(one["motion"]))
