@@ -1,7 +1,6 @@
 """Looking into a meta-step on a real model: what the inner step does, whether batches agree, what the limits are.
 
-For teaching and for checking a training of one's own; any module and loss callable, as in ``meta.py``. Everything but
-:func:`meta_trace` leaves the model as it was.
+Any module and loss callable, as in ``meta.py``. Everything but :func:`meta_trace` leaves the model as it was.
 """
 
 from __future__ import annotations
@@ -55,11 +54,8 @@ def meta_trace(
     query_weight: float = 1.0,
     max_grad_norm: float | None = None,
 ) -> list[dict]:
-    """Take real meta-steps over (support, query) pairs, which train the model, and note what each one found.
-
-    A row a step: ``step`` and ``epoch`` (always 1), ``support_loss`` and ``query_before`` at theta, ``support_after``
-    and ``query_loss`` at the fast weights, ``grad_inner_product`` and ``cosine`` of g_S and g_Q.
-    """
+    """Take real meta-steps over (support, query) pairs, which train the model, and note what each one found:
+    ``support_loss`` and ``query_before`` at theta, ``support_after`` and ``query_loss`` at the fast weights."""
     rows = []
     for step, (support, query) in enumerate(pairs):
         before, after = inner_step_losses(model, loss_fn, support, query, (0.0, inner_lr))
@@ -78,9 +74,7 @@ def meta_trace(
 
 
 def describe_trace(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """A trace summed up: ``steps``; ``agree``: steps whose gradients have a positive product; the mean ``cosine``;
-    ``query_gain``: by how much an inner step lowers the query loss, on average.
-    """
+    """A trace summed up: by ``query_gain`` an inner step lowers the query loss, on average."""
     count = len(rows)
     return {
         "steps": count,
@@ -99,9 +93,7 @@ def quadratic_pull(curvature: float, inner_lr: float, query_weight: float = 1.0,
 
 
 def compare_gradients(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, float]:
-    """How alike two gradients of equal names are: ``cosine``, ``norm_ratio`` (|one| / |other|) and ``difference``
-    (|one - other| / |other|).
-    """
+    """How alike two gradients are; ``difference`` is |one - other| / |other|."""
     a, b = (torch.cat([grads[name].detach().double().flatten() for name in one]) for grads in (one, other))
     length, norm = a.norm().item(), b.norm().item()
     cosine = (a @ b).item() / (length * norm) if length else 0.0
