@@ -20,6 +20,7 @@ $$w_t = \exp\left(-\frac{(t-\mu)^2}{2\sigma^2}\right)$$
 [![Open](https://example.org/badge.svg)](https://example.org/open)
 [next](other.ipynb#part) [readme](../README.md)
 ![plot](../figures/plot.svg) <script src="https://cdn.example.org/x.js"></script>
+<iframe src="//cdn.example.org/x"></iframe>
 <picture><source srcset="../figures/dark.svg"><img src="../figures/plot.svg"></picture>
 """
 WIDGET = "application/vnd.jupyter.widget-view+json"

@@ -1,7 +1,5 @@
 """Looking into a meta-step on a real model: what the inner step does, whether batches agree, what the limits are.
-
-Any module and loss callable, as in ``meta.py``. Everything but :func:`meta_trace` leaves the model as it was.
-"""
+Any module and loss callable, as in ``meta.py``. Everything but :func:`meta_trace` leaves the model as it was."""
 
 from __future__ import annotations
 
@@ -29,10 +27,7 @@ class _Loss(nn.Module):
 
 
 def inner_step_losses(model: nn.Module, loss_fn: LossFn, support, query, inner_lrs: Sequence[float]) -> list[dict]:
-    """Losses of both batches after inner steps of several lengths, all along the support batch's gradient.
-
-    A row a value of ``inner_lrs``: ``inner_lr``, ``support_loss``, ``query_loss``; 0 gives the losses before the step.
-    """
+    """Losses of both batches after inner steps of several lengths (0: before it) along the support batch's gradient."""
     gradient = meta_gradients(model, loss_fn, support, query, inner_lr=0.0, query_weight=0.0).grads
     theta = {name: p.detach() for name, p in model.named_parameters() if name in gradient}
     objective, rows = _Loss(model, loss_fn), []
@@ -116,11 +111,8 @@ def order_comparison(
 def limits(
     model: nn.Module, loss_fn: LossFn, support, query, *, inner_lr: float, query_weight: float = 1.0
 ) -> list[dict]:
-    """What the meta-gradient becomes without an inner step (alpha = 0) and without a query (delta = 0).
-
-    Rows of ``inner_lr``, ``query_weight``, ``compared_with`` (``joint``: the gradient of L_S + delta L_Q at theta,
-    ``plain``: that of L_S) and ``compare_gradients`` of the two.
-    """
+    """What the meta-gradient becomes without an inner step (alpha = 0) and without a query (delta = 0), compared with
+    the gradients of L_S + delta L_Q (``joint``) and of L_S (``plain``) at theta."""
     params = {name: p for name, p in model.named_parameters() if p.requires_grad}
 
     def plain(weight: float) -> dict[str, Tensor]:

@@ -1,7 +1,5 @@
 """The interactive explorers of the notebooks; the only module that imports ipywidgets.
-
-Each shows a scene as an ``Image`` whose bytes change, so nothing flickers, piles up or jumps.
-"""
+Each shows a scene as an ``Image`` whose bytes change, so nothing flickers, piles up or jumps."""
 
 from __future__ import annotations
 
@@ -108,11 +106,9 @@ def gwa_explorer(
     plane: tuple[np.ndarray, float] | None = None,
     accuracy: GwaAccuracy | None = None,
 ):
-    """Weights of GWA under sliders for mu and sigma, beside SWA and EMA: a widget.
+    """Weights of GWA under sliders for mu and sigma (in epochs; 0: the published ratios), beside SWA and EMA: a widget.
 
-    The sliders start at mu and sigma in epochs, or for 0 at the published ratios. With ``plane``, of
-    ``geometry.plane`` for a trajectory of so many epochs, it also shows where the averages lie; with ``accuracy`` what
-    they are worth: read off a grid, or after a press on the button measured at the very center and width.
+    With ``plane``, of ``geometry.plane``, it also shows where the averages lie, with ``accuracy`` what they are worth.
     """
     published = published_schedule(num_epochs)
     mu, sigma = (round(one or other, 1) for one, other in zip((mu, sigma), published, strict=True))

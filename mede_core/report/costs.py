@@ -1,7 +1,5 @@
 """What a method costs, as ratios within a run: time of a step and of a test, peak memory. Torch-free at import.
-
-Clips are noise of the right size: reading videos is not in the figures.
-"""
+Clips are noise of the right size: reading videos is not in the figures."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """The offline HTML gallery: executed notebooks as pages that need no network, no script and no widget. Torch-free.
-
-Formulas become MathML, pictures are embedded, widgets are dropped (each has a static twin).
-"""
+Formulas become MathML, pictures are embedded, widgets are dropped (each has a static twin)."""
 
 import base64
 import functools

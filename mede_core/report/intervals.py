@@ -1,7 +1,5 @@
 """How sure one can be: over seeds a 95 % t-interval, with one seed a percentile bootstrap over its clips. Torch-free.
-
-What was right: bool or share of backgrounds, [N] for one seed, or [S, N], or a list of S arrays.
-"""
+What was right: bool or share of backgrounds, [N] for one seed, or [S, N], or a list of S arrays."""
 
 from __future__ import annotations
 

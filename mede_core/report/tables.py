@@ -1,7 +1,5 @@
-"""Tables from result records, as long frames and as a reader sees them. Torch-free.
-
-A long frame has a row a number (``LONG``): value in percent, a gap in points; std over seeds (ddof=1; NaN for one).
-"""
+"""Tables from result records, as long frames and as a reader sees them. Torch-free. A long frame has a row a
+number (``LONG``): value in percent, a gap in points; std over seeds (ddof=1; NaN for one)."""
 
 from __future__ import annotations
 
@@ -124,10 +122,8 @@ def differences(
     test_set: str = "source",
     splits: Sequence[str] = SPLITS,
 ) -> pd.DataFrame:
-    """First minus second method of each pair in points, paired over seeds and clips, with a verdict each.
-
-    Columns first, second, quantity ("in", "out", "gap"), value, low, high, seeds, clips, verdict.
-    """
+    """First minus second method of each pair in points ("in", "out", "gap"), paired over seeds and clips, with a
+    verdict each."""
     rows = []
     for first, second in pairs:
         scores = [

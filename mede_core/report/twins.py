@@ -132,11 +132,8 @@ def splits_table(records: Sequence[Mapping], sets: Mapping[str, str]) -> pd.Data
 
 # ------------------------------------------------------------------------------------ out of context, real videos
 def scuba_cells(inside: Sequence[Mapping], outside: Sequence[Mapping], **facts) -> tuple[list[dict], pd.DataFrame]:
-    """The out-of-context table's cells, and a frame as ``tables.wide`` takes it with each background by itself.
-
-    inside: records on UCF101; outside: on out-of-context clips. The background ``in_context``, the same clips before
-    their own, is shown, not averaged.
-    """
+    """The out-of-context table's cells, and a frame as ``tables.wide`` takes it with each background by itself; the
+    background ``in_context``, the same clips before their own, is shown, not averaged."""
     cells, rows = [], []
     means = {cell["method"]: cell for cell in split_means(inside, {"UCF": REAL["UCF"]})}
     for method in methods_of([*inside, *outside]):

@@ -28,10 +28,7 @@ _SMOOTH = 0.9  # factor of the running mean
 
 @styled
 def training_curves(metrics: pd.DataFrame, *, warmup_epochs: int = 0, title: str = "Training"):
-    """Losses, agreement of support and query gradients, and learning rate over steps, raw and as running means.
-
-    metrics: step, epoch, support_loss; query_loss, grad_inner_product and lr where they were measured.
-    """
+    """Losses, agreement of support and query gradients, and learning rate over steps, raw and as running means."""
     theme, steps = current_theme(), metrics["step"].to_numpy(float)
     given = [c for c in ("query_loss", "grad_inner_product", "lr") if c in metrics and metrics[c].notna().any()]
     panels = ["losses", *(name for name in ("grad_inner_product", "lr") if name in given)]
@@ -89,10 +86,7 @@ def _around_zero(values: np.ndarray) -> tuple[float, float]:
 
 @styled
 def inner_step_curves(rows: Sequence[Mapping[str, float]], chosen: float):
-    """Change of both batches' losses by inner steps of several lengths; a line marks the ``inner_lr`` in use.
-
-    rows: inner_lr (rising from 0, which the others are compared with), support_loss, query_loss.
-    """
+    """Change of both batches' losses by inner steps of several lengths, rising from 0; a line marks the one in use."""
     theme, figure = current_theme(), Picture(PAGE_WIDTH, 2.9)
     axes = figure.subplots()
     at = [row["inner_lr"] for row in rows]
@@ -132,11 +126,8 @@ def meta_step_2d(
     query_weight: float,
     width: float = PAGE_WIDTH,
 ):
-    """The meta-step on a problem with two parameters: inner step, query gradient, update along -(g_S + delta g_Q).
-
-    x: [W] and y: [H] values of the parameters; losses: [H, W]; theta, theta_fast = theta - alpha g_S, gradients: [2].
-    Arrows of gradients are scaled to a common readable length; the inner step has its true length.
-    """
+    """The meta-step on two parameters (values x: [W], y: [H]; losses [H, W]): inner step, query gradient, update along
+    -(g_S + delta g_Q). Gradients are scaled to a readable length; the inner step has its true length."""
     theme, total = current_theme(), support_grad + query_weight * query_grad
     longest = max(np.linalg.norm(v) for v in (support_grad, query_weight * query_grad, total))
     scale = 0.36 * min(np.ptp(x), np.ptp(y)) / longest
