@@ -37,7 +37,11 @@ def build_gallery(folder: Path, steps: Mapping[str, Mapping], notebooks: Path) -
         page = gallery / page_name(step_id)
         key = hashlib.sha256("".join([*recipe, sha256_file(path)]).encode()).hexdigest()
         notebook = json.loads(path.read_text(encoding="utf-8"))
-        about = {"title": title_of(notebook), "subtitle": _subtitle(steps[step_id])}
+        chosen = ", ".join(f"{name}={value}" for name, value in steps[step_id].get("chosen", {}).items())
+        about = {
+            "title": title_of(notebook),
+            "subtitle": steps[step_id]["notebook"] + (f" ({chosen})" if chosen else ""),
+        }
         if not page.is_file() or key not in page.read_text(encoding="utf-8")[:400]:
             body = notebook_body(path, notebooks, links)
             atomic_write(page, fill_template("page.html.j2", **about, key=key, css=_page_css(), body=body))
@@ -79,11 +83,6 @@ def title_of(notebook: dict) -> str:
         if cell["cell_type"] == "markdown" and match:
             return re.sub(r"[*`$]|\[([^\]]*)\]\([^)]*\)", r"\1", match[1]).strip()
     return "Untitled"
-
-
-def _subtitle(step: Mapping) -> str:
-    chosen = ", ".join(f"{name}={value}" for name, value in step.get("chosen", {}).items())
-    return step["notebook"] + (f" ({chosen})" if chosen else "")
 
 
 def _write_thumbnail(notebook: dict, path: Path) -> None:

@@ -217,17 +217,14 @@ def records_table(records: Sequence[Mapping]) -> pd.DataFrame:
 
 def verdict_table(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of :func:`differences` as text."""
-    rows = []
-    for row in frame.to_dict("records"):
-        rows.append({
-            "Comparison": f"{method_label(row['first'])} minus {method_label(row['second'])}",
-            "Quantity": column_label(row["quantity"]),
-            "Difference": format_signed(row["value"]),
-            "95 % interval": f"{format_signed(row['low'])} to {format_signed(row['high'])}",
-            "Seeds": row["seeds"],
-            "Verdict": row["verdict"],
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame({
+        "Comparison": f"{method_label(row['first'])} minus {method_label(row['second'])}",
+        "Quantity": column_label(row["quantity"]),
+        "Difference": format_signed(row["value"]),
+        "95 % interval": f"{format_signed(row['low'])} to {format_signed(row['high'])}",
+        "Seeds": row["seeds"],
+        "Verdict": row["verdict"],
+    } for row in frame.to_dict("records"))  # fmt: skip
 
 
 def verdict_sentence(row: Mapping) -> str:

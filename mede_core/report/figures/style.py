@@ -163,7 +163,7 @@ def _plain(value):
     """Plain JSON types; numbers to six significant digits, numbers that are not finite as null."""
     if isinstance(value, pd.DataFrame):
         return {str(key): _plain(value[key].tolist()) for key in value.columns}
-    if isinstance(value, (np.ndarray, np.generic, pd.Series)):
+    if hasattr(value, "tolist"):
         return _plain(value.tolist())
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
