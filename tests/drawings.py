@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from mede_core.report.figures import comparisons, film, results, training, trajectories
-from mede_core.report.figures.style import METHOD_ORDER
+from mede_core.report.figures.style import METHOD_STYLE
 
 T, H = 4, 16
 EPOCHS = np.arange(1, 9)
@@ -14,11 +14,12 @@ FOREST = pd.DataFrame({
 })  # fmt: skip
 LINES = pd.DataFrame({"series": ["x", "x", "y", "y"], "epoch": [1, 2, 1, 2], "value": [0.1, 0.2, -0.1, -0.3]})
 LOOKS = pd.DataFrame({"method": ["frozen", "finetune"], "drop": [40.0, 20.0], "order_gap": [0.0, 12.0]})
+BOUND = {"in": 90, "out": 50, "scene": 50, "noise": 50, "stripes": 50}
 STEPS = [{"epoch": epoch, "moved": epoch / 3, "from_first": epoch**0.5} for epoch in range(1, 7)]
 LENGTHS = [{"inner_lr": a, "support_loss": 3 - a, "query_loss": 3 - a / 2 + a * a} for a in (0, 0.05, 0.5, 2)]
 
 
-def methods_frame(methods=METHOD_ORDER, contexts=("in", "scene", "noise", "stripes")):
+def methods_frame(methods=METHOD_STYLE, contexts=("in", "scene", "noise", "stripes")):
     rows = [
         {"method": method, "context": context, "value": 40.0 + 5 * i + j}
         for i, method in enumerate(methods)
@@ -54,8 +55,9 @@ def meta_arguments():
     x, y = np.linspace(-2, 2, 21), np.linspace(-1, 2, 16)
     grid_x, grid_y = np.meshgrid(x, y)
     return {
-        "x": x, "y": y, "support_loss": (grid_x - 1) ** 2, "query_loss": (grid_y - 1) ** 2, "theta": [-1, 0],
-        "theta_fast": [-0.2, 0], "support_grad": [-4, 0], "query_grad": [0, -2],
+        "x": x, "y": y, "support_loss": (grid_x - 1) ** 2, "query_loss": (grid_y - 1) ** 2,
+        "theta": np.array([-1, 0]), "theta_fast": np.array([-0.2, 0]), "support_grad": np.array([-4, 0]),
+        "query_grad": np.array([0, -2]),
     }  # fmt: skip
 
 
@@ -65,7 +67,7 @@ def base_novel_frame():
         for m, values in (("frozen", (62.3, 53.4, 57.5)), ("open_mede", (77.3, 63.8, 69.9)))
         for s, v in zip(("base", "novel", "hm"), values, strict=True)
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(low=lambda f: f["value"] - 2, high=lambda f: f["value"] + 3)
 
 
 def rho_frame():
@@ -83,13 +85,13 @@ DRAW = {
     "film_strip_attention": lambda: film.film_strip_attention(clip()[0], np.ones((T, 4, 4)), clip()[1]),
     "trajectory_steps": lambda: trajectories.trajectory_steps(STEPS),
     "weight_curves": lambda: trajectories.weight_curves(curves(), 5, 2),
-    "bar_in_out": lambda: results.bar_in_out(methods_frame(), chance=1.4, bound={"scene": 50, "noise": 50}),
+    "bar_in_out": lambda: results.bar_in_out(methods_frame(), bound=BOUND, chance=1.4),
     "lines_base_novel": lambda: results.lines_base_novel(base_novel_frame()),
     "cost_ratios": lambda: results.cost_ratios({"Time": {"finetune": 1.0, "open_mede": 2.0}}),
     "training_curves": lambda: training.training_curves(metrics_frame(), warmup_epochs=1),
     "inner_step_curves": lambda: training.inner_step_curves(LENGTHS, 0.5),
-    "meta_step_2d": lambda: training.meta_step_2d(**meta_arguments()),
-    "rho_dial": lambda: results.rho_dial(rho_frame(), chance=1.4, bound=50),
+    "meta_step_2d": lambda: training.meta_step_2d(**meta_arguments(), query_weight=1.0),
+    "rho_dial": lambda: results.rho_dial(rho_frame(), chance=1.4, bound=BOUND),
     "mass_on_actor": lambda: results.mass_on_actor(methods_frame(contexts=("in", "scene")), area=12),
     "difference_forest": lambda: comparisons.difference_forest(FOREST, margin=1.0),
     "epoch_lines": lambda: comparisons.epoch_lines(LINES, label="cosine", zero=True),

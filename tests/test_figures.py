@@ -21,7 +21,6 @@ from mede_core.report.figures import comparisons, film, results, training, traje
 from mede_core.report.figures.style import (
     DARK,
     LIGHT,
-    METHOD_ORDER,
     METHOD_STYLE,
     figure_bytes,
     save_figure,
@@ -195,7 +194,7 @@ def test_color_is_never_the_only_difference():
     for attribute in ("marker", "linestyle", "color", "label"):
         values = [str(getattr(look, attribute)) for look in METHOD_STYLE.values()]
         assert len(set(values)) == len(values), attribute
-    assert METHOD_ORDER == ("frozen", "finetune", "open_vclip", "froster", "open_mede_no_gwa", "open_mede")
+    assert tuple(METHOD_STYLE) == ("frozen", "finetune", "open_vclip", "froster", "open_mede_no_gwa", "open_mede")
 
 
 def test_labels_are_spread_as_little_as_possible_and_never_overlap():

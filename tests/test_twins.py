@@ -131,10 +131,16 @@ def test_none_of_the_stated_harmonic_means_is_that_of_the_printed_columns():
     assert table.loc["Open-MeDe (full)", "Stated minus recomputed"] == "-0.68"
 
 
-def test_contrasted_accuracy_is_formed_of_the_same_clips_in_motion_and_with_one_frame_repeated():
-    about = {"run": "r", "part": 1, "test_set": "ucf101", "split": "all", "context": "places", "n": 8}
-    found = contrasted([record(order="forward", right=6, **about), record(order="single", right=2, **about)])
-    assert [(r["metric"], r["value"]) for r in found] == [("top1", 75), ("contrasted", 50)]
+@pytest.mark.parametrize(
+    ("moving", "still", "expected"), [("1111", "0000", 100), ("0000", "1111", 0), ("1100", "1010", 25)]
+)
+def test_contrasted_accuracy_counts_the_same_clips_right_in_motion_and_wrong_with_one_frame(moving, still, expected):
+    about = {"run": "r", "part": 1, "test_set": "ucf101", "split": "all", "context": "places"}
+    records = [
+        {**record(order=order, **about), "correct": pack_correct(np.array([mark == "1" for mark in marks]))}
+        for order, marks in (("forward", moving), ("single", still))
+    ]
+    assert [(r["metric"], r["value"]) for r in contrasted(records)] == [("top1", 75), ("contrasted", expected)]
 
 
 # ------------------------------------------------------------------------------------ comparable or not

@@ -1,6 +1,3 @@
-"""What is tried by hand in the notebooks: explorers (widgets), their pictures, and what the teaching notebooks measure.
-
-``explorers`` (weight averages, the meta-step, the dial), ``bias_lab`` and ``gwa_accuracy``; ``scenes``: their pictures;
-``toy``: the meta-step on two parameters; ``diagnostics``: one on a real model; ``geometry``: a trajectory in weight
-space; ``map_tests``: which maps to believe; ``contents``: the contents page.
+"""What is tried by hand: ``explorers``, ``bias_lab`` and ``gwa_accuracy`` (widgets) with ``scenes``, their pictures;
+the meta-step on two parameters (``toy``) and on a model (``diagnostics``); ``geometry`` of a trajectory; ``map_tests``.
 """

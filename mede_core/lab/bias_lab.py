@@ -16,7 +16,7 @@ from ..report.figures.style import METHOD_STYLE, Picture, current_theme, look_of
 from ..world.render import NOISE, SCENES, STRIPES, render
 from ..world.synthetic import ACTORS, MOTIONS, SOURCE_ACTORS, World, action_text, draw_spec
 from .explorers import choice, explorer, player
-from .scenes import Scene, frame_row
+from .scenes import Scene, frame_row, titled_row
 
 ORDERS = ("forward", "reversed", "shuffled", "one frame")
 BACKGROUNDS = {**{name: index for index, name in enumerate(SCENES)}, "noise": NOISE, "stripes": STRIPES}
@@ -24,11 +24,11 @@ SHOWN = ("none", "attention", "rollout", "relevance")  # occlusion takes a thous
 TOP = 5
 
 
-def draw_clip(world: World, actor: int, motion: int, background: int, order: str, size: int = 32) -> torch.Tensor:
-    """One clip [T, 3, size, size] uint8 of an action before a background, with its frames in an order."""
+def draw_clip(world: World, actor: int, motion: int, background: int, order: str) -> torch.Tensor:
+    """One clip [8, 3, 32, 32] uint8 of an action before a background, with its frames in an order."""
     rng = np.random.default_rng([world.seed, actor, motion])
     spec, _ = draw_spec(world, [(actor, motion)], 1, 1.0, rng)
-    clip = render(replace(spec, scene=np.array([background])), size=size)[0][0]
+    clip = render(replace(spec, scene=np.array([background])), size=32)[0][0]
     frames = list(range(len(clip)))
     orders = {"reversed": frames[::-1], "shuffled": rng.permutation(frames), "one frame": [len(clip) // 2] * len(clip)}
     return clip[list(orders.get(order, frames))]
@@ -36,9 +36,7 @@ def draw_clip(world: World, actor: int, motion: int, background: int, order: str
 
 @torch.no_grad()
 def opinion(learner: VideoLearner, clip: torch.Tensor, shown: str) -> dict:
-    """What a learner, its classes set, makes of a clip: its ``top`` five (name, probability), and the frames under the
-    map of what it says (``shown``: one of ``SHOWN``).
-    """
+    """A learner's ``top`` five (name, probability) for a clip, and the frames under the map of what it says."""
     clip = clip.to(learner.logit_scale.device)
     logits = learner(clip[None])
     chance, index = logits.softmax(1)[0].topk(TOP)
@@ -48,22 +46,12 @@ def opinion(learner: VideoLearner, clip: torch.Tensor, shown: str) -> dict:
 
 
 @styled
-def bias_scene(frames: int = 8, size: int = 32) -> Scene:
-    """A clip, and for each of two learners the clip under its map and the five answers it gives most.
-
-    A scene with the values ``clip`` [T, 3, size, size] uint8, ``says`` ({method: opinion}, two of them), ``true`` (the
-    action's text), ``title`` and ``frame``, the number of the frame that is marked.
-    """
+def bias_scene() -> Scene:
+    """A clip, and for each of two learners the clip under its map and the five answers it gives most."""
     theme, figure = current_theme(), Picture(8.2, 5.3)
     grid = figure.add_gridspec(5, 2, height_ratios=[1, 1, 1, 0.02, 2.1])
-    images, moving = [], []
-    blank = np.zeros((frames, size, size, 3), np.uint8)
-    for row in range(3):
-        axes = figure.add_subplot(grid[row, :])
-        axes.set_axis_off()
-        images.append(axes.imshow(frame_row(blank, np.zeros(frames, bool)), interpolation="nearest"))
-        moving += [images[-1], axes.set_title("M", fontweight="normal", pad=3)]
-    titles, panels = moving[1::2], []
+    rows = [titled_row(figure.add_subplot(grid[row, :]), 8) for row in range(3)]
+    moving, panels = [*sum(rows, ())], []
     for column in range(2):
         axes = figure.add_subplot(grid[4, column])
         bars = axes.barh(range(TOP), [0.5] * TOP, height=0.78, alpha=0.55)
@@ -74,12 +62,10 @@ def bias_scene(frames: int = 8, size: int = 32) -> Scene:
         moving += [*bars, *names, heading]
 
     def update(clip, says, true, title, frame) -> None:
-        marked = np.arange(frames) == frame
-        rows = [clip, *(one["frames"] for one in says.values())]
-        for image, shown in zip(images, rows, strict=True):
-            image.set_data(frame_row(np.asarray(shown).transpose(0, 2, 3, 1), marked))
+        strips = [clip, *(one["frames"] for one in says.values())]
         labels = [title, *(look_of(method).label for method in says)]
-        for text, label in zip(titles, labels, strict=True):
+        for (image, text), strip, label in zip(rows, strips, labels, strict=True):
+            image.set_data(frame_row(strip.transpose(0, 2, 3, 1), np.arange(8) == frame))
             text.set_text(label)
         for (bars, names, heading), (method, one) in zip(panels, says.items(), strict=True):
             right = one["top"][0][0] == true
@@ -150,6 +136,6 @@ def bias_explorer(learners: Mapping[str, VideoLearner], world: World | None = No
         "shown": choice("map", SHOWN, "relevance"),
         "first": choice("left", methods, two[0]),
         "second": choice("right", methods, two[1]),
-        "frame": player(8),
+        "frame": player(),
     }
     return explorer(bias_scene(), controls, values, "mede-bias")

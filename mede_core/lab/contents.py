@@ -10,10 +10,7 @@ import pandas as pd
 
 
 def contents(folder) -> pd.DataFrame:
-    """One row for each notebook of a folder, by name: notebook (file name), title, learn and cost.
-
-    ``learn`` joins the bullets below "You will learn"; ``cost`` is what follows "Cost:", empty where nothing does.
-    """
+    """One row for each notebook of a folder, by name: notebook (file name), title, learn and cost."""
     rows = []
     for path in sorted(Path(folder).glob("*.ipynb")):
         prose = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])

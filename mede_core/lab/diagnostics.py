@@ -1,8 +1,5 @@
 """Looking into a meta-step on a real model: what the inner step does, whether batches agree, what the limits are.
-
-For teaching and for checking a training of one's own; any module and loss callable, as in ``meta.py``. Everything but
-:func:`meta_trace` leaves the model as it was.
-"""
+Any module and loss callable, as in ``meta.py``. Everything but :func:`meta_trace` leaves the model as it was."""
 
 from __future__ import annotations
 
@@ -30,10 +27,7 @@ class _Loss(nn.Module):
 
 
 def inner_step_losses(model: nn.Module, loss_fn: LossFn, support, query, inner_lrs: Sequence[float]) -> list[dict]:
-    """Losses of both batches after inner steps of several lengths, all along the support batch's gradient.
-
-    A row a value of ``inner_lrs``: ``inner_lr``, ``support_loss``, ``query_loss``; 0 gives the losses before the step.
-    """
+    """Losses of both batches after inner steps of several lengths (0: before it) along the support batch's gradient."""
     gradient = meta_gradients(model, loss_fn, support, query, inner_lr=0.0, query_weight=0.0).grads
     theta = {name: p.detach() for name, p in model.named_parameters() if name in gradient}
     objective, rows = _Loss(model, loss_fn), []
@@ -55,11 +49,8 @@ def meta_trace(
     query_weight: float = 1.0,
     max_grad_norm: float | None = None,
 ) -> list[dict]:
-    """Take real meta-steps over (support, query) pairs, which train the model, and note what each one found.
-
-    A row a step: ``step`` and ``epoch`` (always 1), ``support_loss`` and ``query_before`` at theta, ``support_after``
-    and ``query_loss`` at the fast weights, ``grad_inner_product`` and ``cosine`` of g_S and g_Q.
-    """
+    """Take real meta-steps over (support, query) pairs, which train the model, and note what each one found:
+    ``support_loss`` and ``query_before`` at theta, ``support_after`` and ``query_loss`` at the fast weights."""
     rows = []
     for step, (support, query) in enumerate(pairs):
         before, after = inner_step_losses(model, loss_fn, support, query, (0.0, inner_lr))
@@ -78,9 +69,7 @@ def meta_trace(
 
 
 def describe_trace(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """A trace summed up: ``steps``; ``agree``: steps whose gradients have a positive product; the mean ``cosine``;
-    ``query_gain``: by how much an inner step lowers the query loss, on average.
-    """
+    """A trace summed up: by ``query_gain`` an inner step lowers the query loss, on average."""
     count = len(rows)
     return {
         "steps": count,
@@ -99,9 +88,7 @@ def quadratic_pull(curvature: float, inner_lr: float, query_weight: float = 1.0,
 
 
 def compare_gradients(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, float]:
-    """How alike two gradients of equal names are: ``cosine``, ``norm_ratio`` (|one| / |other|) and ``difference``
-    (|one - other| / |other|).
-    """
+    """How alike two gradients are; ``difference`` is |one - other| / |other|."""
     a, b = (torch.cat([grads[name].detach().double().flatten() for name in one]) for grads in (one, other))
     length, norm = a.norm().item(), b.norm().item()
     cosine = (a @ b).item() / (length * norm) if length else 0.0
@@ -124,11 +111,8 @@ def order_comparison(
 def limits(
     model: nn.Module, loss_fn: LossFn, support, query, *, inner_lr: float, query_weight: float = 1.0
 ) -> list[dict]:
-    """What the meta-gradient becomes without an inner step (alpha = 0) and without a query (delta = 0).
-
-    Rows of ``inner_lr``, ``query_weight``, ``compared_with`` (``joint``: the gradient of L_S + delta L_Q at theta,
-    ``plain``: that of L_S) and ``compare_gradients`` of the two.
-    """
+    """What the meta-gradient becomes without an inner step (alpha = 0) and without a query (delta = 0), compared with
+    the gradients of L_S + delta L_Q (``joint``) and of L_S (``plain``) at theta."""
     params = {name: p for name, p in model.named_parameters() if p.requires_grad}
 
     def plain(weight: float) -> dict[str, Tensor]:

@@ -1,9 +1,5 @@
 """The interactive explorers of the notebooks; the only module that imports ipywidgets.
-
-Each explorer is one widget: controls, a readout and a picture of fixed size. The picture is an ``Image`` whose bytes
-change, so nothing flickers, piles up or jumps. What it shows, its scene (``scenes.py``) also draws as a plain figure:
-the static twin above it, and for offline pages.
-"""
+Each shows a scene as an ``Image`` whose bytes change, so nothing flickers, piles up or jumps."""
 
 from __future__ import annotations
 
@@ -12,8 +8,7 @@ from collections.abc import Callable, Mapping
 import ipywidgets
 import numpy as np
 
-from ..averages import effective_epochs, epoch_shares
-from ..config import Average
+from ..averages import effective_epochs
 from ..gwa import gaussian_weights, published_schedule
 from ..world.render import PAIRS, SCENES, render
 from ..world.synthetic import (
@@ -27,13 +22,13 @@ from ..world.synthetic import (
 )
 from .diagnostics import quadratic_pull
 from .gwa_accuracy import GwaAccuracy
-from .scenes import Scene, average_scene, meta_scene, world_scene
-from .toy import ToyProblem, loss_surface, make_toy_problem, run_toy
+from .scenes import STEP, STEP_GRID, Scene, gwa_scene, meta_step_scene, world_scene
+from .toy import ToyProblem, make_toy_problem, run_toy
+
+__all__ = ["STEP_GRID", "gwa_scene", "meta_step_scene"]  # the static twins lie in scenes.py
 
 PIXELS_PER_INCH = 100  # of the page
 WIDE = {"style": {"description_width": "9em"}, "layout": {"width": "34em"}}
-STEP = {"start": (0.3, -1.2), "seed": 46}  # the single meta-step that is shown; its two batches disagree
-STEP_GRID = (np.linspace(-2.4, 3.0, 109), np.linspace(-1.9, 2.3, 85))  # of theta_1 and theta_2
 BACKGROUNDS = {"as the dial says": "in", "another scene": "scene", "noise": "noise", "stripes": "stripes"}
 
 
@@ -50,9 +45,9 @@ def choice(name: str, options, value=None):
     return ipywidgets.Dropdown(options=options, value=first if value is None else value, description=name, **WIDE)
 
 
-def player(count: int):
-    """Counts from 1 to ``count`` again and again, once started."""
-    return ipywidgets.Play(value=1, min=1, max=count, interval=400, repeat=True)
+def player():
+    """Counts the eight frames again and again, once started."""
+    return ipywidgets.Play(value=1, min=1, max=8, interval=400, repeat=True)
 
 
 def explorer(
@@ -62,10 +57,7 @@ def explorer(
     css: str,
     action: tuple[str, Callable[..., None]] | None = None,
 ):
-    """Controls above a readout above a picture; ``values`` turns the controls' values into the scene's, and a text.
-
-    ``action`` is a button's label and what it does, with the controls' values, before all is drawn anew.
-    """
+    """Controls, perhaps a button (its label and what it does), a readout and a picture of a scene's ``values``."""
     width, height = (round(inches * PIXELS_PER_INCH) for inches in scene.figure.get_size_inches())
     layout = ipywidgets.Layout(
         width=f"{width}px", height=f"{height}px", max_width="100%", flex="0 0 auto",
@@ -106,17 +98,6 @@ def explorer(
 
 
 # ------------------------------------------------------------------------------------ weight averaging
-def gwa_scene(num_epochs: int, plane: tuple[np.ndarray, float] | None = None, accuracy: GwaAccuracy | None = None):
-    """What :func:`gwa_explorer` shows; ``gwa_scene(22).still(mu=15, sigma=10)``, in epochs, is its static twin."""
-    curves = {name: epoch_shares(Average(name.lower()), num_epochs)[1:].numpy() for name in ("SWA", "EMA")}
-    points, shown = plane or (None, 1.0)
-
-    def gaussian(mu: float, sigma: float) -> np.ndarray:
-        return gaussian_weights(num_epochs, mu, sigma).numpy()
-
-    return average_scene(curves, gaussian, points, shown, accuracy.others if accuracy else None)
-
-
 def gwa_explorer(
     num_epochs: int,
     mu: float = 0.0,
@@ -125,11 +106,9 @@ def gwa_explorer(
     plane: tuple[np.ndarray, float] | None = None,
     accuracy: GwaAccuracy | None = None,
 ):
-    """Weights of GWA under sliders for mu and sigma, beside SWA and EMA: a widget.
+    """Weights of GWA under sliders for mu and sigma (in epochs; 0: the published ratios), beside SWA and EMA: a widget.
 
-    The sliders start at mu and sigma in epochs, or for 0 at the published ratios. With ``plane``, of
-    ``geometry.plane`` for a trajectory of so many epochs, it also shows where the averages lie; with ``accuracy`` what
-    they are worth: read off a grid, or after a press on the button measured at the very center and width.
+    With ``plane``, of ``geometry.plane``, it also shows where the averages lie, with ``accuracy`` what they are worth.
     """
     published = published_schedule(num_epochs)
     mu, sigma = (round(one or other, 1) for one, other in zip((mu, sigma), published, strict=True))
@@ -157,17 +136,6 @@ def gwa_explorer(
 
 
 # ------------------------------------------------------------------------------------ the meta-step
-def meta_step_scene(problem: ToyProblem) -> Scene:
-    """What :func:`meta_step_explorer` shows; ``.still(**meta_step_values(problem, ...))`` is its static twin."""
-    first = run_toy(problem, steps=1, **STEP)
-    step = [loss_surface(problem, *STEP_GRID, int(batch[0])) for batch in (first.support, first.query)]
-    paths = {
-        "plain training (δ = 0)": run_toy(problem, inner_lr=0.0, query_weight=0.0).theta,
-        "joint training (α = 0)": run_toy(problem, inner_lr=0.0).theta,
-    }
-    return meta_scene(*STEP_GRID, *step, loss_surface(problem, *STEP_GRID), paths, scale=0.12)
-
-
 def meta_step_values(problem: ToyProblem, inner_lr: float, query_weight: float = 1.0, first_order: bool = True) -> dict:
     """One training on the toy problem as the scene's values: the arrays of its first step, and the whole path."""
     settings = {"inner_lr": inner_lr, "query_weight": query_weight, "first_order": first_order}
@@ -201,12 +169,12 @@ def meta_step_explorer(problem: ToyProblem | None = None, inner_lr: float = 0.15
 
 
 # ------------------------------------------------------------------------------------ the world's dial
-def rho_explorer(world: World | None = None, *, clips: int = 10, num_frames: int = 8, size: int = 32):
+def rho_explorer(world: World | None = None):
     """Clips of a reversal pair under the dial for static bias, with a choice of background: a widget.
 
-    It draws the same clips (so many of each motion) at each setting; only their backgrounds change.
+    It draws the same clips at each setting; only their backgrounds change.
     """
-    world = world or World(1)
+    world, clips, num_frames = world or World(1), 10, 8
     pairs = {" / ".join(pair): number for number, pair in enumerate(PAIRS)}
     chance = 1 / len(SCENES)
 
@@ -219,19 +187,16 @@ def rho_explorer(world: World | None = None, *, clips: int = 10, num_frames: int
             at_home = np.zeros(len(spec), bool)
         rows = [np.flatnonzero(labels == motion) for motion in (0, 1)]
         middle = np.full(2 * clips, num_frames // 2)
-        stills = render(spec, num_frames=num_frames, size=size, still=middle)[0][:, 0].permute(0, 2, 3, 1).numpy()
-        strips = render(spec[np.array([row[0] for row in rows])], num_frames=num_frames, size=size)[0]
-        titles = []
-        for (_, motion), row in zip(actions, rows, strict=True):
-            titles.append(f"{action_text(actor, motion)}: one clip, frame by frame")
-            home = SCENES[world.home[motion]]
-            titles.append(
-                f"one frame each of {clips} clips; home scene: {home}, shown by {at_home[row].sum()} (framed)"
-            )
-        drawn = {
-            "strips": strips.permute(0, 1, 3, 4, 2).numpy(), "stills": [stills[row] for row in rows],
-            "home": [at_home[row] for row in rows], "titles": titles,
-        }  # fmt: skip
+        stills = render(spec, num_frames=num_frames, size=32, still=middle)[0][:, 0].permute(0, 2, 3, 1).numpy()
+        strips = render(spec[np.array([row[0] for row in rows])], num_frames=num_frames, size=32)[0]
+        drawn = {"shown": [], "framed": [], "titles": []}
+        for (_, motion), row, strip in zip(actions, rows, strips.permute(0, 1, 3, 4, 2).numpy(), strict=True):
+            drawn["shown"] += [strip, stills[row]]
+            drawn["framed"] += [np.zeros(num_frames, bool), at_home[row]]
+            home = f"home scene: {SCENES[world.home[motion]]}, shown by {at_home[row].sum()} (framed)"
+            drawn["titles"] += [
+                f"{action_text(actor, motion)}: one clip, frame by frame", f"one frame each of {clips} clips; {home}"
+            ]  # fmt: skip
         if background == "in":
             text = f"<b>{at_home.sum()} of {2 * clips}</b> clips show their motion's home; chance: ρ = {chance:.2f}"
         else:
@@ -244,4 +209,4 @@ def rho_explorer(world: World | None = None, *, clips: int = 10, num_frames: int
         "pair": choice("motions", pairs),
         "actor": choice("actor", {ACTORS[a]: a for a in range(SOURCE_ACTORS)}),
     }
-    return explorer(world_scene(num_frames, clips, size), controls, values, "mede-world")
+    return explorer(world_scene(num_frames, clips), controls, values, "mede-world")

@@ -23,10 +23,7 @@ def largest_difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -
 
 
 def movement(checkpoints: Iterable[Mapping[str, Tensor]]) -> list[dict[str, float]]:
-    """How far the weights of epochs 1..E moved: rows of ``epoch``, ``moved`` and ``from_first``.
-
-    ``moved`` is the L2 distance from the epoch before (not a number for the first), ``from_first`` from epoch 1.
-    """
+    """How far the weights of epochs 1..E moved since the epoch before (NaN for the first) and from epoch 1, in L2."""
     rows, first, before = [], None, None
     for epoch, checkpoint in enumerate(checkpoints, start=1):
         now = flatten(checkpoint)
@@ -54,11 +51,7 @@ def plane(checkpoints: Iterable[Mapping[str, Tensor]]) -> tuple[np.ndarray, floa
 
 
 def compare_rules(num_epochs: int, *, mu: float, sigma: float) -> list[dict]:
-    """GWA (mu and sigma in epochs), SWA, EMA and the last epoch side by side, a row each.
-
-    ``rule``, ``effective_epochs``, in percent what the ``first``, the ``heaviest`` and the ``last`` epoch count, and
-    which one is the ``heaviest_epoch``.
-    """
+    """GWA (mu and sigma in epochs), SWA, EMA and the last epoch side by side: what epochs count, in percent."""
     rows = []
     for average in (Average("gwa", mu=mu, sigma=sigma), Average("swa"), Average("ema"), Average("last")):
         shares = epoch_shares(average, num_epochs)[1:]

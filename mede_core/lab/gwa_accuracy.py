@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,17 +16,19 @@ MEASURED = "measured here"
 OTHERS = {"swa": "SWA", "ema": "EMA", "last": "last", "gwa+0": "GWA with epoch 0"}  # rules that stand beside
 
 
-@dataclass
 class GwaAccuracy:
     """Accuracy in and out of context, in percent, of the really averaged learner."""
 
-    mus: np.ndarray  # [M] centers of the grid, in epochs
-    sigmas: np.ndarray  # [S] widths
-    grid: Mapping[str, np.ndarray]  # "in" and "out": [S, M]
-    others: Mapping[str, Mapping[str, float]]  # other averages: name -> {"in", "out"}
-    clips: int  # behind each number, in and out of context together
-    measure: Callable[[float, float], Sequence[Mapping]] | None = None  # (mu, sigma) -> result records
-    measured: dict = field(default_factory=dict)  # (mu, sigma) -> ({"in", "out"}, what is said)
+    def __init__(self, records: Sequence[Mapping], measure: Callable | None = None):
+        (self.mus, self.sigmas, inside), (_, _, outside) = (grid_values(records, where) for where in PLACES)
+        self.grid = {"in": inside, "out": outside}  # [S, M]
+        self.others = {}  # other averages: name -> {"in", "out"}
+        for name, label in OTHERS.items():
+            if scores := scores_of_average(records, name):
+                self.others[label] = {where: 100 * scores[where].mean() for where in PLACES}
+        self.clips = sum(row["n"] for row in records if row["average"] == records[0]["average"])
+        self.measure = measure  # (mu, sigma) -> result records
+        self.measured = {}  # (mu, sigma) -> ({"in", "out"}, what is said)
 
     def at(self, mu: float, sigma: float) -> tuple[dict[str, float], str]:
         """Accuracy at a center and a width, and in words where it comes from."""
@@ -57,13 +58,7 @@ class GwaAccuracy:
 
 def gwa_accuracy(records: Sequence[Mapping], measure: Callable | None = None) -> GwaAccuracy:
     """From the records of a grid (``averages.grid``) and of the rules (``averages.rules``) on one set of clips."""
-    (mus, sigmas, inside), (_, _, outside) = (grid_values(records, where) for where in PLACES)
-    others = {}
-    for name, label in OTHERS.items():
-        if scores := scores_of_average(records, name):
-            others[label] = {where: 100 * scores[where].mean() for where in PLACES}
-    clips = sum(row["n"] for row in records if row["average"] == records[0]["average"])
-    return GwaAccuracy(mus, sigmas, {"in": inside, "out": outside}, others, clips, measure)
+    return GwaAccuracy(records, measure)
 
 
 def measuring(workspace: Workspace, config: Config, sets: Sequence[EvalSet]) -> Callable:

@@ -21,11 +21,8 @@ def compare_maps(
     orders: int = 4,
     seed: int = 0,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """What each map tells of clips [N, T, 3, H, W] and their classes [N], clip by clip; the learner's classes are set.
-
-    ``deletion`` and ``insertion`` [N]: gain over the mean of so many random orders, in points of probability.
-    ``shuffled`` [N]: rank correlation with the map of a learner with shuffled weights.
-    """
+    """What each map tells of clips [N, T, 3, H, W] and their classes [N]: the gain over random orders, in points of
+    probability, and the rank correlation with the map of a learner with shuffled weights."""
     generator, found = torch.Generator().manual_seed(seed), {}
     noise = [torch.rand(*video.shape[:2], 8, 8, generator=generator).to(learner.logit_scale) for _ in range(orders)]
     chance = [faithfulness(learner, video, labels, one) for one in noise]

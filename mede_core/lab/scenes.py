@@ -1,8 +1,4 @@
-"""The pictures of the explorers: drawn once, then only what moves is drawn anew, so that a slider feels direct.
-
-Torch-free: arrays in, pictures out. Every scene also gives the plain figure that stands in for its widget on an
-offline page (``Scene.still``).
-"""
+"""The pictures of the explorers: drawn once, then only what moves is drawn anew, so that a slider feels direct."""
 
 from __future__ import annotations
 
@@ -16,6 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.patches import FancyArrowPatch
 
+from ..averages import epoch_shares
+from ..config import Average
+from ..gwa import gaussian_weights
 from ..report.figures.style import (
     DASHED,
     METHOD_STYLE,
@@ -29,8 +28,12 @@ from ..report.figures.style import (
     styled,
 )
 from ..report.figures.trajectories import AVERAGE_STYLE, average_looks
+from .gwa_accuracy import GwaAccuracy
+from .toy import ToyProblem, loss_surface, run_toy
 
 SCREEN_DPI = 160  # sharp where the screen has more pixels than the page
+STEP = {"start": (0.3, -1.2), "seed": 46}  # the single meta-step that is shown; its two batches disagree
+STEP_GRID = (np.linspace(-2.4, 3.0, 109), np.linspace(-1.9, 2.3, 85))  # of theta_1 and theta_2
 CRISP = 3  # a frame of 32 pixels is enlarged by repetition, so that no browser blurs it
 HOME = (213, 94, 0)  # frames a clip before its motion's home scene
 
@@ -74,22 +77,16 @@ class Scene:
 
 
 @styled
-def average_scene(
-    curves: Mapping[str, np.ndarray],
-    gaussian: Callable[[float, float], np.ndarray],
-    points: np.ndarray | None = None,
-    shown: float = 1.0,
-    accuracy: Mapping[str, Mapping[str, float]] | None = None,
+def gwa_scene(
+    num_epochs: int, plane: tuple[np.ndarray, float] | None = None, accuracy: GwaAccuracy | None = None
 ) -> Scene:
-    """Weights over epochs, and where they put the average on the trajectory; moves with ``mu`` and ``sigma``.
+    """What ``gwa_explorer`` shows; ``gwa_scene(22).still(mu=15, sigma=10)``, in epochs, is its static twin.
 
-    ``curves`` ([E] weights, named as in ``AVERAGE_STYLE``) stay as they are; ``gaussian`` gives GWA's for (mu, sigma).
-    ``points`` [E, 2] are the epochs in a plane of weight space that holds the share ``shown`` of their spread.
-    ``accuracy`` holds other averages' ("in" and "out" of context, percent); GWA's is then one more value, ``reached``.
+    With ``accuracy``, that of the average is one more value, ``reached``.
     """
-    theme, gwa = current_theme(), AVERAGE_STYLE["GWA"]
-    epochs = np.arange(1, len(next(iter(curves.values()))) + 1)
-    ratios = [1.25, *([1] if points is not None else []), *([1] if accuracy else [])]
+    curves = {name: epoch_shares(Average(name.lower()), num_epochs)[1:].numpy() for name in ("SWA", "EMA")}
+    theme, gwa, epochs = current_theme(), AVERAGE_STYLE["GWA"], np.arange(1, num_epochs + 1)
+    ratios = [1.25, *([1] if plane else []), *([1] if accuracy else [])]
     figure = Picture(max(8.2, 3.2 * len(ratios)), 3.3)
     grid = figure.subplots(1, len(ratios), squeeze=False, width_ratios=ratios)[0]
     axes = grid[0]
@@ -109,17 +106,17 @@ def average_scene(
     axes.set(ylabel="weight in the average (%)", title="What each epoch weighs")
     axes.grid(axis="y")
     moving: list[Artist] = [band, center, line, cut]
-    if points is not None:
-        sizes, star = _plane(grid[1], points, curves, shown)
+    if plane:
+        sizes, star = _plane(grid[1], *plane, curves)
         moving += [sizes, star]
     if accuracy:
-        here, told = _accuracy(grid[-1], accuracy)
+        here, told = _accuracy(grid[-1], accuracy.others)
         moving += [here, told]
     named = {name: handle for panel in grid[::-1] for handle, name in zip(*panel.get_legend_handles_labels())}
     figure.legend(named.values(), named.keys(), loc="outside lower left", ncols=len(named))
 
     def update(mu: float, sigma: float, reached: Mapping[str, float] | None = None) -> None:
-        weights = np.asarray(gaussian(mu, sigma))
+        weights = gaussian_weights(num_epochs, mu, sigma).numpy()
         line.set_ydata(100 * weights)
         center.set_xdata([mu, mu])
         low, high = np.clip([mu - sigma, mu + sigma], *axes.get_xlim())
@@ -127,9 +124,9 @@ def average_scene(
         peak = int(weights.argmax())
         cut.set_x(np.clip(epochs[peak], 1.6, len(epochs) - 0.6))
         cut.set_text(f"{100 * weights[peak]:.0f} % on epoch {epochs[peak]}" if 100 * weights[peak] > top else "")
-        if points is not None:
+        if plane:
             sizes.set_sizes(18 + 900 * weights)
-            star.set_data(*(weights @ points)[:, None])
+            star.set_data(*(weights @ plane[0])[:, None])
         if reached:
             here.set_data([reached["in"], reached["out"]], [0, 1])
             told.set_text(f"GWA: {reached['in']:.1f} in, {reached['out']:.1f} out of context")
@@ -152,7 +149,7 @@ def _accuracy(axes, accuracy: Mapping[str, Mapping[str, float]]):
     return here, axes.text(0.5, 0.02, "", transform=axes.transAxes, ha="center", fontsize=8, bbox=backing())
 
 
-def _plane(axes, points: np.ndarray, curves: Mapping[str, np.ndarray], shown: float):
+def _plane(axes, points: np.ndarray, shown: float, curves: Mapping[str, np.ndarray]):
     """The trajectory in its plane; returns the dots that grow with their weight, and the mark of the average."""
     theme = current_theme()
     axes.plot(*points.T, color=theme.muted, lw=1.0, zorder=1)
@@ -178,30 +175,25 @@ def _plane(axes, points: np.ndarray, curves: Mapping[str, np.ndarray], shown: fl
 
 
 @styled
-def world_scene(frames: int, thumbnails: int, size: int) -> Scene:
-    """Two motions of a reversal pair: one film strip each, and one frame each of several clips.
-
-    A scene with the values ``strips`` (two of [T, size, size, 3] uint8), ``stills`` (two of [thumbnails, size, size,
-    3] uint8), ``home`` (two of [thumbnails] bool, framed) and ``titles`` (four texts).
-    """
+def world_scene(frames: int, thumbnails: int) -> Scene:
+    """Two motions of a reversal pair: one film strip each, and one frame each of several clips, each row titled."""
     figure = Picture(8.2, 4.75)
-    rows = figure.subplots(4, 1, height_ratios=[1 / frames, 1 / thumbnails] * 2)
-    images, texts = [], []
-    for axes, count in zip(rows, [frames, thumbnails] * 2, strict=True):
-        blank = np.zeros((count, size, size, 3), np.uint8)
-        images.append(axes.imshow(frame_row(blank, np.zeros(count, bool)), interpolation="nearest"))
-        texts.append(axes.set_title("M", fontweight="normal", pad=3))
-        axes.set_axis_off()
+    grid = figure.subplots(4, 1, height_ratios=[1 / frames, 1 / thumbnails] * 2)
+    rows = [titled_row(axes, count) for axes, count in zip(grid, [frames, thumbnails] * 2, strict=True)]
 
-    def update(strips, stills, home, titles) -> None:
-        none = np.zeros(frames, bool)
-        rows = ((strips[0], none), (stills[0], home[0]), (strips[1], none), (stills[1], home[1]))
-        for image, row in zip(images, rows, strict=True):
-            image.set_data(frame_row(*row))
-        for text, title in zip(texts, titles, strict=True):
+    def update(shown, framed, titles) -> None:
+        for (image, text), one, marked, title in zip(rows, shown, framed, titles, strict=True):
+            image.set_data(frame_row(one, marked))
             text.set_text(title)
 
-    return Scene(figure, update, [*images, *texts])
+    return Scene(figure, update, sum(rows, ()))
+
+
+def titled_row(axes, count: int) -> tuple[Artist, Artist]:
+    """The image of a row of frames, blank at first, and its title."""
+    blank = frame_row(np.zeros((count, 32, 32, 3), np.uint8), np.zeros(count, bool))
+    axes.set_axis_off()
+    return axes.imshow(blank, interpolation="nearest"), axes.set_title("M", fontweight="normal", pad=3)
 
 
 def frame_row(frames: np.ndarray, framed: np.ndarray) -> np.ndarray:
@@ -219,22 +211,17 @@ def frame_row(frames: np.ndarray, framed: np.ndarray) -> np.ndarray:
 
 
 @styled
-def meta_scene(
-    x: np.ndarray,
-    y: np.ndarray,
-    support_loss: np.ndarray,
-    query_loss: np.ndarray,
-    mean_loss: np.ndarray,
-    paths: Mapping[str, np.ndarray],
-    *,
-    scale: float,
-) -> Scene:
-    """One meta-step on two parameters, and the path of a whole training; both move.
-
-    ``x`` [W] and ``y`` [H] are the parameters' values, the losses [H, W] of the step's two batches and of all batches;
-    ``paths`` [P, 2] stay for comparison; ``scale`` is an arrow's length for a gradient of length 1. A scene with the
-    values ``theta``, ``fast``, ``support_grad``, ``query_grad``, ``merged`` ([2] each), ``query_weight``, ``path``.
-    """
+def meta_step_scene(problem: ToyProblem) -> Scene:
+    """One meta-step, and the path of a whole training; ``.still(**meta_step_values(problem, ...))`` is the explorer's
+    static twin."""
+    x, y = STEP_GRID
+    first = run_toy(problem, steps=1, **STEP)
+    support_loss, query_loss = (loss_surface(problem, x, y, int(batch[0])) for batch in (first.support, first.query))
+    mean_loss, scale = loss_surface(problem, x, y), 0.12  # an arrow's length for a gradient of length 1
+    paths = {
+        "plain training (δ = 0)": run_toy(problem, inner_lr=0.0, query_weight=0.0).theta,
+        "joint training (α = 0)": run_toy(problem, inner_lr=0.0).theta,
+    }
     theme, theirs, blue, orange = current_theme(), METHOD_STYLE["open_mede"], SUPPORT.color, QUERY.color
     figure = Picture(8.2, 3.6)
     left, right = figure.subplots(1, 2, sharey=True)
@@ -296,5 +283,5 @@ def meta_scene(
 
 def _beside(point: np.ndarray, origin: np.ndarray) -> np.ndarray:
     """A place for a label beyond the tip of an arrow from ``origin`` to ``point``."""
-    direction = np.asarray(point) - origin
+    direction = point - origin
     return point + 0.22 * direction / max(np.linalg.norm(direction), 1e-9)

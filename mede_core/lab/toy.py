@@ -31,12 +31,7 @@ class ToyProblem:
     """Parabolas over the plane: a common shape and a minimum for each batch."""
 
     curvature: np.ndarray  # [2] h_1 (static), h_2 (motion)
-    minima: np.ndarray  # [N, 2] (s_b, m) of each batch
-
-    @property
-    def minimum(self) -> np.ndarray:
-        """[2] where the mean of all batches' losses is least."""
-        return self.minima.mean(axis=0)
+    minima: np.ndarray  # [N, 2] (s_b, m) of each batch; their mean is where the mean loss is least
 
 
 @dataclass(frozen=True)

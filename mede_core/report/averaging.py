@@ -16,16 +16,12 @@ from .write import MISSING, format_signed
 
 
 def scores_of_average(records: Sequence[Mapping], average: str) -> dict[str, np.ndarray]:
-    """{"in": [N], "out": [M]}: each test clip's score (0 to 1) under an average; a context without records is missing.
-
-    Out of context it is the mean over backgrounds clip by clip; where their numbers of clips differ, all clips one
-    after the other.
-    """
+    """{"in": [N], "out": [M]}, as far as there are records: each test clip's score (0 to 1) under an average."""
     found: dict[str, list] = {}
     for row in sorted((r for r in records if r["average"] == average), key=lambda r: r["context"]):
         bits = unpack_correct(row["correct"], row["n"]).astype(float)
         found.setdefault("in" if row["context"] == "in" else "out", []).append(bits)
-    return {
+    return {  # the mean over backgrounds clip by clip, unless their numbers of clips differ
         where: np.mean(parts, axis=0) if len({len(part) for part in parts}) == 1 else np.concatenate(parts)
         for where, parts in found.items()
     }
@@ -37,12 +33,8 @@ def gain(records: Sequence[Mapping], first: str, second: str) -> dict[str, Inter
     return {where: paired_difference(a[where], b[where]) for where in a if where in b}
 
 
-def rules_table(records: Sequence[Mapping], config: Config, reference: str = "last") -> pd.DataFrame:
-    """The averages of ``averages.rules`` as text, side by side.
-
-    Columns: Average, what CLIP's own weights (epoch 0) count, effective number of epochs, accuracy in and out of
-    context, their harmonic mean, and the gains over the reference in points with 95 % intervals over clips.
-    """
+def rules_table(records: Sequence[Mapping], config: Config) -> pd.DataFrame:
+    """The averages of ``averages.rules`` as text, with the gains over the last epoch in points."""
     rows = []
     for average in rules(config):
         shares = epoch_shares(average, config.epochs)
@@ -54,7 +46,7 @@ def rules_table(records: Sequence[Mapping], config: Config, reference: str = "la
         for where, title in (("in", "In context"), ("out", "Out of context")):
             row[title] = f"{numbers[where]:.1f}" if where in numbers else MISSING
         row["HM"] = f"{harmonic_mean(numbers['in'], numbers['out']):.1f}" if len(numbers) == 2 else MISSING
-        gains = gain(records, average.name, reference) if average.name != reference else {}
+        gains = gain(records, average.name, "last") if average.name != "last" else {}
         for where, title in (("in", "Gain in context"), ("out", "Gain out of context")):
             row[title] = MISSING
             if where in gains:
@@ -64,18 +56,15 @@ def rules_table(records: Sequence[Mapping], config: Config, reference: str = "la
     return pd.DataFrame(rows)
 
 
-def schedule_table(num_epochs: int = 22, mu: float = 15.0, sigma: float = 10.0) -> pd.DataFrame:
-    """A Gaussian read in the three ways that the paper and the authors' scripts leave open, as text.
-
-    mu and sigma in epochs; the defaults are the values in the authors' earlier public scripts.
-    """
+def schedule_table() -> pd.DataFrame:
+    """The Gaussian of the authors' earlier public scripts, read in the three ways that the texts leave open."""
     from ..gwa import gaussian_weights
 
-    zero = epoch_shares(Average("gwa", mu=mu, sigma=sigma, with_zero=True), num_epochs)
+    zero = epoch_shares(Average("gwa", mu=15.0, sigma=10.0, with_zero=True), 22)
     readings = {
-        f"epochs 1 to {num_epochs} (the paper: CLIP's weights excluded)": gaussian_weights(num_epochs, mu, sigma),
-        f"epochs 2 to {num_epochs} (default of the authors' script)": gaussian_weights(num_epochs, mu, sigma, start=2),
-        f"epochs 0 to {num_epochs} (their file name gwa_0_{num_epochs})": zero,
+        "epochs 1 to 22 (the paper: CLIP's weights excluded)": gaussian_weights(22, 15.0, 10.0),
+        "epochs 2 to 22 (default of the authors' script)": gaussian_weights(22, 15.0, 10.0, start=2),
+        "epochs 0 to 22 (their file name gwa_0_22)": zero,
     }
     rows = []
     for name, shares in readings.items():
@@ -90,10 +79,7 @@ def schedule_table(num_epochs: int = 22, mu: float = 15.0, sigma: float = 10.0) 
 
 
 def grid_values(records: Sequence[Mapping], where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A grid of Gaussians (``averages.grid``) as the heat map takes it: (mu [M], sigma [S], percent [S, M]).
-
-    ``where`` is "in" or "out" of context.
-    """
+    """A grid of Gaussians (``averages.grid``), "in" or "out" of context, as the heat map takes it."""
     names = {r["average"]: (r["mu"], r["sigma"]) for r in records if r["average"].startswith("grid:")}
     mus, sigmas = (sorted({at[i] for at in names.values()}) for i in (0, 1))
     values = np.full((len(sigmas), len(mus)), np.nan)
@@ -113,19 +99,13 @@ def grid_facts(records: Sequence[Mapping], where: str) -> dict[str, float]:
 
 # ------------------------------------------------------------------------------------ along the trajectory
 def resolution(clips: int) -> float:
-    """What an accuracy over so many clips can tell apart, in points: half of its widest 95 % interval.
-
-    From the binomial spread at 50 %, so it leaves out what another training seed would change.
-    """
+    """What an accuracy over so many clips can tell apart, in points: half of the binomial 95 % interval at 50 %."""
     return 100 * 1.96 * (0.25 / clips) ** 0.5
 
 
 def along_trajectory(records: Sequence[Mapping], *, split: str = "base") -> tuple[list[int], dict, dict]:
-    """Accuracy in and out of context (mean over the swapped backgrounds) of every epoch and of averages, in percent.
-
-    Of averages named ``epoch 0`` to ``epoch E`` and, for example, ``gwa``: (epochs 0..E, {"in": [E + 1], "out":
-    [E + 1]}, {"GWA", ...: {"in", "out"}}), as ``trajectory_accuracy`` takes them.
-    """
+    """Accuracy in and out of context (mean over the swapped backgrounds) of every epoch (``epoch 0`` ...) and of other
+    averages, as ``trajectory_accuracy`` takes them."""
     groups: dict[str, dict[str, list[float]]] = {}
     for row in records:
         if row["split"] == split:

@@ -1,8 +1,5 @@
-"""What a method costs: seconds a step, clips a second at test time, peak memory; as ratios, beside the note's words.
-
-Clips are noise of the right size, so that reading videos is not in the figures. Methods are timed in turns, round by
-round, so that what else the machine does hits them alike; compare them by ratios within a run. Torch-free at import.
-"""
+"""What a method costs, as ratios within a run: time of a step and of a test, peak memory. Torch-free at import.
+Clips are noise of the right size: reading videos is not in the figures."""
 
 from __future__ import annotations
 
@@ -27,13 +24,9 @@ RATIOS = (
 
 # ------------------------------------------------------------------------------------ measured
 def live_bytes():
-    """A context that counts the bytes of tensors allocated inside and still alive: ``live`` now, ``peak`` at most.
-
-    Every operator of the forward, the backward and the optimizer passes through it. Memory is counted once, when the
-    first tensor on it appears, however many views follow, and no longer once its last owner is gone. Memory that
-    existed before (an operator's input that was never counted) is not counted. Scratch space inside an operator is
-    invisible.
-    """
+    """A context that counts the bytes of tensors allocated inside and still alive: ``live`` now, ``peak`` at most."""
+    # Memory is counted once, however many views follow, until its last owner is gone. What existed before (an
+    # operator's input that was never counted) is not counted, and scratch space inside an operator is invisible.
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_iter
@@ -45,9 +38,8 @@ def live_bytes():
             self._known: dict[int, weakref.ref] = {}
 
         def __torch_dispatch__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-            kwargs = kwargs or {}
             self._meet((args, kwargs), counted=False)
-            result = func(*args, **kwargs)
+            result = func(*args, **(kwargs or {}))
             self._meet(result, counted=True)
             self.peak = max(self.peak, self.live)
             return result
@@ -78,8 +70,6 @@ def allocation_peak(step: Callable[[], Any]) -> int:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one method costs on this machine."""
-
     seconds_per_step: float  # median over the rounds; 0 for a method that does not train
     clips_per_step: int  # that a step sees: of a meta-step those of two batches
     clips_per_second_eval: float  # at test time, one view, median over the rounds
@@ -100,7 +90,6 @@ def measure_costs(
     """Time the training step and the evaluation of several configurations, by name, in turns; no data are read.
 
     One round warms up and is not counted; at least one follows, at most ``steps``, and none begins after ``seconds``.
-    ``classes``: of the class-text head; K400 has 400.
     """
     works = {name: _Work(config, classes, device) for name, config in configs.items()}
     for work in works.values():
@@ -129,8 +118,6 @@ def measure_costs(
 
 
 class _Work:
-    """A configuration's learner with everything that a step needs."""
-
     def __init__(self, config: Config, classes: int, device: str):
         import torch
 
@@ -190,10 +177,7 @@ def _timed(work: Callable[[], None], device: str) -> float:
 
 # ------------------------------------------------------------------------------------ as tables
 def cost_ratio(costs: Mapping[str, Cost], reference: str = "finetune") -> dict[str, dict[str, float]]:
-    """{quantity: {method: ratio to the reference}}; a method that does not train has a ratio at test time only.
-
-    A ratio holds for this model, batch and machine.
-    """
+    """{quantity: {method: ratio to the reference}}; a method that does not train has a ratio at test time only."""
     one = costs[reference]
     found: dict[str, dict[str, float]] = {name: {} for name in RATIOS}
     for method in methods_of([{"method": name} for name in costs]):
@@ -206,9 +190,9 @@ def cost_ratio(costs: Mapping[str, Cost], reference: str = "finetune") -> dict[s
     return found
 
 
-def cost_table(costs: Mapping[str, Cost], reference: str = "finetune") -> pd.DataFrame:
+def cost_table(costs: Mapping[str, Cost]) -> pd.DataFrame:
     """:func:`cost_ratio` as text, a row a method; seconds are left out on purpose."""
-    ratios, rows = cost_ratio(costs, reference), []
+    ratios, rows = cost_ratio(costs), []
     for method in ratios[RATIOS[-1]]:
         shown = {name: f"{found[method]:.2f}" if method in found else MISSING for name, found in ratios.items()}
         size = costs[method].trainable_bytes

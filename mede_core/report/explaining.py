@@ -13,10 +13,7 @@ from .write import format_interval, format_signed
 
 
 def effects_table(effects: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
-    """A row a method: mean effects on the class margin (``attention.causal_effects``), with 95 % intervals over clips.
-
-    The last column is the share of clips whose margin depends more on the background than on the motion.
-    """
+    """A row a method: mean effects on the class margin (``attention.causal_effects``), with intervals over clips."""
     rows = []
     for method, one in effects.items():
         more = accuracy_interval(np.abs(one["background"]) > np.abs(one["motion"]))
@@ -30,11 +27,8 @@ def effects_table(effects: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFra
 
 
 def maps_table(tested: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
-    """A row a map method, from ``lab.map_tests.compare_maps``: gains over a random order in points of probability.
-
-    A map may be believed where both gains are above zero with their intervals, and where it changes when the learner's
-    weights are shuffled: a correlation near 1 says that it shows the clip, not the learner.
-    """
+    """A row a map method, from ``lab.map_tests.compare_maps``. A map may be believed where both gains are above zero
+    with their intervals, and where it changes with shuffled weights: else it shows the clip, not the learner."""
     rows = []
     for name, one in tested.items():
         ends = [t_interval(one[key])[1] for key in ("deletion", "insertion")]

@@ -1,22 +1,16 @@
-"""How sure one can be of an accuracy or of a difference between two. Torch-free.
-
-Over several training seeds: a 95 % t-interval of the per-seed numbers; of a difference these are paired, seed by seed
-and clip by clip. With one seed: a percentile bootstrap over its clips, which says nothing about other seeds. Fewer than
-four seeds give a hint, never a verdict: see :meth:`Interval.verdict`.
-
-What was right comes as bool [N] for one seed, or [S, N], or a list of S such arrays; or as floats, such as the share of
-backgrounds before which a clip was right.
-"""
+"""How sure one can be: over seeds a 95 % t-interval, with one seed a percentile bootstrap over its clips. Torch-free.
+What was right: bool or share of backgrounds, [N] for one seed, or [S, N], or a list of S arrays."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import stdtrit
 
-from .metrics import harmonic_mean
+from .metrics import harmonic_mean, mean_std
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -32,6 +26,7 @@ class Interval:
     high: float
     seeds: int
     clips: int
+    std: float = math.nan  # over seeds, ddof=1; NaN for one
 
     def verdict(self) -> str:
         """Read a difference (first minus second): higher | lower | undecided, "hint" or "this seed"."""
@@ -56,19 +51,12 @@ def accuracy_interval(correct) -> Interval:
 
 
 def paired_difference(first, second) -> Interval:
-    """The accuracy of one method minus another's on the same seeds and clips, in points.
-
-    Entry [s, j] is the same seed and clip in both, so what is hard for both cancels. The in-context and the
-    background-swapped twin of a clip are such a pair too: the static gap has its interval from here.
-    """
+    """One accuracy minus another on the same seeds and clips (or on their twins), in points."""
     return _interval([_pair(first, second)], lambda a, b: a - b)
 
 
 def harmonic_interval(first, second, *, paired_clips: bool) -> Interval:
-    """The harmonic mean of two accuracies of the same training seeds, in percent; over seeds the mean of theirs.
-
-    ``paired_clips``: clip j is the same in both (in context and background-swapped), not other clips (base and novel).
-    """
+    """The harmonic mean of two accuracies of the same seeds; ``paired_clips``: clip j is the same in both."""
     blocks = [_pair(first, second)] if paired_clips else [[_rows(first)], [_rows(second)]]
     return _interval(blocks, harmonic_mean, limits=(0, 100))
 
@@ -103,15 +91,11 @@ def _interval(blocks: Sequence[Sequence], formula: Callable, limits=(-np.inf, np
             drawn += [*(100 * _resampled_means(np.stack([rows[0] for rows in block]), rng))]
         low, high = np.quantile(formula(*drawn), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     low, high = (float(np.clip(end, *limits)) for end in (low, high))
-    return Interval(value, low, high, len(numbers), min(len(row) for row in groups[0]))
+    return Interval(value, low, high, len(numbers), min(len(row) for row in groups[0]), mean_std(numbers).std)
 
 
 def _resampled_means(table: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Row means [rows, resamples] of a table [rows, clips] whose columns are drawn with replacement.
-
-    Only how often each distinct column comes up matters, and that count is multinomial: the same distribution as
-    drawing clip by clip, at a small part of the work, since a column of rights and wrongs has few distinct values.
-    """
-    clips = table.shape[1]
+    """Row means [rows, resamples] of a table [rows, clips] whose columns are drawn with replacement."""
+    clips = table.shape[1]  # how often each distinct column comes up is multinomial: the same as clip by clip, faster
     columns, counts = np.unique(table, axis=1, return_counts=True)
     return (rng.multinomial(clips, counts / clips, size=RESAMPLES) @ columns.T).T / clips

@@ -38,16 +38,3 @@ def mean_std(values: Sequence[float]) -> MeanStd:
     values = np.asarray(values, float)
     std = float(values.std(ddof=1)) if values.size > 1 else math.nan
     return MeanStd(float(values.mean()), std, int(values.size))
-
-
-def static_gap(in_context, out_of_context):
-    """In-context minus out-of-context accuracy, in points: what is lost without the background's help."""
-    return in_context - out_of_context
-
-
-def contrasted_accuracy(correct_scuba: np.ndarray, correct_scufo: np.ndarray) -> float:
-    """Percent of videos that are right on SCUBA and wrong on its twin without motion: [N] bool each, in one order.
-
-    Source: SCUBA's contrasted accuracy (StillMix).
-    """
-    return 100.0 * float((correct_scuba & ~correct_scufo).mean())

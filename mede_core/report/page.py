@@ -29,13 +29,13 @@ class Page:
     """
 
     def __init__(self, out_dir: str | os.PathLike = ""):
-        self.folder = Path(str(out_dir)) if out_dir else _default_folder()
+        root = repo_root()
+        self.folder = Path(str(out_dir)) if out_dir else (root or Path.cwd()) / "reports" / "lab"
+        if not out_dir and root is None:
+            say(f"figures and tables are written to {self.folder}")
 
     def figure(self, name: str, draw: Callable[[], Figure], data=None, *, run: str | None = None) -> Figure:
-        """Save the figure that ``draw`` makes, for light and dark pages, and return it; see ``style.save_figure``.
-
-        ``data`` is what is plotted, ``run`` where it comes from: both go into a JSON beside it.
-        """
+        """Save the figure that ``draw`` makes, with what is plotted and its run as JSON beside it, and return it."""
         save_figure(draw, self.folder / "figures" / name, data, run=run)
         return draw()
 
@@ -51,24 +51,9 @@ class Page:
         return settings_table(of, *names).style.hide()
 
 
-def _default_folder() -> Path:
-    folder = ((root := repo_root()) or Path.cwd()) / "reports" / "lab"
-    if root is None:
-        say(f"figures and tables are written to {folder}")
-    return folder
-
-
 def settings_table(of: Config | Iterable[Mapping], *names: str) -> pd.DataFrame:
-    """Settings as text, those that are asked for first, then all that differ from the defaults.
-
-    Of records their own settings count, whatever the profile says today; where they differ each value is listed.
-
-    Returns:
-        Columns Setting, Value, Default, Changed ("yes" or "").
-
-    Raises:
-        ValueError: an unknown setting.
-    """
+    """Settings as text, those that are asked for first, then all that differ from the defaults."""
+    # Of records their own settings count, whatever the profile says today; where they differ each value is listed.
     default = Config().model_dump()
     if isinstance(of, Config):
         found = [of.model_dump()]

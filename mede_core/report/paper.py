@@ -27,15 +27,12 @@ PAPER_ROWS = {  # method -> its row in the paper; the paper has no plain fine-tu
 }
 IN_OUT_COLUMNS = {"in": "UCF (in-ctx)", "out": "UCF-SCUBA (out-ctx)", "hm": "HM"}  # of the out-of-context table
 _FULL = "Open-MeDe (full)"  # what that table calls Open-MeDe
+_NOTHING = {"reproduced": math.nan, "reproduced_std": math.nan, "seeds": 0, "low": math.nan, "high": math.nan}
 
 
 # ------------------------------------------------------------------------------------ the paper
 def paper_table(name: str, *, wide: bool = False) -> pd.DataFrame:
-    """One of ``PAPER_TABLES``, exactly as printed, contradictions included (see the remarks).
-
-    Columns row, column, metric, value, std (NaN where none is printed), source, remark; or, ``wide``, the values alone,
-    a row a method and a column a column of the paper.
-    """
+    """One of ``PAPER_TABLES``, exactly as printed, contradictions included; ``wide``: values alone, a row a method."""
     text = (ASSETS / "reference" / "paper_tables.csv").read_text(encoding="utf-8")
     frame = pd.DataFrame([row for row in csv.DictReader(text.splitlines()) if row["table"] == name])
     frame = frame.drop(columns="table")
@@ -48,13 +45,10 @@ def paper_table(name: str, *, wide: bool = False) -> pd.DataFrame:
 
 
 def claim_reference(table: str, row: str, column: str) -> str:
-    """The row against which the paper's claim for a cell is measured: our choice, the paper states none.
-
-    Frozen CLIP, which every method starts from. Two exceptions: Frozen CLIP itself is measured against the
-    paper's own method, and out of context the claim for meta-optimization without GWA is that it keeps what
-    CLIP regularization loses, so its reference is Open-VCLIP (the paper says it only "approaches" Frozen CLIP
-    there).
-    """
+    """The row against which the paper's claim for a cell is measured: our choice, the paper states none."""
+    # Frozen CLIP, which every method starts from; itself against the paper's own method. Out of context the claim for
+    # meta-optimization without GWA is that it keeps what CLIP regularization loses: against Open-VCLIP (the paper says
+    # it only "approaches" Frozen CLIP there).
     if row == "Frozen CLIP":
         return _FULL if table == "out_of_context" else "Open-MeDe"
     return "Open-VCLIP" if row == "Open-MeDe (w/o GWA)" and column != IN_OUT_COLUMNS["in"] else "Frozen CLIP"
@@ -63,19 +57,13 @@ def claim_reference(table: str, row: str, column: str) -> str:
 # ------------------------------------------------------------------------------------ the comparison
 @dataclass(frozen=True)
 class PaperComparison:
-    """A paper table beside our numbers.
-
-    ``frame`` has a row a cell: column, row, metric, paper (what we compare with), stated (what is printed), paper_std,
-    reproduced, reproduced_std (ddof=1), seeds, low, high (95 % interval), difference, reference, effect, tolerance,
-    mark, reason, remark; NaN or "" where there is nothing. ``reason``: why the two may not be compared at all, "" where
-    they may. ``origin``: what the records say of themselves: weights, profile, prompts.
-    """
+    """A paper table beside our numbers."""
 
     table: str
-    frame: pd.DataFrame
+    frame: pd.DataFrame  # a row a cell, see `_line`; NaN or "" where there is nothing
     comparable: bool
-    reason: str
-    origin: dict[str, tuple[str, ...]]
+    reason: str  # why the two may not be compared at all, "" where they may
+    origin: dict[str, str]  # what the records say of themselves
 
     @property
     def outside_tolerance(self) -> bool:
@@ -110,28 +98,23 @@ class PaperComparison:
     def notes(self) -> list[str]:
         """What a reader must know: why not comparable, how tolerance is set, the paper's contradictions."""
         notes = [] if self.comparable else [f"Not comparable with the paper: {self.reason}."]
-        notes += [f"{name}: {', '.join(values)}." for name, values in self.origin.items()]
-        if self.table == "cross_dataset":
-            notes.append(
-                "Reproduced: mean over the test splits ± standard deviation (ddof=1) over the splits, as the "
-                "paper; it says nothing about other training seeds."
-            )
-        else:
-            notes.append(
-                "Reproduced: mean over seeds ± standard deviation (ddof=1); the 95 % interval is a t-interval over "
-                "seeds; with one seed it covers the choice of clips only."
-            )
+        notes += [f"{name}: {said}." for name, said in self.origin.items()]
         notes.append(
-            "Tolerance: the larger of half the claimed effect and two standard deviations (the paper's where "
-            "printed, otherwise ours over seeds). The claimed effect is the paper's difference to Frozen "
-            "CLIP; of Frozen CLIP itself, to the paper's own method; of Open-MeDe without GWA out of "
-            "context, to Open-VCLIP."
+            "Reproduced: mean over the test splits ± standard deviation (ddof=1) over the splits, as the paper; it "
+            "says nothing about other training seeds."
+            if self.table == "cross_dataset"
+            else "Reproduced: mean over seeds ± standard deviation (ddof=1); the 95 % interval is a t-interval over "
+            "seeds; with one seed it covers the choice of clips only."
+        )
+        notes.append(
+            "Tolerance: the larger of half the claimed effect and two standard deviations (the paper's where printed, "
+            "otherwise ours over seeds). The claimed effect is the paper's difference to Frozen CLIP; of Frozen CLIP "
+            "itself, to the paper's own method; of Open-MeDe without GWA out of context, to Open-VCLIP."
         )
         if (self.frame["stated"] - self.frame["paper"]).abs().max() > 0.05:
             notes.append(
-                "The paper's HM column is not the harmonic mean of the two columns it prints; rounding can "
-                "explain the row of Open-VCLIP only. We compare with the recomputed value and show the "
-                "stated one beside it."
+                "The paper's HM column is not the harmonic mean of the two columns it prints; rounding can explain the "
+                "row of Open-VCLIP only. We compare with the recomputed value and show the stated one beside it."
             )
         return notes
 
@@ -158,28 +141,30 @@ def compare_with_paper(
         raise ValueError("comparable is True, but there are records with weights='random'; allowed: trained weights")
     paper = paper_table(table)
     printed = {(cell["row"], cell["column"]): cell for cell in paper.to_dict("records")}
-    cells = _cells(table, records, list(paper["column"].unique()))
+    columns = list(paper["column"].unique())
+    cells = _cells(table, records, columns)
     values = {key: cell["value"] for key, cell in printed.items()}
     if table == "out_of_context":
         inside, outside, joined = IN_OUT_COLUMNS.values()
         for row in paper["row"].unique():  # we compare with the recomputed mean
             values[row, joined] = harmonic_mean(values[row, inside], values[row, outside])
-        measured = {} if joined in {column for _, column in cells} else dict.fromkeys(row for row, _ in cells)
-        for row in measured:
-            both = [cells[row, column] for column in (inside, outside) if (row, column) in cells]
-            if len(both) == 2:
-                cells[row, joined] = _cell(harmonic_mean(*(cell["reproduced"] for cell in both)), both[0]["seeds"])
+        if all(column != joined for _, column in cells):
+            for row in [row for row, column in cells if column == inside and (row, outside) in cells]:
+                mean = harmonic_mean(cells[row, inside]["reproduced"], cells[row, outside]["reproduced"])
+                cells[row, joined] = _NOTHING | {"reproduced": mean, "seeds": cells[row, inside]["seeds"]}
+    order = [*PAPER_ROWS.values(), _FULL]
     rows = dict.fromkeys([*paper["row"], *(row for row, _ in cells)])
+    rows = sorted(rows, key=lambda row: order.index(row) if row in order else len(order))
     lines = [
-        _line(table, row, column, printed, values, cells.get((row, column)), comparable, reason)
-        for column, row in itertools.product(dict.fromkeys(paper["column"]), sorted(rows, key=_row_order))
+        _line(table, row, column, printed, values, cells.get((row, column)), reason)
+        for column, row in itertools.product(columns, rows)
         if (row, column) in printed or (row, column) in cells
     ]
-    origin = {
-        title: tuple(sorted({str(record[key]) for record in records if record.get(key) is not None}))
-        for title, key in (("Weights", "weights"), ("Profile", "profile"), ("Prompts", "prompts"))
-    }
-    return PaperComparison(table, pd.DataFrame(lines), comparable, reason, {k: v for k, v in origin.items() if v})
+    origin = {}
+    for key in ("weights", "profile", "prompts"):
+        if said := sorted({str(record[key]) for record in records if record.get(key) is not None}):
+            origin[key.capitalize()] = ", ".join(said)
+    return PaperComparison(table, pd.DataFrame(lines), comparable, reason, origin)
 
 
 def _cells(table: str, records: Iterable[Mapping], columns: list[str]) -> dict[tuple[str, str], dict]:
@@ -198,29 +183,20 @@ def _cells(table: str, records: Iterable[Mapping], columns: list[str]) -> dict[t
         label = _FULL if table == "out_of_context" and label == "Open-MeDe" else label
         if (label, record["column"]) in cells:
             raise ValueError(f"{record['column']} of {label} is there more than once; average over seeds first")
-        ends = {key: float(record.get(key, math.nan)) for key in ("std", "low", "high")}
-        seeds = record.get("seeds", 1)
-        cells[label, record["column"]] = _cell(float(record["value"]), 0 if pd.isna(seeds) else int(seeds), **ends)
+        value, std, low, high = (float(record.get(key, math.nan)) for key in ("value", "std", "low", "high"))
+        seeds = 0 if pd.isna(seeds := record.get("seeds", 1)) else int(seeds)
+        ours = {"reproduced": value, "reproduced_std": std, "seeds": seeds, "low": low, "high": high}
+        cells[label, record["column"]] = ours
     return cells
 
 
-def _cell(value: float, seeds: int, std: float = math.nan, low: float = math.nan, high: float = math.nan) -> dict:
-    return {"reproduced": value, "reproduced_std": std, "seeds": seeds, "low": low, "high": high}
-
-
-def _row_order(row: str) -> int:
-    labels = list(PAPER_ROWS.values())
-    label = "Open-MeDe" if row == _FULL else row
-    return labels.index(label) if label in labels else len(labels)
-
-
-def _line(table, row, column, printed, values, cell: dict | None, comparable, reason) -> dict:
-    """One line of the comparison."""
+def _line(table, row, column, printed, values, cell: dict | None, reason) -> dict:
+    """One line of the comparison; ``paper`` is what we compare with, ``stated`` what is printed."""
     nan = math.nan
     line = {
         "column": column, "row": row, "metric": "", "paper": nan, "stated": nan, "paper_std": nan,
-        **(cell or _cell(nan, 0)), "difference": nan, "reference": "", "effect": nan, "tolerance": nan,
-        "mark": "not run", "reason": "" if comparable else reason, "remark": "",
+        **(cell or _NOTHING), "difference": nan, "reference": "", "effect": nan, "tolerance": nan,
+        "mark": "not run", "reason": reason, "remark": "",
     }  # fmt: skip
     if (row, column) not in printed:
         return line | {"mark": "not comparable", "reason": "the paper has no such row"}
@@ -235,7 +211,6 @@ def _line(table, row, column, printed, values, cell: dict | None, comparable, re
     }  # fmt: skip
     if cell is not None:
         line["difference"] = cell["reproduced"] - line["paper"]
-        line["mark"] = "not comparable"
-        if comparable:
-            line["mark"] = "within" if abs(line["difference"]) <= line["tolerance"] + 1e-9 else "outside"
+        mark = "within" if abs(line["difference"]) <= line["tolerance"] + 1e-9 else "outside"
+        line["mark"] = "not comparable" if reason else mark
     return line

@@ -1,9 +1,5 @@
-"""Tables from result records: accuracies with intervals, gaps and verdicts, as long frames and as a reader sees them.
-
-A long frame has a row a number: method, column, value in percent (a gap: in points), std over seeds (ddof=1; NaN for
-one), low, high, seeds, clips. A number that is a mean over backgrounds is formed clip by clip, so that its interval
-knows which twins belong together. Torch-free.
-"""
+"""Tables from result records, as long frames and as a reader sees them. Torch-free. A long frame has a row a
+number (``LONG``): value in percent, a gap in points; std over seeds (ddof=1; NaN for one)."""
 
 from __future__ import annotations
 
@@ -17,7 +13,6 @@ import pandas as pd
 from ..config import OUT_OF_CONTEXT, SPLITS
 from ..files import unpack_correct
 from .intervals import Interval, accuracy_interval, harmonic_interval, paired_difference
-from .metrics import harmonic_mean, mean_std, static_gap
 from .paper import PAPER_ROWS
 from .write import MISSING, format_interval, format_signed
 
@@ -36,19 +31,15 @@ def methods_of(records: Iterable[Mapping]) -> list[str]:
 
 
 def clip_scores(
-    records: Iterable[Mapping], method: str, *, test_set: str, splits: Sequence[str], contexts: Sequence[str]
+    records: Iterable[Mapping], method: str, test_set: str, splits: Sequence[str], contexts: Sequence[str]
 ) -> dict[int, np.ndarray]:
-    """{seed: [N] floats from 0 to 1}: the share of the contexts before which each clip was right; splits end to end.
-
-    The twins of a clip have the same place in each context. Raises a ValueError where a seed's record is missing, is
-    there twice or has no bits, or where twins differ in number.
-    """
+    """{seed: [N] floats from 0 to 1}: the share of the contexts before which each clip was right; splits end to end."""
+    # Formed clip by clip (twins have the same place in each context), so that an interval knows what belongs together.
     found: dict[tuple, np.ndarray] = {}
     for record in records:
         key = record["seed"], record["split"], record["context"]
-        if (record["method"], record["set"], record["metric"]) != (method, test_set, "top1"):
-            continue
-        if key[1] in splits and key[2] in contexts:
+        ours = (record["method"], record["set"], record["metric"]) == (method, test_set, "top1")
+        if ours and key[1] in splits and key[2] in contexts:
             where = f"{method} on {test_set}, seed {key[0]}, {key[1]}, {key[2]}"
             if key in found:
                 raise ValueError(f"{where}: more than one record; narrow the records (run, average, rho)")
@@ -59,9 +50,8 @@ def clip_scores(
         raise ValueError(f"no record of {method} on {test_set} ({', '.join(splits)}; {', '.join(contexts)})")
     scores = {}
     for seed in sorted({seed for seed, _, _ in found}):
-        wanted = [(seed, split, context) for split in splits for context in contexts]
-        missing = [f"{split}, {context}" for _, split, context in wanted if (seed, split, context) not in found]
-        if missing:
+        wanted = itertools.product(splits, contexts)
+        if missing := [", ".join(each) for each in wanted if (seed, *each) not in found]:
             raise ValueError(f"{method} on {test_set}, seed {seed}: no record for {'; '.join(missing)}")
         parts = []
         for split in splits:
@@ -74,52 +64,36 @@ def clip_scores(
 
 
 # ------------------------------------------------------------------------------------ long frames
-def base_novel(records: Sequence[Mapping], test_set: str = "source", context: str = "in") -> pd.DataFrame:
-    """Long frame of "base", "novel" and "hm", their harmonic mean."""
+def base_novel(records: Sequence[Mapping], test_set: str = "source") -> pd.DataFrame:
+    """Long frame of "base", "novel" and "hm", their harmonic mean, in context."""
     rows = []
     for method in methods_of(records):
-        base, novel = (
-            clip_scores(records, method, test_set=test_set, splits=(split,), contexts=(context,)) for split in SPLITS
-        )
-        _same_seeds(base, novel, method)
-        rows += [_accuracy(method, "base", base), _accuracy(method, "novel", novel)]
-        joined = harmonic_interval(_stack(base), _stack(novel), paired_clips=False)
-        rows.append(_row(method, "hm", joined, harmonic_mean(_percent(base), _percent(novel))))
+        both = _together(method, *(clip_scores(records, method, test_set, (split,), ("in",)) for split in SPLITS))
+        rows += [_row(method, split, accuracy_interval(scores)) for split, scores in zip(SPLITS, both, strict=True)]
+        rows.append(_row(method, "hm", harmonic_interval(*both, paired_clips=False)))
     return pd.DataFrame(rows, columns=list(LONG))
 
 
-def in_and_out(
-    records: Sequence[Mapping],
-    test_set: str = "source",
-    splits: Sequence[str] = SPLITS,
-    contexts: Sequence[str] = OUT_OF_CONTEXT,
-) -> pd.DataFrame:
+def in_and_out(records: Sequence[Mapping], test_set: str = "source") -> pd.DataFrame:
     """Long frame of "in", each swapped background, "out" (mean over them), "hm" (of in and out) and "gap" (in minus
-    out, in points: how much leans on the background); the clips of the splits together."""
+    out, in points: how much leans on the background); base and novel clips together."""
     rows = []
     for method in methods_of(records):
-        where = {"test_set": test_set, "splits": splits}
-        inside = clip_scores(records, method, **where, contexts=("in",))
-        rows.append(_accuracy(method, "in", inside))
-        for context in contexts:
-            rows.append(_accuracy(method, context, clip_scores(records, method, **where, contexts=(context,))))
-        outside = clip_scores(records, method, **where, contexts=contexts)
-        _same_seeds(inside, outside, method)
-        rows.append(_accuracy(method, "out", outside))
-        both, per_seed = (_stack(inside), _stack(outside)), (_percent(inside), _percent(outside))
-        rows.append(_row(method, "hm", harmonic_interval(*both, paired_clips=True), harmonic_mean(*per_seed)))
-        rows.append(_row(method, "gap", paired_difference(*both), static_gap(*per_seed)))
+        named = {"in": ("in",), **{context: (context,) for context in OUT_OF_CONTEXT}, "out": OUT_OF_CONTEXT}
+        scores = {name: clip_scores(records, method, test_set, SPLITS, contexts) for name, contexts in named.items()}
+        both = _together(method, scores["in"], scores["out"])
+        rows += [_row(method, name, accuracy_interval([*one.values()])) for name, one in scores.items()]
+        rows.append(_row(method, "hm", harmonic_interval(*both, paired_clips=True)))
+        rows.append(_row(method, "gap", paired_difference(*both)))
     return pd.DataFrame(rows, columns=list(LONG))
 
 
-def accuracies(
-    records: Sequence[Mapping], sets: Sequence[str], contexts: Sequence[str], splits: Sequence[str] = SPLITS
-) -> pd.DataFrame:
-    """Long frame of several test sets, all splits together; the column is "<set>/<context>"."""
+def accuracies(records: Sequence[Mapping], sets: Sequence[str], contexts: Sequence[str]) -> pd.DataFrame:
+    """Long frame of several test sets, base and novel clips together; the column is "<set>/<context>"."""
     rows = []
     for method, name, context in itertools.product(methods_of(records), sets, contexts):
-        scores = clip_scores(records, method, test_set=name, splits=splits, contexts=(context,))
-        rows.append(_accuracy(method, f"{name}/{context}", scores))
+        scores = clip_scores(records, method, name, SPLITS, (context,))
+        rows.append(_row(method, f"{name}/{context}", accuracy_interval([*scores.values()])))
     return pd.DataFrame(rows, columns=list(LONG))
 
 
@@ -129,16 +103,14 @@ def paper_cells(long: pd.DataFrame, columns: Mapping[str, str], **facts) -> list
     return [{**row, "column": columns[row["column"]], **facts} for row in rows]
 
 
-def dial(records: Sequence[Mapping], test_set: str = "source") -> pd.DataFrame:
-    """Accuracy against the rho that a learner was trained with: rho, method, context ("in", "out"), value, low, high.
-
-    Records of ``frozen``, which was not trained, are repeated at every rho.
-    """
+def dial(records: Sequence[Mapping]) -> pd.DataFrame:
+    """Accuracy against the rho of training: rho, method, context ("in", "out"), value, low, high; ``frozen``, which was
+    not trained, at every rho."""
     frozen = [record for record in records if record["method"] == "frozen"]
     trained = [record for record in records if record["method"] != "frozen"]
     frames = []
     for rho in sorted({record["rho"] for record in trained}):
-        frame = in_and_out([*frozen, *(r for r in trained if r["rho"] == rho)], test_set)
+        frame = in_and_out([*frozen, *(r for r in trained if r["rho"] == rho)])
         frames.append(frame[frame["column"].isin(["in", "out"])].assign(rho=rho))
     joined = pd.concat(frames, ignore_index=True).rename(columns={"column": "context"})
     return joined[["rho", "method", "context", "value", "low", "high"]]
@@ -150,62 +122,48 @@ def differences(
     test_set: str = "source",
     splits: Sequence[str] = SPLITS,
 ) -> pd.DataFrame:
-    """First minus second method of each pair in points, paired over seeds and clips, with a verdict each.
-
-    Columns first, second, quantity ("in", "out", "gap"), value, low, high, seeds, clips, verdict.
-    """
+    """First minus second method of each pair in points ("in", "out", "gap"), paired over seeds and clips, with a
+    verdict each."""
     rows = []
     for first, second in pairs:
-        scores = {
-            (method, where): clip_scores(records, method, test_set=test_set, splits=splits, contexts=contexts)
+        scores = [
+            clip_scores(records, method, test_set, splits, contexts)
+            for contexts in (("in",), OUT_OF_CONTEXT)
             for method in (first, second)
-            for where, contexts in (("in", ("in",)), ("out", OUT_OF_CONTEXT))
-        }
-        for seeds in scores.values():
-            _same_seeds(scores[first, "in"], seeds, f"{first} and {second}")
-        table = {key: _stack(value) for key, value in scores.items()}
-        found = {where: paired_difference(table[first, where], table[second, where]) for where in ("in", "out")}
-        gaps = [[i - o for i, o in zip(table[one, "in"], table[one, "out"], strict=True)] for one in (first, second)]
-        found["gap"] = paired_difference(*gaps)
-        for quantity, interval in found.items():
+        ]
+        ours_in, theirs_in, ours_out, theirs_out = _together(f"{first} and {second}", *scores)
+        gaps = [[i - o for i, o in zip(*both)] for both in ((ours_in, ours_out), (theirs_in, theirs_out))]
+        compared = {"in": (ours_in, theirs_in), "out": (ours_out, theirs_out), "gap": gaps}
+        for quantity, pair in compared.items():
+            interval = paired_difference(*pair)
             numbers = {**vars(interval), "verdict": interval.verdict()}
             rows.append({"first": first, "second": second, "quantity": quantity, **numbers})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).drop(columns="std", errors="ignore")
 
 
 def order_blind_bounds(rho: float, scenes: int) -> dict[str, float]:
     """{context: percent}: the best accuracy that a learner blind to the order of frames can expect.
 
-    It knows all but which motion of a reversal pair it sees. Before a swapped background nothing tells: one
-    half. In context the scene does: it is the motion's home with probability rho and each other scene with
-    (1 - rho) / (scenes - 1), and the two of a pair have different homes. Guessing the likelier motion in each
-    scene is right with probability max(home, other) + (scenes - 2) / 2 * other.
+    It knows all but which motion of a reversal pair it sees. Before a swapped background nothing tells: one half. In
+    context it guesses the likelier motion in each scene: the scene is the motion's home with probability rho and each
+    other one with (1 - rho) / (scenes - 1), and the two of a pair have different homes.
     """
     other = (1 - rho) / (scenes - 1)
     inside = max(rho, other) + (scenes - 2) / 2 * other
     return {"in": 100 * inside, **dict.fromkeys((*OUT_OF_CONTEXT, "out"), 50.0)}
 
 
-def _row(method: str, column: str, interval: Interval, per_seed: np.ndarray) -> dict:
-    values = (interval.value, mean_std(per_seed).std, interval.low, interval.high, interval.seeds, interval.clips)
-    return dict(zip(LONG, (method, column, *values), strict=True))
+def _row(method: str, column: str, interval: Interval) -> dict:
+    return {"method": method, "column": column, **vars(interval)}
 
 
-def _accuracy(method: str, column: str, scores: Mapping[int, np.ndarray]) -> dict:
-    return _row(method, column, accuracy_interval(_stack(scores)), _percent(scores))
-
-
-def _stack(scores: Mapping[int, np.ndarray]) -> list[np.ndarray]:
-    return list(scores.values())
-
-
-def _percent(scores: Mapping[int, np.ndarray]) -> np.ndarray:
-    return np.array([100 * row.mean() for row in scores.values()])
-
-
-def _same_seeds(first: Mapping, second: Mapping, what: str) -> None:
-    if first.keys() != second.keys():
-        raise ValueError(f"{what}: seeds {sorted(first)} and {sorted(second)} differ; allowed: the same seeds in both")
+def _together(what: str, first: Mapping, *others: Mapping) -> list[list[np.ndarray]]:
+    """Scores as lists over their seeds, which must be the same."""
+    for other in others:
+        if first.keys() != other.keys():
+            seeds = f"seeds {sorted(first)} and {sorted(other)} differ"
+            raise ValueError(f"{what}: {seeds}; allowed: the same seeds in both")
+    return [[*scores.values()] for scores in (first, *others)]
 
 
 # ------------------------------------------------------------------------------------ what a reader sees
@@ -226,22 +184,16 @@ def pick(long: pd.DataFrame, columns: Sequence[str], name: str) -> pd.DataFrame:
     return long[long["column"].isin(columns)].rename(columns={"column": name}).reset_index(drop=True)
 
 
-def wide(long: pd.DataFrame, *, methods: Sequence[str] = (), intervals: bool = True) -> pd.DataFrame:
-    """A long frame as text, "63.2 [61.0, 65.1]": a row a method, a column a quantity.
-
-    ``methods``: rows that must be there; those without numbers say "not run".
-    """
+def wide(long: pd.DataFrame, *, methods: Sequence[str] = ()) -> pd.DataFrame:
+    """A long frame as text, "63.2 [61.0, 65.1]", a row a method; ``methods`` without numbers say "not run"."""
     numbers = {(row["method"], row["column"]): row for row in long.to_dict("records")}
     rows, measured = [], frozenset(long["method"])
     for method in methods_of([{"method": name} for name in (*methods, *measured)]):
         row = {"Method": method_label(method)}
         for column in dict.fromkeys(long["column"]):
-            cell = numbers.get((method, column))
-            if cell is None:
-                row[column_label(column)] = MISSING if method in measured else NOT_RUN
-            else:
-                ends = (cell["low"], cell["high"]) if intervals else (math.nan, math.nan)
-                row[column_label(column)] = format_interval(cell["value"], *ends)
+            cell, absent = numbers.get((method, column)), MISSING if method in measured else NOT_RUN
+            shown = absent if cell is None else format_interval(cell["value"], cell["low"], cell["high"])
+            row[column_label(column)] = shown
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -250,14 +202,14 @@ def records_table(records: Sequence[Mapping]) -> pd.DataFrame:
     """Records as text, one line a number: on what, with which prompts and views, with its interval."""
     rows = []
     for record in records:
-        low = high = math.nan
+        ends = (math.nan, math.nan)
         if record.get("correct"):
             interval = accuracy_interval(unpack_correct(record["correct"], record["n"]))
-            low, high = interval.low, interval.high
+            ends = interval.low, interval.high
         rows.append({
             "Method": method_label(record["method"]), "Set": record["set"], "Split": str(record.get("part", MISSING)),
             "Classes": record["split"], "Context": record["context"], "Metric": record["metric"],
-            "Percent": format_interval(record["value"], low, high), "Clips": record["n"],
+            "Percent": format_interval(record["value"], *ends), "Clips": record["n"],
             "Prompts": record.get("prompts", MISSING), "Views": str(record.get("views", MISSING)),
         })  # fmt: skip
     return pd.DataFrame(rows)
@@ -265,25 +217,18 @@ def records_table(records: Sequence[Mapping]) -> pd.DataFrame:
 
 def verdict_table(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of :func:`differences` as text."""
-    rows = []
-    for row in frame.to_dict("records"):
-        rows.append({
-            "Comparison": f"{method_label(row['first'])} minus {method_label(row['second'])}",
-            "Quantity": column_label(row["quantity"]),
-            "Difference": format_signed(row["value"]),
-            "95 % interval": f"{format_signed(row['low'])} to {format_signed(row['high'])}",
-            "Seeds": row["seeds"],
-            "Verdict": row["verdict"],
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame({
+        "Comparison": f"{method_label(row['first'])} minus {method_label(row['second'])}",
+        "Quantity": column_label(row["quantity"]),
+        "Difference": format_signed(row["value"]),
+        "95 % interval": f"{format_signed(row['low'])} to {format_signed(row['high'])}",
+        "Seeds": row["seeds"],
+        "Verdict": row["verdict"],
+    } for row in frame.to_dict("records"))  # fmt: skip
 
 
 def verdict_sentence(row: Mapping) -> str:
-    """One row of :func:`differences` in plain words, which follow from the numbers alone.
-
-    "Open-MeDe is 2.3 points above Fine-tuning out of context (95 % interval +0.5 to +4.1 over this seed's clips, which
-    excludes zero; other seeds may differ)."
-    """
+    """One row of :func:`differences` in plain words, which follow from the numbers alone."""
     way = "level with"
     if round(abs(row["value"]), 1) > 0:
         way = f"{abs(row['value']):.1f} points {'above' if row['value'] > 0 else 'below'}"
@@ -303,10 +248,7 @@ def verdict_markdown(frame: pd.DataFrame) -> str:
 
 
 def property_table(measured: Sequence, reported: Mapping[str, Sequence]) -> pd.DataFrame:
-    """The world's properties as text: measured here and, by column name, elsewhere, the same ones in the same order.
-
-    A property has name, value, low, high, holds; a value outside its range says so.
-    """
+    """The world's properties as text: measured here and, by column name, elsewhere; one outside its range says so."""
     rows = []
     for one, *others in zip(measured, *reported.values(), strict=True):
         row = {"Property": one.name, "Allowed": f"{one.low:g} to {one.high:g}", "Here": _held(one)}

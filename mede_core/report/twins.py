@@ -1,7 +1,4 @@
-"""The cells of the paper's tables: which of our sets stands for which of its data sets, and what a cell is made of.
-
-Each data set of the paper has a twin among the sets of the synthetic world. Torch-free.
-"""
+"""The cells of the paper's tables: which of our sets stands for which of its data sets, and what a cell is made of."""
 
 from __future__ import annotations
 
@@ -13,15 +10,14 @@ import pandas as pd
 from ..files import unpack_correct
 from ..video.protocol import IN_CONTEXT_CLIPS
 from .intervals import Interval
-from .metrics import contrasted_accuracy, harmonic_mean, mean_std
+from .metrics import harmonic_mean, mean_std
 from .paper import IN_OUT_COLUMNS, PAPER_ROWS, paper_table
-from .tables import LONG, NOT_RUN, SPLITS, base_novel, method_label, methods_of
+from .tables import LONG, NOT_RUN, SPLITS, base_novel, column_label, method_label, methods_of
 from .write import MISSING, format_interval, format_mean_std, format_signed
 
 TWINS = {"K400": "source", "UCF": "transfer_a", "HMDB": "transfer_b", "SSv2": "direction", "K600": "superset"}
 REAL = {"K400": "kinetics400", "UCF": "ucf101", "HMDB": "hmdb51", "SSv2": "ssv2", "K600": "kinetics600"}
 TWIN_REASON = "a synthetic world and a very small CLIP stand in for real videos and CLIP ViT-B/16"
-_HALF_COLUMNS = {"base": "Base", "novel": "Novel", "hm": "HM"}
 
 
 def sets_of(profile: str) -> dict[str, str]:
@@ -30,10 +26,7 @@ def sets_of(profile: str) -> dict[str, str]:
 
 
 def not_comparable(records: Iterable[Mapping], profile: str) -> str:
-    """Why a table of these records is not comparable with the paper's, in one line; "" where it is.
-
-    Records on real videos say in ``departs`` how they depart from the published protocol.
-    """
+    """Why a table of these records is not comparable with the paper's, in one line; "" where it is."""
     if profile != "paper":
         return TWIN_REASON
     found = dict.fromkeys(record.get("departs", "its protocol is unknown") for record in records)
@@ -59,10 +52,8 @@ def paper_remarks(table: str, row: str) -> list[str]:
 
 # ------------------------------------------------------------------------------------ base to novel
 def halves(records: Sequence[Mapping], sets: Mapping[str, str]) -> pd.DataFrame:
-    """Base, novel and harmonic mean in context of each data set (the paper's name -> the records' set).
-
-    A long frame with the column ``dataset``, of the methods that were tested on both halves of it.
-    """
+    """Long frame of base, novel and harmonic mean in context, with the column ``dataset``: each data set's (the paper's
+    name -> the records' set) of the methods that were tested on both halves of it."""
     frames = [pd.DataFrame(columns=[*LONG, "dataset"])]
     for dataset, name in sets.items():
         of_set = [r for r in records if (r["set"], r["context"], r["metric"]) == (name, "in", "top1")]
@@ -76,15 +67,12 @@ def halves(records: Sequence[Mapping], sets: Mapping[str, str]) -> pd.DataFrame:
 def halves_cells(long: pd.DataFrame, **facts) -> list[dict]:
     """The rows of :func:`halves` that the paper's table has a column for, as ``compare_with_paper`` takes them."""
     printed = set(paper_table("base_to_novel")["column"])
-    named = [{**row, "column": f"{row['dataset']} ({_HALF_COLUMNS[row['column']]})"} for row in long.to_dict("records")]
-    return [{**row, **facts} for row in named if row["column"] in printed]
+    named = long.assign(column=long["dataset"] + " (" + long["column"].map(column_label) + ")")
+    return [{**row, **facts} for row in named.to_dict("records") if row["column"] in printed]
 
 
 def paper_halves() -> dict[tuple[str, str], dict[str, float]]:
-    """(data set, row) -> base, novel and hm of the paper's table, NaN where not printed.
-
-    A base that it does not print is what the other two imply.
-    """
+    """(data set, row) -> base, as the other two imply it, novel and hm of the paper's table; NaN where not printed."""
     wide, found = paper_table("base_to_novel", wide=True), {}
     for row in wide.index:
         for dataset in dict.fromkeys(column.split()[0] for column in wide.columns):
@@ -102,8 +90,8 @@ def halves_table(long: pd.DataFrame, datasets: Sequence[str]) -> pd.DataFrame:
         for method, label in PAPER_ROWS.items():
             row = {"Dataset": dataset, "Method": label}
             printed = paper.get((dataset, label), {})
-            for column, title in _HALF_COLUMNS.items():
-                cell = ours.get((dataset, method, column))
+            for column in ("base", "novel", "hm"):
+                cell, title = ours.get((dataset, method, column)), column_label(column)
                 row[title] = NOT_RUN if cell is None else format_interval(cell["value"], cell["low"], cell["high"])
                 value = printed.get(column, math.nan)
                 mark = " (implied)" if column == "base" and not math.isnan(value) else ""
@@ -114,11 +102,8 @@ def halves_table(long: pd.DataFrame, datasets: Sequence[str]) -> pd.DataFrame:
 
 # ------------------------------------------------------------------------------------ cross-dataset
 def split_means(records: Sequence[Mapping], sets: Mapping[str, str], **facts) -> list[dict]:
-    """Mean and standard deviation (ddof=1) over the test splits of each data set, not over training seeds.
-
-    Cells as ``compare_with_paper`` takes them, with ``splits``, the number of splits. A ValueError names a split that
-    is there twice: the records are of one training seed, one for each method, set and ``part``.
-    """
+    """Mean and standard deviation (ddof=1) over the test splits of each data set, not over training seeds, as
+    ``compare_with_paper`` takes them, with ``splits``, the number of splits."""
     cells = []
     for dataset, name in sets.items():
         for method in methods_of(records):
@@ -147,11 +132,8 @@ def splits_table(records: Sequence[Mapping], sets: Mapping[str, str]) -> pd.Data
 
 # ------------------------------------------------------------------------------------ out of context, real videos
 def scuba_cells(inside: Sequence[Mapping], outside: Sequence[Mapping], **facts) -> tuple[list[dict], pd.DataFrame]:
-    """The out-of-context table's cells, and a frame as ``tables.wide`` takes it with each background by itself.
-
-    inside: records on UCF101, one a method and test split; outside: on out-of-context clips, one a method and
-    background (``context``). The background ``in_context``, the same clips before their own, is shown, not averaged.
-    """
+    """The out-of-context table's cells, and a frame as ``tables.wide`` takes it with each background by itself; the
+    background ``in_context``, the same clips before their own, is shown, not averaged."""
     cells, rows = [], []
     means = {cell["method"]: cell for cell in split_means(inside, {"UCF": REAL["UCF"]})}
     for method in methods_of([*inside, *outside]):
@@ -166,10 +148,7 @@ def scuba_cells(inside: Sequence[Mapping], outside: Sequence[Mapping], **facts) 
             cells.append({**cell, "std": math.nan, **facts})
         if method in means and swapped:
             numbers["hm"] = harmonic_mean(numbers["in"], numbers["out"])
-        rows += [
-            {"method": method, "column": name, "value": value, "low": math.nan, "high": math.nan}
-            for name, value in numbers.items()
-        ]
+        rows += [(method, name, value, math.nan, math.nan) for name, value in numbers.items()]
     return cells, pd.DataFrame(rows, columns=["method", "column", "value", "low", "high"])
 
 
@@ -180,8 +159,10 @@ def contrasted(records: Sequence[Mapping]) -> list[Mapping]:
     found = []
     for still in records:
         if still["order"] == "single":
-            bits = [unpack_correct(r["correct"], r["n"]) for r in (moving[tuple(still[name] for name in where)], still)]
-            still = {**still, "metric": "contrasted", "value": contrasted_accuracy(*bits), "correct": ""}
+            pair = moving[tuple(still[name] for name in where)], still
+            right, also_still = (unpack_correct(record["correct"], record["n"]) for record in pair)
+            value = 100 * float((right & ~also_still).mean())  # SCUBA's contrasted accuracy (StillMix)
+            still = {**still, "metric": "contrasted", "value": value, "correct": ""}
         found.append(still)
     return found
 
@@ -202,28 +183,20 @@ def stated_means() -> pd.DataFrame:
 
 # ------------------------------------------------------------------------------------ the gain of GWA
 def gwa_gain_table(gains: Mapping[str, Interval], comparable: bool) -> pd.DataFrame:
-    """The paper's findings on GWA beside ours, as text: Open-MeDe minus Open-MeDe without GWA.
-
-    gains: "in" and "out" -> interval in points; one may be missing. The tolerance is half of the claimed gain; the
-    paper prints no spread.
-    """
+    """The paper's findings on GWA beside ours ("in" and "out" -> interval in points), as text: Open-MeDe minus
+    Open-MeDe without GWA."""
     wide, rows = paper_table("out_of_context", wide=True), []
     for where, title in (("in", "in context"), ("out", "out of context")):
         column = wide[IN_OUT_COLUMNS[where]]
         claimed = column["Open-MeDe (full)"] - column["Open-MeDe (w/o GWA)"]
-        ours, tolerance = gains.get(where), abs(claimed) / 2
-        row = {
-            "Quantity": f"Gain of GWA {title}", "Paper": format_signed(claimed), "Reproduced": MISSING,
-            "95 % interval": MISSING, "Seeds": 0, "Difference": MISSING, "Tolerance": f"± {tolerance:.1f}",
-            "Mark": NOT_RUN,
-        }  # fmt: skip
-        if ours is not None:
-            difference = ours.value - claimed
-            mark = "within" if abs(difference) <= tolerance + 1e-9 else "outside"
-            row |= {
-                "Reproduced": format_signed(ours.value), "Seeds": ours.seeds, "Difference": format_signed(difference),
-                "95 % interval": f"{format_signed(ours.low)} to {format_signed(ours.high)}",
-                "Mark": mark if comparable else "not comparable",
-            }  # fmt: skip
-        rows.append(row)
+        ours = gains.get(where, Interval(math.nan, math.nan, math.nan, 0, 0))
+        difference, tolerance = ours.value - claimed, abs(claimed) / 2  # the paper prints no spread
+        mark = "within" if abs(difference) <= tolerance + 1e-9 else "outside"
+        ends = f"{format_signed(ours.low)} to {format_signed(ours.high)}"
+        rows.append({
+            "Quantity": f"Gain of GWA {title}", "Paper": format_signed(claimed),
+            "Reproduced": format_signed(ours.value), "95 % interval": ends if ours.seeds else MISSING,
+            "Seeds": ours.seeds, "Difference": format_signed(difference), "Tolerance": f"± {tolerance:.1f}",
+            "Mark": NOT_RUN if not ours.seeds else mark if comparable else "not comparable",
+        })  # fmt: skip
     return pd.DataFrame(rows)

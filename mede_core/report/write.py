@@ -71,14 +71,8 @@ def latex_escape(text: str) -> str:
 
 # ------------------------------------------------------------------------------------ files
 def render_table(table, path_stem, *, caption: str, notes: Sequence[str] = ()) -> dict[str, Path]:
-    """Write ``<stem>.html .md .tex .csv`` and ``<stem>.json`` of a frame or a comparison; gives ending -> path.
-
-    A named index becomes the first columns; the caption is one line above, the notes (a comparison's own come first)
-    are lines below. The CSV holds the numbers unrounded, the others what a reader sees. The HTML is a fragment in ASCII
-    that needs no other file; the LaTeX needs booktabs and array. The JSON, written last, says ``comparable`` and
-    ``outside_tolerance`` (false for a table that compares nothing), caption, notes, and how often each mark occurs.
-    """
-    notes, stem = ([notes] if isinstance(notes, str) else list(notes)), Path(path_stem)
+    """Write ``<stem>.html .md .tex``, ``.csv`` (unrounded) and ``.json`` of a frame or a comparison: ending -> path."""
+    notes, stem = list(notes), Path(path_stem)
     facts = {"comparable": False, "outside_tolerance": False, "marks": {}}
     if isinstance(table, pd.DataFrame):
         raw = shown = _flat(table)
@@ -132,8 +126,7 @@ def _html(text: pd.DataFrame, right: list[bool], name: str, caption: str, notes:
         styler = styler.map(lambda mark: _MARK_CSS.get(mark, ""), subset=["Mark"])
     body = styler.set_caption(html.escape(caption)).to_html(table_uuid=name)
     lines = "".join(f"<li>{html.escape(note)}</li>\n" for note in notes)
-    if lines:
-        lines = f'<ul style="font-size:smaller">\n{lines}</ul>\n'
+    lines = f'<ul style="font-size:smaller">\n{lines}</ul>\n' if notes else ""
     # ASCII: reads right whatever encoding the page around it declares
     page = f'<div class="mede-table" style="overflow-x:auto">\n{body}{lines}</div>\n'
     return page.encode("ascii", "xmlcharrefreplace").decode("ascii")

@@ -20,22 +20,19 @@ from .style import (
     label_right,
     look_of,
     methods_in,
-    part_of,
+    panels_in,
     styled,
 )
 
 
 @styled
-def difference_forest(frame: pd.DataFrame, *, margin: float | None = None, title: str = "Paired differences"):
-    """Paired differences (label, quantity "in" or "out", value, low, high in points), a row a label.
-
-    margin: points that would matter, shaded around zero.
-    """
+def difference_forest(frame: pd.DataFrame, *, margin: float, title: str = "Paired differences"):
+    """Paired differences (label, quantity "in" or "out", value, low, high in points), a row a label; the margin, the
+    points that would matter, is shaded around zero."""
     theme, labels = current_theme(), list(dict.fromkeys(frame["label"]))
     figure = Picture(PAGE_WIDTH, 1.1 + 0.3 * len(labels), title)
     axes = figure.subplots()
-    if margin is not None:
-        axes.axvspan(-margin, margin, color=theme.grid, alpha=0.5, lw=0)
+    axes.axvspan(-margin, margin, color=theme.grid, alpha=0.5, lw=0)
     axes.axvline(0, color=theme.text, lw=0.9)
     for shift, quantity in ((-0.14, "in"), (0.14, "out")):
         look, own = CONTEXT_STYLE[quantity], frame[frame["quantity"] == quantity]
@@ -55,16 +52,14 @@ def difference_forest(frame: pd.DataFrame, *, margin: float | None = None, title
 @styled
 def epoch_lines(frame: pd.DataFrame, *, label: str, zero: bool = False, title: str = "Over the epochs of training"):
     """A quantity (series, epoch, value) over the epochs, a line a series, at most six; a panel a ``panel`` where given.
-
-    label: of the vertical axis; zero: draw a line at zero.
-    """
+    ``label`` names the vertical axis."""
     names, spare = list(dict.fromkeys(frame["series"])), list(METHOD_STYLE.values())
     looks = {name: METHOD_STYLE.get(name) or replace(spare[i], label=name) for i, name in enumerate(names)}
-    panels = list(dict.fromkeys(frame["panel"])) if "panel" in frame else [None]
+    panels = panels_in(frame, "panel")
     figure = Picture(PAGE_WIDTH, 2.8, title)
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, panel in zip(grid, panels, strict=True):
-        part, ends = part_of(frame, "panel", panel), []
+    for axes, (panel, part) in zip(grid, panels, strict=True):
+        ends = []
         for name in (n for n in names if (part["series"] == n).any()):
             look, own = looks[name], part[part["series"] == name].sort_values("epoch")
             axes.plot(own["epoch"], own["value"], color=look.color, ls=look.linestyle, marker=look.marker, ms=3.5)
@@ -74,8 +69,7 @@ def epoch_lines(frame: pd.DataFrame, *, label: str, zero: bool = False, title: s
         axes.grid(axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
-        if panel is not None:
-            axes.set_title(str(panel), fontweight="normal")
+        axes.set_title(panel, fontweight="normal")
         if axes is grid[-1]:
             label_right(axes, ends)
     grid[0].set_ylabel(label)

@@ -29,21 +29,14 @@ def map_strips(video, maps: Mapping[str, np.ndarray]):
 
 
 @styled
-def effect_plane(
-    effects: Mapping[str, Mapping[str, Sequence[float]]],
-    *,
-    title: str = "What moves the class margin: the background, or the motion",
-    width: float = PAGE_WIDTH,
-):
+def effect_plane(effects: Mapping[str, Mapping[str, Sequence[float]]]):
     """One panel a method, one dot a clip: how far its margin falls when only the background is swapped, and when only
-    the motion is reversed (``attention.causal_effects``); the cross is the mean.
-
-    The title says in how many clips the background counts more than the motion; where both count alike is dotted. Axes
-    are shared; a hundredth of the clips lie outside.
-    """
+    the motion is reversed (``attention.causal_effects``). The cross is the mean; where both count alike is dotted; a
+    hundredth of the clips lie outside."""
     theme, columns = current_theme(), min(3, len(effects))
     rows = -(-len(effects) // columns)
-    figure = Picture(width, 0.6 + rows * (0.35 + 0.93 * width / columns), title)
+    title = "What moves the class margin: the background, or the motion"
+    figure = Picture(PAGE_WIDTH, 0.6 + rows * (0.35 + 0.93 * PAGE_WIDTH / columns), title)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
     pairs = {name: np.stack([one["background"], one["motion"]]) for name, one in effects.items()}
     low, high = np.quantile(np.concatenate(list(pairs.values()), 1), [0.005, 0.995])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
 
 from .style import PAGE_WIDTH, Picture, current_theme, styled
 
@@ -23,9 +24,8 @@ def film_strip(videos, titles: Sequence[str]):
     heights = [frame * clip.shape[1] / clip.shape[2] for clip in clips]
     figure = Picture(PAGE_WIDTH, sum(heights) + 0.27 * len(clips) + 0.45)
     rows = figure.subplots(len(clips), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for axes, clip, name in zip(rows, clips, titles, strict=True):
-        _strip(axes, clip)
-        axes.set_title(name, fontweight="normal", pad=3)
+    for axes, clip, title in zip(rows, clips, titles, strict=True):
+        _show(axes, clip, _opaque(clip), title)
     rows[-1].set_xticks(_centers(clips[-1]), [str(index + 1) for index in range(len(clips[-1]))])
     rows[-1].set_xlabel("frame")
     return figure
@@ -33,23 +33,19 @@ def film_strip(videos, titles: Sequence[str]):
 
 @styled
 def film_strip_attention(video, attention, mask=None, title: str = "Where the class token looks"):
-    """A clip's frames above its attention maps, in multiples of even attention: 1 is what a patch gets from a model
-    that looks everywhere alike.
+    """A clip's frames (uint8 [T, 3, H, W]) above its attention maps ([T, h, w] weights >= 0 on the patch grid), in
+    multiples of even attention: 1 is what a patch gets from a model that looks everywhere alike.
 
-    video: uint8 [T, 3, H, W]; attention: [T, h, w] weights >= 0 on the patch grid; mask: bool [T, H, W], the actor's
-    pixels, outlined on both, and each frame says what share of the attention the actor gets.
+    mask: bool [T, H, W], the actor's pixels, outlined on both; each frame then says the actor's share of the attention.
     """
     clip, weights = _channels_last(video), np.asarray(attention, float)
     weights = weights / weights.sum((1, 2), keepdims=True)
     frame = PAGE_WIDTH * 0.90 / (len(clip) * (1 + _GAP))
     figure = Picture(PAGE_WIDTH, 2 * frame * clip.shape[1] / clip.shape[2] + 1.15, title)
     top, bottom = figure.subplots(2, 1)
-    _strip(top, clip)
-    top.set_title("frames", fontweight="normal", pad=3)
-    tiles = np.ma.masked_invalid(_tile(_enlarged(weights * weights[0].size), np.nan))
-    heat = bottom.imshow(tiles, cmap="inferno", vmin=0, extent=_extent(clip), aspect="equal")
-    _bare(bottom)
-    bottom.set_title("attention of the class token", fontweight="normal", pad=3)
+    _show(top, clip, _opaque(clip), "frames")
+    tiles = np.ma.masked_invalid(_tile(weights * weights[0].size, np.nan))
+    heat = _show(bottom, clip, tiles, "attention of the class token", cmap="inferno", vmin=0)
     bar = figure.colorbar(heat, ax=[top, bottom], fraction=0.03, pad=0.015, aspect=25)
     bar.set_label("times even attention")
     bar.outline.set_visible(False)
@@ -79,32 +75,27 @@ def _channels_last(video) -> np.ndarray:
     return np.asarray(video).transpose(0, 2, 3, 1)
 
 
-def _enlarged(frames: np.ndarray) -> np.ndarray:
-    repeat = max(1, math.ceil(_CRISP / frames.shape[1]))
-    return frames.repeat(repeat, 1).repeat(repeat, 2)
+def _opaque(clip: np.ndarray) -> np.ndarray:
+    """The frames of a clip side by side, with gaps that show the page."""
+    return _tile(np.concatenate([clip, np.full((*clip.shape[:3], 1), 255, np.uint8)], axis=3), 0)
 
 
 def _tile(frames: np.ndarray, fill) -> np.ndarray:
-    """Frames [T, H, W, ...] side by side with gaps of ``fill``."""
+    """Frames [T, H, W, ...], small ones enlarged, side by side with gaps of ``fill``."""
+    repeat = max(1, math.ceil(_CRISP / frames.shape[1]))
+    frames = frames.repeat(repeat, 1).repeat(repeat, 2)
     gap = np.full((frames.shape[1], round(frames.shape[2] * _GAP), *frames.shape[3:]), fill, frames.dtype)
     return np.concatenate([part for frame in frames for part in (frame, gap)][:-1], axis=1)
 
 
-def _strip(axes: Axes, clip: np.ndarray) -> None:
-    opaque = np.concatenate([clip, np.full((*clip.shape[:3], 1), 255, np.uint8)], axis=3)  # gaps show the page
-    axes.imshow(_tile(_enlarged(opaque), 0), extent=_extent(clip), aspect="equal")
-    _bare(axes)
-
-
-def _bare(axes: Axes) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
+def _show(axes: Axes, clip: np.ndarray, tiles: np.ndarray, title: str, **options) -> AxesImage:
+    extent = 0, (len(clip) * (1 + _GAP) - _GAP) * clip.shape[2], clip.shape[1], 0
+    image = axes.imshow(tiles, extent=extent, aspect="equal", **options)
+    axes.set(xticks=[], yticks=[])
     axes.tick_params(axis="x", length=0)
     axes.spines[:].set_visible(False)
-
-
-def _extent(clip: np.ndarray) -> tuple[float, float, float, float]:
-    return 0, (len(clip) * (1 + _GAP) - _GAP) * clip.shape[2], clip.shape[1], 0
+    axes.set_title(title, fontweight="normal", pad=3)
+    return image
 
 
 def _centers(clip: np.ndarray) -> np.ndarray:

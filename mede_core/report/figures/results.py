@@ -1,7 +1,5 @@
-"""Plots of results: accuracy by background, base and novel, rho dial, attention mass, cost.
-
-Frames have a row a number: ``value`` in percent, ``method``, and optional ``low`` and ``high``, the ends of its 95 %
-interval; a method has one number a place.
+"""Plots of results. Frames have a row a number: ``method``, ``value`` in percent, ``low`` and ``high``, the ends of
+its 95 % interval; a method has one number a place. Bounds: percent a context, for a learner blind to frame order.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ from .style import (
     DASHED,
     DOTTED,
     PAGE_WIDTH,
+    Look,
     Picture,
     backing,
     beside,
@@ -26,7 +25,7 @@ from .style import (
     label_right,
     look_of,
     methods_in,
-    part_of,
+    panels_in,
     styled,
 )
 
@@ -35,13 +34,12 @@ from .style import (
 def bar_in_out(
     frame: pd.DataFrame,
     *,
+    bound: Mapping[str, float],
     chance: float | None = None,
-    bound: float | Mapping[str, float] | None = None,
     title: str = "Accuracy in context and on swapped backgrounds",
     width: float = PAGE_WIDTH,
 ):
-    """Bars of accuracy, a group a ``context``; lines mark chance and the best of a learner blind to frame order (one
-    bound, or one a context), in percent."""
+    """Bars of accuracy, a group a ``context``; lines mark chance and the bounds."""
     contexts, methods, theme = contexts_in(frame), methods_in(frame), current_theme()
     figure = Picture(width, 3.3)
     axes = figure.subplots()
@@ -49,37 +47,27 @@ def bar_in_out(
     for index, method in enumerate(methods):
         look, part = look_of(method), frame[frame["method"] == method]
         at = [contexts.index(context) + (index - (len(methods) - 1) / 2) * bar for context in part["context"]]
-        bars = axes.bar(at, part["value"], bar * 0.9, color=look.color, hatch=look.hatch,
-                        edgecolor=theme.page, linewidth=0, label=look.label)  # fmt: skip
-        ends, tops = errors(part), part["value"].to_numpy(float)
-        if ends is not None:
-            axes.errorbar(at, part["value"], ends, fmt="none", ecolor=theme.text, elinewidth=0.9, capsize=1.5)
-            tops = tops + ends[1]
-        for rectangle, top, value in zip(bars, tops, part["value"], strict=True):
-            x = rectangle.get_x() + rectangle.get_width() / 2
-            beside(axes, f"{value:.0f}", (x, top), (0, 3), ha="center", fontsize=7, bbox=backing(), zorder=5)
-    extra = []
+        axes.bar(at, part["value"], bar * 0.9, color=look.color, hatch=look.hatch,
+                 edgecolor=theme.page, linewidth=0, label=look.label)  # fmt: skip
+        ends = errors(part)
+        axes.errorbar(at, part["value"], ends, fmt="none", ecolor=theme.text, elinewidth=0.9, capsize=1.5)
+        for x, value, up in zip(at, part["value"], ends[1], strict=True):
+            beside(axes, f"{value:.0f}", (x, value + up), (0, 3), ha="center", fontsize=7, bbox=backing(), zorder=5)
+    handles, _ = axes.get_legend_handles_labels()
     if chance is not None:
         line = {"color": theme.text, "lw": 0.9, "ls": DASHED}
         axes.axhline(chance, **line)
-        extra.append(Line2D([], [], **line, label=f"chance ({chance:.1f} %)"))
-    if bound is not None:
-        line = {"color": theme.text, "lw": 1.4, "ls": DOTTED}
-        bounds = bound if isinstance(bound, Mapping) else dict.fromkeys(contexts, bound)
-        for at, context in enumerate(contexts):
-            if context in bounds:
-                axes.hlines(bounds[context], at - 0.45, at + 0.45, **line)
-        extra.append(Line2D([], [], **line, label="order-blind bound"))
+        handles.append(Line2D([], [], **line, label=f"chance ({chance:.1f} %)"))
+    line = {"color": theme.text, "lw": 1.4, "ls": DOTTED}
+    for at, context in enumerate(contexts):
+        axes.hlines(bound[context], at - 0.45, at + 0.45, **line)
+    handles.append(Line2D([], [], **line, label="order-blind bound"))
     axes.set_xticks(range(len(contexts)), [CONTEXT_STYLE[context].label for context in contexts])
     axes.tick_params(axis="x", length=0)
-    axes.set_xlim(-0.6, len(contexts) - 0.4)
-    axes.set_ylim(0, 108)
+    axes.set(xlim=(-0.6, len(contexts) - 0.4), ylim=(0, 108), ylabel="top-1 accuracy (%)", title=title)
     axes.set_yticks(range(0, 101, 20))
-    axes.set_ylabel("top-1 accuracy (%)")
     axes.grid(axis="y")
-    handles = [*axes.get_legend_handles_labels()[0], *extra]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
-    axes.set_title(title)
     return figure
 
 
@@ -89,7 +77,7 @@ def lines_base_novel(frame: pd.DataFrame, *, title: str = "Base and novel classe
 
     frame: ``split`` is "base", "novel" or "hm"; an optional ``set`` gives a panel each, where a method may be missing.
     """
-    panels = list(frame["set"].unique()) if "set" in frame else [None]
+    panels = panels_in(frame, "set")
     methods, theme = methods_in(frame), current_theme()
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
@@ -97,46 +85,37 @@ def lines_base_novel(frame: pd.DataFrame, *, title: str = "Base and novel classe
     grid = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
-    for axes, panel in zip(grid, panels):
-        part = part_of(frame, "set", panel)
-        for row, method in enumerate(methods):
-            own = part[part["method"] == method].set_index("split")
-            if len(own):
-                _base_to_novel(axes, row, method, own)
+    for axes, (panel, part) in zip(grid, panels):
+        for method, own in part.groupby("method"):
+            _base_to_novel(axes, methods.index(method), look_of(method), own.set_index("split"))
         _name_rows(axes, methods)
         axes.set_ylim(len(methods) - 0.4, -0.6)
         axes.margins(x=0.22 if columns == 1 else 0.38)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("top-1 accuracy (%)")
-        if panel is not None:
-            axes.set_title(panel, fontweight="normal")
+        axes.set_title(panel, fontweight="normal")
     dot = {"ls": "", "marker": "o", "ms": 6.5}
     handles = [
         Line2D([], [], color=theme.muted, **dot, label="base"),
         Line2D([], [], mec=theme.muted, mfc=theme.page, mew=1.5, **dot, label="novel"),
+        Line2D([], [], ls="", marker="|", color=theme.text, ms=11, mew=1.6, label="harmonic mean"),
     ]
-    if (frame["split"] == "hm").any():
-        handles.append(Line2D([], [], ls="", marker="|", color=theme.text, ms=11, mew=1.6, label="harmonic mean"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
 
-def _base_to_novel(axes: Axes, row: int, method: str, own: pd.DataFrame) -> None:
-    look, theme = look_of(method), current_theme()
+def _base_to_novel(axes: Axes, row: int, look: Look, own: pd.DataFrame) -> None:
+    theme = current_theme()
     base, novel = own.loc["base", "value"], own.loc["novel", "value"]
     axes.plot([novel, base], [row, row], color=look.color, lw=1.4, ls=look.linestyle, zorder=2)
     axes.plot(base, row, look.marker, color=look.color, ms=6.5, zorder=3)
     axes.plot(novel, row, look.marker, mec=look.color, mfc=theme.page, mew=1.5, ms=6.5, zorder=3)
-    ends = own.loc[["base", "novel"]]
-    reach = [ends["value"].min(), ends["value"].max()]
-    if errors(ends) is not None:
-        for low, high in ends[["low", "high"]].dropna().to_numpy(float):
-            axes.plot([low, high], [row, row], color=look.color, lw=5, alpha=0.3, solid_capstyle="butt")
-            reach = [min(reach[0], low), max(reach[1], high)]
-    for value, at, side, shift in zip(sorted((base, novel)), reach, ("right", "left"), (-7, 7), strict=True):
-        beside(axes, f"{value:.1f}", (at, row), (shift, 0), ha=side, va="center")
-    if "hm" in own.index:
-        axes.plot(own.loc["hm", "value"], row, "|", color=theme.text, ms=13, mew=1.6, zorder=4)
+    numbers = own.loc[["base", "novel"], ["value", "low", "high"]].to_numpy(float)
+    for _, low, high in numbers:
+        axes.plot([low, high], [row, row], color=look.color, lw=5, alpha=0.3, solid_capstyle="butt")
+    beside(axes, f"{min(base, novel):.1f}", (numbers.min(), row), (-7, 0), ha="right", va="center")
+    beside(axes, f"{max(base, novel):.1f}", (numbers.max(), row), (7, 0), ha="left", va="center")
+    axes.plot(own.loc["hm", "value"], row, "|", color=theme.text, ms=13, mew=1.6, zorder=4)
 
 
 @styled
@@ -144,27 +123,24 @@ def rho_dial(
     frame: pd.DataFrame,
     *,
     chance: float | None = None,
-    bound: float | Mapping[str, float] | None = None,
+    bound: Mapping[str, float] | None = None,
     title: str = "Accuracy by how often the scene gives the action away in training",
     width: float = PAGE_WIDTH,
 ):
-    """Accuracy against ``rho`` (0 to 1) of the training clips, a line a method, a panel a ``context`` where given.
-
-    chance and bound (of a learner blind to frame order; one, or one a context) are levels in percent.
-    """
+    """Accuracy against ``rho`` (0 to 1) of the training clips, a line a method, a panel a ``context``; chance and the
+    bounds are levels."""
     panels, theme = contexts_in(frame), current_theme()
     figure = Picture(width, 3.0, title)
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, panel in zip(grid, panels, strict=True):
-        part, ends = part_of(frame, "context", panel), []
+        part, ends = frame[frame["context"] == panel], []
         for method in methods_in(part):
             look, own = look_of(method), part[part["method"] == method].sort_values("rho")
             axes.plot(own["rho"], own["value"], color=look.color, ls=look.linestyle, marker=look.marker)
-            if errors(own) is not None:
-                axes.fill_between(own["rho"], own["low"], own["high"], color=look.color, alpha=0.15, lw=0)
+            axes.fill_between(own["rho"], own["low"], own["high"], color=look.color, alpha=0.15, lw=0)
             ends.append((own["value"].iloc[-1], look.label, look))
         axes.set_ylim(0, 103)
-        blind = bound.get(panel) if isinstance(bound, Mapping) else bound
+        blind = None if bound is None else bound[panel]
         for level, text, line in ((chance, "chance", DASHED), (blind, "order-blind bound", DOTTED)):
             if level is not None:
                 axes.axhline(level, color=theme.muted, lw=1.0, ls=line)
@@ -172,51 +148,37 @@ def rho_dial(
                 beside(axes, text, (0.0, level), (2, above), xycoords=("axes fraction", "data"), color=theme.text)
         axes.grid(axis="y")
         axes.set_xlabel(r"$\rho$: share of training clips at home")
-        if panel is not None:
-            where = CONTEXT_STYLE[panel].label
-            axes.set_title(f"tested {where if panel in ('in', 'out') else 'on ' + where}", fontweight="normal")
-        if axes is grid[-1]:
-            label_right(axes, ends)
+        axes.set_title(f"tested {CONTEXT_STYLE[panel].label}", fontweight="normal")
+    label_right(axes, ends)  # the last panel's
     grid[0].set_ylabel("top-1 accuracy (%)")
     return figure
 
 
 @styled
 def mass_on_actor(frame: pd.DataFrame, *, area: float):
-    """Percent of the attention on the actor, a line a method, a mark a ``context`` where given, beside the percent of
+    """Percent of the attention on the actor (no interval), a line a method, a mark a ``context``, beside the percent of
     the area that the actor covers: what a model that looks everywhere evenly scores."""
     contexts, methods, theme = contexts_in(frame), methods_in(frame), current_theme()
-    several = contexts != [None]
-    figure = Picture(PAGE_WIDTH, 1.05 + (0.18 + 0.16 * len(contexts)) * len(methods) + (0.25 if several else 0))
+    figure = Picture(PAGE_WIDTH, 1.3 + (0.18 + 0.16 * len(contexts)) * len(methods))
     axes = figure.subplots()
-    step = 0.7 / len(contexts)
+    values, step = frame.set_index(["method", "context"])["value"], 0.7 / len(contexts)
     for index, context in enumerate(contexts):
-        part = part_of(frame, "context", context)
-        part = part.set_index("method").reindex([m for m in methods if (part["method"] == m).any()])
-        ends = errors(part)
-        for place, (method, value) in enumerate(part["value"].items()):
-            row = methods.index(method) + (index - (len(contexts) - 1) / 2) * step
-            look = CONTEXT_STYLE[context] if several else look_of(method)
+        look = CONTEXT_STYLE[context]
+        for place, method in enumerate(methods):
+            value, row = values[method, context], place + (index - (len(contexts) - 1) / 2) * step
             axes.plot([area, value], [row, row], color=look.color, lw=1.2, alpha=0.6)
             axes.plot(value, row, look.marker, color=look.color, ms=6.5, zorder=4)
-            right = value
-            if ends is not None:
-                end = {"xerr": ends[:, [place]], "ecolor": theme.text, "elinewidth": 0.9, "capsize": 2, "fmt": "none"}
-                axes.errorbar(value, row, **end)
-                right = value + ends[1, place]
-            beside(axes, f"{value:.0f} %", (max(right, area), row), (6, 0), va="center")
+            beside(axes, f"{value:.0f} %", (max(value, area), row), (6, 0), va="center")
     axes.axvline(area, color=theme.text, lw=1.0, ls=DASHED)
     told = f"even attention: {area:.0f} % (the actor's share of the area)"
     beside(axes, told, (area, 1.0), (3, 2), xycoords=("data", "axes fraction"))
     _name_rows(axes, methods)
-    axes.set_ylim(len(methods) - 0.45, -0.55)
-    axes.set_xlim(0, 1.13 * max(area, frame[["value", "high"] if "high" in frame else ["value"]].max().max()))
+    axes.set(xlim=(0, 1.13 * max(area, values.max())), ylim=(len(methods) - 0.45, -0.55))
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("attention mass on the actor (%)")
-    if several:
-        looks = [CONTEXT_STYLE[context] for context in contexts]
-        handles = [Line2D([], [], ls="", marker=look.marker, color=look.color, label=look.label) for look in looks]
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    looks = [CONTEXT_STYLE[context] for context in contexts]
+    handles = [Line2D([], [], ls="", marker=look.marker, color=look.color, label=look.label) for look in looks]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     axes.set_title("How much of the attention falls on the actor", pad=16)
     return figure
 

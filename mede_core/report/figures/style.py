@@ -28,10 +28,10 @@ DASHED, DOTTED = (0, (4, 3)), (0, (1, 1))
 
 @dataclass(frozen=True)
 class Theme:
-    """Colors that depend on the page: text, secondary text and axes, grid lines, the page itself."""
+    """Colors that depend on the page."""
 
     text: str
-    muted: str
+    muted: str  # secondary text and axes
     grid: str
     page: str
 
@@ -61,7 +61,6 @@ METHOD_STYLE = {
     "open_mede_no_gwa": Look("Open-MeDe w/o GWA", "#c37ccf", "v", (0, (6, 2)), "\\\\\\"),
     "open_mede": Look("Open-MeDe", "#bd2a10", "P", "solid"),
 }
-METHOD_ORDER = tuple(METHOD_STYLE)
 CONTEXT_STYLE = {  # a test background each; "out" is the mean over the swapped ones
     "in": Look("in context", "#1f5ae0", "o", "solid"),
     "scene": Look("other scene", "#bd2a10", "s", (0, (4, 1.5))),
@@ -131,12 +130,7 @@ class Picture(Figure):
 
 # ------------------------------------------------------------------------------------ saving
 def save_figure(draw: Callable[[], Figure], path_stem, data=None, *, run: str | None = None) -> dict[str, Path]:
-    """Write a figure for light and dark pages: ``<stem>.svg .dark.svg .pdf .png``, and ``.json`` with what is plotted.
-
-    ``draw`` makes a new figure each time, e.g. ``lambda: rho_dial(frame)``; it is called once for each theme. ``data``
-    (frames, arrays, dicts, lists, numbers, text) and ``run``, the run's name, go into the JSON; without either there is
-    none. Gives kind -> path. The same data gives the same bytes; PNG alone has a background, white.
-    """
+    """Write what ``draw`` makes: ``<stem>.svg .dark.svg .pdf .png``, and ``.json`` with data and run where given."""
     stem = Path(path_stem)
     contents = {}
     if data is not None or run is not None:
@@ -160,13 +154,8 @@ def figure_bytes(figure: Figure, kind: str, title: str, run: str | None = None) 
     }[kind]
     buffer = io.BytesIO()
     facecolor = current_theme().page if kind == "png" else "none"
-    fonts = logging.getLogger("fontTools")  # it warns of the font's own dates each time it embeds it in a PDF
-    level = fonts.level
-    fonts.setLevel(logging.ERROR)
-    try:
-        figure.savefig(buffer, format=kind, metadata=metadata, facecolor=facecolor)
-    finally:
-        fonts.setLevel(level)
+    logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of a font's own dates when a PDF embeds it
+    figure.savefig(buffer, format=kind, metadata=metadata, facecolor=facecolor)
     return buffer.getvalue()
 
 
@@ -174,7 +163,7 @@ def _plain(value):
     """Plain JSON types; numbers to six significant digits, numbers that are not finite as null."""
     if isinstance(value, pd.DataFrame):
         return {str(key): _plain(value[key].tolist()) for key in value.columns}
-    if isinstance(value, (np.ndarray, np.generic, pd.Series)):
+    if hasattr(value, "tolist"):
         return _plain(value.tolist())
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
@@ -194,49 +183,37 @@ def look_of(method: str) -> Look:
 def methods_in(frame: pd.DataFrame) -> list[str]:
     """The frame's methods in the fixed order, a reader's own ones last."""
     found = set(frame["method"])
-    return [*(method for method in METHOD_ORDER if method in found), *sorted(found - METHOD_STYLE.keys())]
+    return [*(method for method in METHOD_STYLE if method in found), *sorted(found - METHOD_STYLE.keys())]
 
 
-def contexts_in(frame: pd.DataFrame) -> list[str | None]:
-    """The frame's backgrounds in the fixed order; one None where the frame does not tell them apart."""
-    return [c for c in CONTEXT_STYLE if (frame["context"] == c).any()] if "context" in frame else [None]
+def contexts_in(frame: pd.DataFrame) -> list[str]:
+    """The frame's backgrounds in the fixed order."""
+    return [context for context in CONTEXT_STYLE if (frame["context"] == context).any()]
 
 
-def part_of(frame: pd.DataFrame, column: str, value) -> pd.DataFrame:
-    """The rows with a value, all of them for None."""
-    return frame if value is None else frame[frame[column] == value]
+def panels_in(frame: pd.DataFrame, column: str) -> list[tuple[str, pd.DataFrame]]:
+    """(title, rows) of each panel in the order they come; one without a title where the frame lacks the column."""
+    return [*frame.groupby(column, sort=False)] if column in frame else [("", frame)]
 
 
-def errors(frame: pd.DataFrame) -> np.ndarray | None:
-    """[2, N] distances down and up to the interval's ends; None without the columns ``low`` and ``high``."""
-    if "low" not in frame or "high" not in frame:
-        return None
+def errors(frame: pd.DataFrame) -> np.ndarray:
+    """[2, N] distances down and up to the interval's ends."""
     value, low, high = (frame[name].to_numpy(float) for name in ("value", "low", "high"))
     return np.nan_to_num(np.clip(np.stack([value - low, high - value]), 0, None))
 
 
 def spread_apart(positions: Sequence[float], gap: float) -> np.ndarray:
     """Move positions as little as possible (least squares) so that neighbors are at least ``gap`` apart."""
-    order = np.argsort(positions, kind="stable")
-    blocks: list[list[float]] = []  # pooled: [sum of shifted positions, count]
-    for rank, index in enumerate(order):
-        blocks.append([positions[index] - rank * gap, 1])
-        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
-            total, count = blocks.pop()
-            blocks[-1][0] += total
-            blocks[-1][1] += count
-    shifted = np.repeat([total / count for total, count in blocks], [int(count) for _, count in blocks])
-    result = np.empty(len(order))
-    result[order] = shifted + gap * np.arange(len(order))
+    from scipy.optimize import isotonic_regression  # slow to import
+
+    order, steps, result = np.argsort(positions, kind="stable"), gap * np.arange(len(positions)), np.array(positions)
+    result[order] = isotonic_regression(result[order] - steps).x + steps
     return result
 
 
 def label_right(axes: Axes, labels: Sequence[tuple[float, str, Look]], gap: float = 0.07) -> None:
-    """Write labels (y in data units, text, look) beside the right edge, each with a sample of its line.
-
-    They are spread so that none overlap: ``gap`` is the least distance, in heights of the axes, whose limits are final.
-    """
-    low, high = axes.get_ylim()
+    """Write labels (y, text, look) with a sample of their line right of the axes, ``gap`` of its height apart."""
+    low, high = axes.get_ylim()  # final from here on
     heights = spread_apart([(y - low) / (high - low) for y, _, _ in labels], gap)
     for height, (_, text, look) in zip(heights, labels, strict=True):
         edge = axes.figure.dpi_scale_trans + ScaledTranslation(1, height, axes.transAxes)  # inches from the right edge

@@ -28,18 +28,21 @@ _SMOOTH = 0.9  # factor of the running mean
 
 @styled
 def training_curves(metrics: pd.DataFrame, *, warmup_epochs: int = 0, title: str = "Training"):
-    """Losses, agreement of support and query gradients, and learning rate over steps, raw and as running means.
-
-    metrics: step, epoch, support_loss; optional query_loss, grad_inner_product, lr: no curve where missing or empty
-    (plain training has no query).
-    """
+    """Losses, agreement of support and query gradients, and learning rate over steps, raw and as running means."""
     theme, steps = current_theme(), metrics["step"].to_numpy(float)
     given = [c for c in ("query_loss", "grad_inner_product", "lr") if c in metrics and metrics[c].notna().any()]
     panels = ["losses", *(name for name in ("grad_inner_product", "lr") if name in given)]
     ratios = [1.6, 1.0, 0.7][: len(panels)]
     figure = Picture(PAGE_WIDTH, 0.7 + 1.15 * sum(ratios), title)
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
-    _boundaries(grid, metrics, warmup_epochs)
+    warm = metrics.loc[metrics["epoch"] <= warmup_epochs, "step"]
+    for axes in grid:
+        for step in metrics.groupby("epoch")["step"].min().iloc[1:]:
+            axes.axvline(step, color=theme.grid, lw=0.7, zorder=0)
+        if len(warm):
+            axes.axvspan(warm.min(), warm.max() + 1, color=theme.muted, alpha=0.15, lw=0)
+        axes.set_xlim(steps.min(), steps.max() + 1)
+        axes.grid(axis="y")
 
     def curve(axes: Axes, column: str, color: str, line="solid") -> float:
         values = metrics[column].to_numpy(float)
@@ -69,38 +72,21 @@ def training_curves(metrics: pd.DataFrame, *, warmup_epochs: int = 0, title: str
             axes.set_ylabel("learning rate")
             axes.set_ylim(bottom=0)
             axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
-    for axes in grid:
-        axes.grid(axis="y")
     grid[-1].set_xlabel("step (vertical lines: epochs" + (", shaded: warm-up)" if warmup_epochs else ")"))
     figure.align_ylabels()
     return figure
 
 
-def _boundaries(grid, metrics: pd.DataFrame, warmup_epochs: int) -> None:
-    theme, first = current_theme(), metrics.groupby("epoch")["step"].min()
-    for axes in grid:
-        for step in first.iloc[1:]:
-            axes.axvline(step, color=theme.grid, lw=0.7, zorder=0)
-        warm = metrics.loc[metrics["epoch"] <= warmup_epochs, "step"]
-        if len(warm):
-            axes.axvspan(warm.min(), warm.max() + 1, color=theme.muted, alpha=0.15, lw=0)
-        axes.set_xlim(metrics["step"].min(), metrics["step"].max() + 1)
-
-
 def _around_zero(values: np.ndarray) -> tuple[float, float]:
     """Limits that hold zero and all but the wildest hundredth of the values."""
-    low, high = np.quantile(values, [0.005, 0.995])
-    low, high = min(low, 0.0), max(high, 0.0)
+    low, high = np.clip(np.quantile(values, [0.005, 0.995]), [-np.inf, 0], [0, np.inf])
     room = 0.15 * max(high - low, 1e-12)
     return low - room, high + room
 
 
 @styled
 def inner_step_curves(rows: Sequence[Mapping[str, float]], chosen: float):
-    """Change of both batches' losses by inner steps of several lengths; a line marks the ``inner_lr`` in use.
-
-    rows: inner_lr (rising from 0, which the others are compared with), support_loss, query_loss.
-    """
+    """Change of both batches' losses by inner steps of several lengths, rising from 0; a line marks the one in use."""
     theme, figure = current_theme(), Picture(PAGE_WIDTH, 2.9)
     axes = figure.subplots()
     at = [row["inner_lr"] for row in rows]
@@ -111,9 +97,8 @@ def inner_step_curves(rows: Sequence[Mapping[str, float]], chosen: float):
     for look in (SUPPORT, QUERY):
         key = f"{look.label}_loss"
         change = [row[key] - rows[0][key] for row in rows]
-        axes.plot(
-            at, change, color=look.color, ls=look.linestyle, marker=look.marker, ms=4, label=f"{look.label} batch"
-        )
+        line = {"color": look.color, "ls": look.linestyle, "marker": look.marker, "ms": 4}
+        axes.plot(at, change, **line, label=f"{look.label} batch")
     axes.set_xscale("symlog", linthresh=min(value for value in at if value > 0), linscale=0.5)
     axes.set_xticks(at, [f"{value:g}" for value in at])
     axes.minorticks_off()
@@ -129,29 +114,24 @@ def inner_step_curves(rows: Sequence[Mapping[str, float]], chosen: float):
 
 @styled
 def meta_step_2d(
-    x,
-    y,
-    support_loss,
-    query_loss,
+    x: np.ndarray,
+    y: np.ndarray,
+    support_loss: np.ndarray,
+    query_loss: np.ndarray,
     *,
-    theta,
-    theta_fast,
-    support_grad,
-    query_grad,
-    query_weight: float = 1.0,
+    theta: np.ndarray,
+    theta_fast: np.ndarray,
+    support_grad: np.ndarray,
+    query_grad: np.ndarray,
+    query_weight: float,
     width: float = PAGE_WIDTH,
 ):
-    """The meta-step on a problem with two parameters: inner step, query gradient, update along -(g_S + delta g_Q).
-
-    x: [W] and y: [H] values of the parameters; losses: [H, W]; theta, theta_fast = theta - alpha g_S, gradients: [2].
-    Arrows of gradients are scaled to a common readable length; the inner step has its true length.
-    """
-    x, y, support_loss, query_loss = (np.asarray(one, float) for one in (x, y, support_loss, query_loss))
-    start, fast, g_s, g_q = (np.asarray(one, float) for one in (theta, theta_fast, support_grad, query_grad))
-    theme, total = current_theme(), g_s + query_weight * g_q
-    span = min(np.ptp(x), np.ptp(y))
-    scale = 0.36 * span / max(np.linalg.norm(v) for v in (g_s, query_weight * g_q, total, [1e-12]))
-    shape = min(max(np.ptp(y) / np.ptp(x), 0.4), 1.6)
+    """The meta-step on two parameters (values x: [W], y: [H]; losses [H, W]): inner step, query gradient, update along
+    -(g_S + delta g_Q). Gradients are scaled to a readable length; the inner step has its true length."""
+    theme, total = current_theme(), support_grad + query_weight * query_grad
+    longest = max(np.linalg.norm(v) for v in (support_grad, query_weight * query_grad, total))
+    scale = 0.36 * min(np.ptp(x), np.ptp(y)) / longest
+    shape = np.clip(np.ptp(y) / np.ptp(x), 0.4, 1.6)
     figure = Picture(width, 0.285 * width * shape + 1.45, "One cross-batch meta-step, seen from above")
     panels = {
         "1  Inner step on\nthe support batch": support_loss,
@@ -161,28 +141,26 @@ def meta_step_2d(
     inner, query, both = grid = figure.subplots(1, 3, sharey=True)
     for axes, (text, loss) in zip(grid, panels.items(), strict=True):
         levels = np.quantile(loss, np.linspace(0.02, 0.98, 11))
-        axes.contourf(x, y, loss, levels=_increasing(levels), cmap="Greys", alpha=0.28, extend="both")
-        axes.contour(x, y, loss, levels=_increasing(levels), colors=[theme.muted], linewidths=0.5)
+        axes.contourf(x, y, loss, levels=levels, cmap="Greys", alpha=0.28, extend="both")
+        axes.contour(x, y, loss, levels=levels, colors=[theme.muted], linewidths=0.5)
         axes.set_title(text, fontweight="normal", fontsize=8.5)
-        axes.set_aspect("equal")
-        axes.set_xlim(x.min(), x.max())
-        axes.set_ylim(y.min(), y.max())
-        axes.set_xlabel(r"$\theta_1$")
-        axes.plot(*start, "o", color=theme.text, ms=5, zorder=6)
+        axes.set(aspect="equal", xlim=(x.min(), x.max()), ylim=(y.min(), y.max()), xlabel=r"$\theta_1$")
+        axes.plot(*theta, "o", color=theme.text, ms=5, zorder=6)
     inner.set_ylabel(r"$\theta_2$")
-    _arrow(inner, start, fast, SUPPORT.color)
-    _name(inner, start, r"$\theta$", away_from=fast)
-    _name(inner, fast, r"$\theta' = \theta - \alpha g_S$", away_from=start)
-    _arrow(query, start, fast, SUPPORT.color, faint=True)
-    _arrow(query, fast, fast - scale * g_q, QUERY.color)
-    _name(query, fast, r"$\theta'$", away_from=fast - scale * g_q)
-    _name(query, fast - scale * g_q, r"$-g_Q$", away_from=fast)
-    turn, end = start - scale * g_s, start - scale * total  # tip to tail, so that parallel ones stay apart
-    both.annotate("", end, start, zorder=4, annotation_clip=False, arrowprops={
+    _arrow(inner, theta, theta_fast, SUPPORT.color)
+    _name(inner, theta, r"$\theta$", away_from=theta_fast)
+    _name(inner, theta_fast, r"$\theta' = \theta - \alpha g_S$", away_from=theta)
+    tip = theta_fast - scale * query_grad
+    _arrow(query, theta, theta_fast, SUPPORT.color, alpha=0.35)
+    _arrow(query, theta_fast, tip, QUERY.color)
+    _name(query, theta_fast, r"$\theta'$", away_from=tip)
+    _name(query, tip, r"$-g_Q$", away_from=theta_fast)
+    turn, end = theta - scale * support_grad, theta - scale * total  # tip to tail, so that parallel ones stay apart
+    both.annotate("", end, theta, zorder=4, annotation_clip=False, arrowprops={
         "arrowstyle": "simple,head_length=0.9,head_width=1.1,tail_width=0.5", "fc": theme.text, "ec": "none",
         "alpha": 0.35, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 12,
     })  # fmt: skip
-    _arrow(both, start, turn, SUPPORT.color)
+    _arrow(both, theta, turn, SUPPORT.color)
     _arrow(both, turn, end, QUERY.color)
     handles = [
         Line2D([], [], color=SUPPORT.color, lw=1.8, label=r"$-g_S$"),
@@ -193,15 +171,10 @@ def meta_step_2d(
     return figure
 
 
-def _increasing(levels: np.ndarray) -> np.ndarray:
-    """Contour levels must rise: a flat loss has equal quantiles."""
-    return levels + np.arange(len(levels)) * max(np.ptp(levels), 1e-9) * 1e-9
-
-
-def _arrow(axes: Axes, start, end, color: str, faint: bool = False) -> None:
+def _arrow(axes: Axes, start, end, color: str, alpha: float = 1.0) -> None:
     axes.annotate("", end, start, zorder=5, annotation_clip=False, arrowprops={
         "arrowstyle": "-|>", "color": color, "lw": 1.8, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 10,
-        "alpha": 0.35 if faint else 1.0,
+        "alpha": alpha,
     })  # fmt: skip
 
 

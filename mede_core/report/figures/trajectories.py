@@ -58,35 +58,29 @@ def trajectory_steps(rows: Sequence[Mapping[str, float]]):
 
 
 @styled
-def weight_curves(curves: Mapping[str, Sequence[float]], mu: float | None = None, sigma: float | None = None):
+def weight_curves(curves: Mapping[str, np.ndarray], mu: float, sigma: float):
     """Weights over epochs 1..E of several averages: name -> [E] shares >= 0 that sum to 1; mu and sigma in epochs.
 
     A curve that is one epoch alone is cut off with a note, since it would flatten the others.
     """
-    arrays = {name: np.asarray(weights, float) for name, weights in curves.items()}
-    looks = average_looks(list(arrays))
-    theme, epochs = current_theme(), np.arange(1, len(next(iter(arrays.values()))) + 1)
+    looks, theme = average_looks(list(curves)), current_theme()
+    epochs = np.arange(1, len(next(iter(curves.values()))) + 1)
     figure = Picture(PAGE_WIDTH, 2.9)
     axes = figure.subplots()
-    peaks = [100 * array.max() for array in arrays.values()]
-    axes.set_xlim(0.5, len(epochs) + 0.5)
-    axes.set_ylim(0, 1.18 * max([peak for peak in peaks if peak <= 90] or peaks))
-    top = axes.get_ylim()[1]
-    if mu is not None:
-        axes.axvline(mu, color=theme.muted, lw=1.0, ls=DASHED)
-        text = rf"$\mu$ = {mu:g}"
-        if sigma is not None:
-            axes.axvspan(mu - sigma, mu + sigma, color=theme.muted, alpha=0.13, lw=0)
-            text += rf", $\sigma$ = {sigma:g}"
-        inside = min(max(mu, axes.get_xlim()[0]), axes.get_xlim()[1])
-        side, shift = ("left", 4) if inside < 0.75 * len(epochs) else ("right", -4)
-        beside(axes, text, (inside, 1.0), (shift, -3), xycoords=("data", "axes fraction"),
-               va="top", ha=side, fontsize=8, bbox=backing())  # fmt: skip
+    peaks = [100 * weights.max() for weights in curves.values()]
+    top = 1.18 * max([peak for peak in peaks if peak <= 90] or peaks)
+    axes.set(xlim=(0.5, len(epochs) + 0.5), ylim=(0, top))
+    axes.axvline(mu, color=theme.muted, lw=1.0, ls=DASHED)
+    axes.axvspan(mu - sigma, mu + sigma, color=theme.muted, alpha=0.13, lw=0)
+    inside = np.clip(mu, *axes.get_xlim())
+    side, shift = ("left", 4) if inside < 0.75 * len(epochs) else ("right", -4)
+    beside(axes, rf"$\mu$ = {mu:g}, $\sigma$ = {sigma:g}", (inside, 1.0), (shift, -3),
+           xycoords=("data", "axes fraction"), va="top", ha=side, fontsize=8, bbox=backing())  # fmt: skip
     labels = []
-    for name, array in arrays.items():
-        look, percent = looks[name], 100 * array
+    for name, weights in curves.items():
+        look, percent = looks[name], 100 * weights
         axes.plot(epochs, percent, color=look.color, ls=look.linestyle, marker=look.marker, ms=4.5, label=name)
-        text = f"{name}: {percent.max():.0f} %\non epoch {epochs[array.argmax()]}" if percent.max() > top else name
+        text = f"{name}: {percent.max():.0f} %\non epoch {epochs[percent.argmax()]}" if percent.max() > top else name
         labels.append((min(percent[-1], top), text, look))
     label_right(axes, labels)
     count_epochs(axes)
@@ -100,26 +94,23 @@ def weight_curves(curves: Mapping[str, Sequence[float]], mu: float | None = None
 def trajectory_accuracy(
     epochs,
     accuracy: Mapping[str, object],
-    averages: Mapping[str, Mapping[str, float]] | None = None,
+    averages: Mapping[str, Mapping[str, float]],
     *,
     title: str = "Accuracy along the trajectory, and of its averages",
 ):
-    """Accuracy of each epoch's weights, a panel a context, with averages of the weights as level lines.
-
-    accuracy: context or any panel name -> [E] percent; averages: name ("GWA", "SWA", ...) -> {context: percent}.
-    """
-    figure, averages = Picture(PAGE_WIDTH, 2.9, title), averages or {}
-    looks = average_looks(list(averages))
+    """Accuracy of each epoch's weights, a panel a context (-> [E] percent), with averages of the weights (name ->
+    {context: percent}) as level lines."""
+    figure, looks = Picture(PAGE_WIDTH, 2.9, title), average_looks(list(averages))
     panels = figure.subplots(1, len(accuracy), squeeze=False)[0]
     for axes, (name, values) in zip(panels, accuracy.items(), strict=True):
         axes.plot(epochs, values, color=current_theme().muted, marker="o", ms=4, label="each epoch")
-        levels = {average: found[name] for average, found in averages.items() if name in found}
-        for average, level in levels.items():
-            axes.axhline(level, color=looks[average].color, ls=looks[average].linestyle, lw=1.5)
+        for average, found in averages.items():
+            axes.axhline(found[name], color=looks[average].color, ls=looks[average].linestyle, lw=1.5)
         axes.margins(y=0.12)
         axes.set_ylim(axes.get_ylim())
-        label_right(axes, [(level, f"{one} {level:.1f}", looks[one]) for one, level in levels.items()], gap=0.085)
-        axes.set_title(CONTEXT_STYLE[name].label if name in CONTEXT_STYLE else name, fontweight="normal")
+        labels = [(found[name], f"{one} {found[name]:.1f}", looks[one]) for one, found in averages.items()]
+        label_right(axes, labels, gap=0.085)
+        axes.set_title(CONTEXT_STYLE[name].label, fontweight="normal")
         count_epochs(axes)
         axes.grid(axis="y")
     panels[0].set_ylabel("top-1 accuracy (%)")
@@ -132,7 +123,7 @@ def gwa_heatmap(
     sigma,
     accuracy,
     *,
-    published: tuple[float, float] | None = None,
+    published: tuple[float, float],
     references: Mapping[str, float] | None = None,
     label: str = "top-1 accuracy (%)",
     title: str = "Accuracy of the Gaussian average for each center and width",
@@ -141,8 +132,7 @@ def gwa_heatmap(
 
     published: (mu, sigma) of the published ratios, marked; references: name -> percent, for the line below the title.
     """
-    mu, sigma, values = (np.asarray(given, float) for given in (mu, sigma, accuracy))
-    theme = current_theme()
+    values = np.asarray(accuracy, float)
     figure = Picture(PAGE_WIDTH, min(6.0, 1.2 + 0.36 * len(sigma)), title)
     axes = figure.subplots()
     image = axes.imshow(values, cmap="cividis", origin="lower", aspect="auto")
@@ -156,15 +146,12 @@ def gwa_heatmap(
     axes.set_yticks(range(len(sigma)), [f"{value:g}" for value in sigma])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel(r"center $\mu$ (epoch)")
-    axes.set_ylabel(r"width $\sigma$ (epochs)")
-    notes = [f"framed: best, {values.max():.1f}"]
-    if published is not None:
-        at = np.interp(published[0], mu, range(len(mu))), np.interp(published[1], sigma, range(len(sigma)))
-        mark = {"color": theme.text, "ms": 6, "clip_on": False, "ls": ""}
-        axes.plot(at[0], 1.03, marker="v", transform=axes.get_xaxis_transform(), **mark)
-        axes.plot(1.015, at[1], marker="<", transform=axes.get_yaxis_transform(), **mark)
-        notes.append("triangles: published ratios")
+    axes.set(xlabel=r"center $\mu$ (epoch)", ylabel=r"width $\sigma$ (epochs)")
+    at = np.interp(published[0], mu, range(len(mu))), np.interp(published[1], sigma, range(len(sigma)))
+    mark = {"color": current_theme().text, "ms": 6, "clip_on": False, "ls": ""}
+    axes.plot(at[0], 1.03, marker="v", transform=axes.get_xaxis_transform(), **mark)
+    axes.plot(1.015, at[1], marker="<", transform=axes.get_yaxis_transform(), **mark)
+    notes = [f"framed: best, {values.max():.1f}", "triangles: published ratios"]
     notes += [f"{name} {value:.1f}" for name, value in (references or {}).items()]
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.03)
     bar.set_label(label)
