@@ -57,7 +57,7 @@ def meta_arguments():
     return {
         "x": x, "y": y, "support_loss": (grid_x - 1) ** 2, "query_loss": (grid_y - 1) ** 2,
         "theta": np.array([-1, 0]), "theta_fast": np.array([-0.2, 0]), "support_grad": np.array([-4, 0]),
-        "query_grad": np.array([0, -2]),
+        "query_grad": np.array([0, -2]), "joint_grad": np.array([-4, -1]),
     }  # fmt: skip
 
 

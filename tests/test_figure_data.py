@@ -93,7 +93,8 @@ def test_meta_step_arrows_run_along_the_given_vectors():
     assert np.allclose(start, [-0.2, 0])
     assert np.subtract(end, start)[0] == pytest.approx(0)
     assert np.subtract(end, start)[1] > 0  # down the query loss
-    update, support, query = (np.subtract(end, start) for start, end in arrows[2])
+    update, support, query, joint = (np.subtract(end, start) for start, end in arrows[2])
+    assert np.allclose(joint, np.array([4, 1]) * support[0] / 4)
     assert np.allclose(support + query, update)
     assert np.allclose(support / support[0], [1, 0])
     assert np.allclose(np.linalg.norm(query) / np.linalg.norm(support), 0.5 * 2 / 4)  # delta |g_Q| / |g_S|

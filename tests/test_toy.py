@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mede_core.lab.toy import loss_surface, make_toy_problem, run_toy
+from mede_core.lab.toy import compare_trainings, loss_surface, make_toy_problem, run_toy
 
 
 @pytest.mark.parametrize("first_order", [True, False])
@@ -61,3 +61,15 @@ def test_surface_is_least_at_the_minimum_and_rows_are_the_second_parameter():
 def test_equal_seeds_give_equal_bits():
     a, b = (run_toy(make_toy_problem(seed=4), seed=4) for _ in range(2))
     assert a.theta.tobytes() == b.theta.tobytes()
+
+
+def test_trainings_are_compared_by_their_updates_and_by_where_they_settle():
+    problems = {"varied": make_toy_problem(), "common": make_toy_problem(spread=0.0, shortcut=-1.0)}
+    start = np.array([0.3, -1.2])
+    joint, meta, common, both = compare_trainings(problems, inner_lr=0.15, query_weight=1.0, start=start, seed=46)
+    h, (s, q) = problems["varied"].curvature, problems["varied"].minima[[6, 4]]
+    np.testing.assert_allclose(joint["update"], -h * (2 * start - s - q))
+    np.testing.assert_allclose(meta["update"], -h * ((2 - 0.15 * h) * start - (1 - 0.15 * h) * s - q))
+    assert joint["angle"] == pytest.approx(np.degrees(np.arctan(abs(joint["update"][0] / joint["update"][1]))))
+    assert meta["swings"] < joint["swings"] and abs(meta["settles"]) < 0.05  # the steep direction is damped
+    assert common["settles"] == pytest.approx(-1) == both["settles"]  # a shortcut of all batches stays what it was

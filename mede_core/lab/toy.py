@@ -15,7 +15,7 @@ on parabolas, a shortcut that is right on average stays attractive.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, islice
 
@@ -116,3 +116,20 @@ def run_toy(
         rows.append((*points, support, query, found.support_loss, found.query_loss))
     theta, *others = (np.array(column) for column in zip(*rows, strict=True))
     return ToyPath(np.vstack([theta, model.theta.detach().numpy()]), *others)
+
+
+def compare_trainings(problems: Mapping[str, ToyProblem], *, inner_lr: float, query_weight: float, **one) -> list[dict]:
+    """Joint training and meta-steps on several problems: one update, and a whole training's second half.
+
+    A row each: ``problem``, ``training``, the ``update`` [2] of a step (``one``: start, seed), its ``angle`` in
+    degrees to the axis of motion, where theta_1 ``settles`` and how far it ``swings`` there (standard deviation).
+    """
+    rows = []
+    for name, problem in problems.items():
+        for training, alpha in (("joint", 0.0), ("meta-step", inner_lr)):
+            update = -run_toy(problem, steps=1, inner_lr=alpha, query_weight=query_weight, **one).merged_grad[0]
+            late = run_toy(problem, steps=800, inner_lr=alpha, query_weight=query_weight).theta[400:, 0]
+            angle = float(np.degrees(np.arctan2(abs(update[0]), update[1])))
+            about = {"problem": name, "training": training, "update": update, "angle": angle}
+            rows.append({**about, "settles": float(late.mean()), "swings": float(late.std())})
+    return rows

@@ -123,13 +123,14 @@ def meta_step_2d(
     theta_fast: np.ndarray,
     support_grad: np.ndarray,
     query_grad: np.ndarray,
+    joint_grad: np.ndarray,
     query_weight: float,
     width: float = PAGE_WIDTH,
 ):
     """The meta-step on two parameters (values x: [W], y: [H]; losses [H, W]): inner step, query gradient, update along
-    -(g_S + delta g_Q). Gradients are scaled to a readable length; the inner step has its true length."""
+    -(g_S + delta g_Q), beside joint training's. Gradients are scaled to a readable length; the inner step is true."""
     theme, total = current_theme(), support_grad + query_weight * query_grad
-    longest = max(np.linalg.norm(v) for v in (support_grad, query_weight * query_grad, total))
+    longest = max(np.linalg.norm(v) for v in (support_grad, query_weight * query_grad, total, joint_grad))
     scale = 0.36 * min(np.ptp(x), np.ptp(y)) / longest
     shape = np.clip(np.ptp(y) / np.ptp(x), 0.4, 1.6)
     figure = Picture(width, 0.285 * width * shape + 1.45, "One cross-batch meta-step, seen from above")
@@ -162,18 +163,20 @@ def meta_step_2d(
     })  # fmt: skip
     _arrow(both, theta, turn, SUPPORT.color)
     _arrow(both, turn, end, QUERY.color)
+    _arrow(both, theta, theta - scale * joint_grad, theme.text, lw=1.1)
     handles = [
         Line2D([], [], color=SUPPORT.color, lw=1.8, label=r"$-g_S$"),
         Line2D([], [], color=QUERY.color, lw=1.8, label=r"$-\delta\, g_Q$"),
         Line2D([], [], color=theme.text, alpha=0.35, lw=5, label="the update"),
+        Line2D([], [], color=theme.text, lw=1.1, label="joint training's (no inner step)"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
 
-def _arrow(axes: Axes, start, end, color: str, alpha: float = 1.0) -> None:
+def _arrow(axes: Axes, start, end, color: str, alpha: float = 1.0, lw: float = 1.8) -> None:
     axes.annotate("", end, start, zorder=5, annotation_clip=False, arrowprops={
-        "arrowstyle": "-|>", "color": color, "lw": 1.8, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 10,
+        "arrowstyle": "-|>", "color": color, "lw": lw, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 10,
         "alpha": alpha,
     })  # fmt: skip
 
