@@ -187,11 +187,18 @@ def main() -> None:
         say("\n| model | step | batch | mode | ms | clips/s | MFU % | GiB | syncs |")
         say("|---" * 9 + "|")
         names, sizes = (["ViT-B/16"], (4,)) if options.small else (list(MODELS), (32, 64, 16))
-        rows = [(name, step, size, False) for name, size, step in itertools.product(names, sizes[:1], STEPS)]
-        rows += [(name, step, sizes[0], True) for name, step in itertools.product(names[:1], STEPS[:3])]
-        rows += [(names[0], step, size, False) for size, step in itertools.product(sizes[1:], STEPS[:3])]
+        first, *others = names
+        rows = [(first, step, sizes[0], compiled) for compiled in (False, True) for step in STEPS[:3]]
+        rows += [(first, step, sizes[0], False) for step in STEPS[3:]]
+        rows += [(first, step, size, True) for size, step in itertools.product(sizes[1:], STEPS[:3])]
+        rows += [(name, step, sizes[0], False) for name, step in itertools.product(others, STEPS)]
         while rows and bench.left() > 0:
-            say(bench.row(*rows.pop(0)))
+            try:
+                say(bench.row(*rows[0]))
+            except Exception as error:  # whatever a compiler or a card says: it is written, the other rows are measured
+                said = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:120]}"
+                say(f"| {' | '.join(map(str, rows[0]))} | {said} |||||")
+            rows.pop(0)
         say(f"\nNot reached: {', '.join(map(str, rows)) or 'nothing'}.")
 
 

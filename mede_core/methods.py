@@ -187,7 +187,9 @@ def build_optimizer(learner: nn.Module, config: Config, method: object = None) -
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.outer_lr)
+    groups = [group for group in groups if group["params"]]
+    fused = True if next(learner.parameters()).is_cuda else None  # else the host waits for each tensor's step counter
+    return torch.optim.AdamW(groups, lr=config.outer_lr, fused=fused)
 
 
 def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
