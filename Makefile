@@ -40,7 +40,7 @@ reproduce: $(STAMP)  ## run all notebooks [PROFILE=cpu|smoke|full|paper ONLY='22
 	$(RUN) $(OPTIONS)
 
 test: $(STAMP)  ## run the tests
-	$(PY) -m pytest -q -n 2 --dist loadfile
+	$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 $(UI): $(STAMP)
 	$(PY) -m uv pip install --quiet --python $(PY) -e '.[ui]'

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 # Before anything imports torch or numpy: the tests run in two processes, and bits depend on the thread count.
 for _library in ("OMP", "MKL", "OPENBLAS"):
@@ -15,6 +16,14 @@ import pytest
 
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=40, derandomize=True, database=None)
 hypothesis.settings.load_profile("ci")
+
+# The longest files first, so that no worker waits for another; each worker takes two files at the start, so the third
+# is a short one.
+FIRST = ("test_notebooks_in_lab", "test_notebooks", "test_contents", "test_reproduce", "test_paper_path")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: [*FIRST, (stem := Path(item.fspath).stem)].index(stem))
 
 
 @pytest.fixture(scope="module")
