@@ -7,8 +7,6 @@ A verb is a function whose parameters are the flags and whose docstring is their
 with exit code 2 and one line, before torch is loaded wherever that can be told without it.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

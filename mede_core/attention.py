@@ -1,16 +1,13 @@
 """Where a learner looks, maps that explain a class, and measures of static bias.
 
 Maps: raw attention and its rollout say where the class token looks; gradient-weighted relevance and occlusion say what
-speaks for a class. `faithfulness` tests whether a map finds what the learner uses.
+speaks for a class.
 
 Static bias: attention on the actor; the order gap (accuracy lost when frames are shuffled: about zero for a model that
 is blind to order); and, by intervention, how far the class margin falls when only the background is swapped, and when
 only the motion is reversed before the same background.
 """
 
-from __future__ import annotations
-
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -103,20 +100,10 @@ def log_probability(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def relevance_maps(learner: VideoLearner, video: Tensor, labels: Tensor) -> Tensor:
-    """What the patches of each frame contribute to a class's log-probability: gradient-weighted attention relevance.
-
-    Positive parts of attention times its gradient, mean over heads, are followed from block to block along the
-    residual stream within each frame (Chefer, Gur and Wolf, ICCV 2021: "Generic Attention-model Explainability").
-
-    Args:
-        learner: its classes are set.
-        video: [B, T, 3, H, W] as the learner takes it.
-        labels: [B] the classes to explain.
-
-    Returns:
-        [B, T, h, w] on the patch grid, >= 0; frames compare with each other, clips do not.
-    """
-    frames = _floating(learner, video).requires_grad_()  # so that gradients flow where all parameters are frozen
+    """[B, T, h, w] >= 0, what patches contribute to a class's log-probability: frames compare, clips do not."""
+    # Gradient-weighted attention relevance (Chefer, Gur and Wolf, ICCV 2021): positive parts of attention times its
+    # gradient, mean over heads, are followed from block to block along the residual stream within each frame.
+    frames = floating(learner, video).requires_grad_()  # so that gradients flow where all parameters are frozen
     with torch.enable_grad(), record_attention(learner.visual) as recorded:
         score = log_probability(learner(frames), labels).sum()
         gradients = torch.autograd.grad(score, [layer.output for layer in recorded.values()])
@@ -159,7 +146,7 @@ def occlusion_maps(
         [B, T, h, w] in nats, h = w = (H - window) // stride + 1; below zero where what is covered speaks against the
         class. ``together`` gives each frame the same map.
     """
-    frames, count = _floating(learner, video), video.shape[1]
+    frames, count = floating(learner, video), video.shape[1]
     starts = range(0, video.shape[-1] - window + 1, stride)
     squares = torch.zeros(len(starts) ** 2, video.shape[-2], video.shape[-1], dtype=torch.bool, device=frames.device)
     for square, (top, left) in zip(squares, ((y, x) for y in starts for x in starts), strict=True):
@@ -184,35 +171,7 @@ MAPS: dict[str, Callable[[VideoLearner, Tensor, Tensor], Tensor]] = {  # of clip
 }
 
 
-@torch.no_grad()
-def faithfulness(
-    learner: VideoLearner, video: Tensor, labels: Tensor, maps: Tensor, *, cell: int = 4, steps: int = 16
-) -> dict[str, Tensor]:
-    """Probability [B, steps + 1] of the class while a map's highest cells are covered (deletion), or shown."""
-    frames, side = _floating(learner, video), video.shape[-1] // cell
-    clips, count = frames.shape[:2]
-    cells = F.interpolate(maps.float(), size=(side, side), mode="bilinear", align_corners=False)
-    rank = cells.flatten(1).argsort(1, descending=True).argsort(1).view(clips, count, 1, side, side)
-    rank = rank.repeat_interleave(cell, -1).repeat_interleave(cell, -2)
-    curves: dict[str, list[Tensor]] = {"deletion": [], "insertion": []}
-    for step in range(steps + 1):
-        first = rank < step * count * side * side / steps
-        for name, covered in (("deletion", first), ("insertion", ~first)):
-            curves[name].append(log_probability(learner(torch.where(covered, 0.0, frames)), labels).exp())
-    return {name: torch.stack(points, 1) for name, points in curves.items()}
-
-
-@torch.no_grad()
-def shuffled_weights(learner: VideoLearner, seed: int = 0) -> VideoLearner:
-    """A copy whose visual weights are shuffled within each tensor: a map that explains a learner changes with it."""
-    generator, other = torch.Generator().manual_seed(seed), copy.deepcopy(learner)
-    for parameter in other.visual.parameters():
-        order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
-        parameter.copy_(parameter.flatten()[order].view_as(parameter))
-    return other
-
-
-def _floating(learner: VideoLearner, video: Tensor) -> Tensor:
+def floating(learner: VideoLearner, video: Tensor) -> Tensor:
     """Clips normalized as the learner does it; zero is the weights' mean color."""
     video = video.to(learner.logit_scale.device)
     return video if video.is_floating_point() else (video / 255 - learner.mean) / learner.std

@@ -5,8 +5,6 @@ from stand beside it. `Config.run_settings` says what decides a training: method
 averaged share one trajectory.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,8 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 @dataclass(frozen=True)
 class Method:
-    """How a method trains and which weights it is evaluated with."""
-
     trainer: str  # none, plain (one batch a step) or meta (cross-batch meta-step)
     average: str  # none, the last epoch, gwa over epochs 1..E, or swa: the uniform mean of epochs swa_start..E
     source: str  # of the recipe
@@ -94,7 +90,6 @@ def requirement(of, kind: str = "") -> str:
 
 
 def setting(default, description: str, *, only: str = "", past: Any = None, **limits):
-    """A field of `Config`."""
     # only: the trainers, objectives, temporal modules or data for which it decides a training ("test": for none);
     # past: of a setting added later, the value that reproduces what was trained before it.
     return Field(default, description=description, json_schema_extra={"only": only, "past": past}, **limits)
@@ -104,6 +99,20 @@ Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Clips = Annotated[int, Field(ge=1, le=10**7)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0, le=1e3)]
+
+
+class Average(Checked):
+    """Which average of a trajectory is tested; epochs count from 1, epoch 0 is the learner before training."""
+
+    rule: Literal["last", "gwa", "swa", "ema", "epoch"] = "last"
+    mu: float = Field(0.0, description="gwa: in epochs", ge=-1e9, le=1e9)
+    sigma: float = Field(0.0, description="gwa: in epochs, above 0", ge=0.0, le=1e9)
+    start: int = Field(1, description="swa: first epoch", ge=1, le=1000)
+    epoch: int = Field(0, description="of the rule epoch", ge=0, le=1000)
+    decay: Share = Field(0.9, description="of ema, an epoch's")
+    with_zero: bool = Field(False, description="epoch 0 takes part")
+    patch: Share = Field(0.0, description="share of epoch 0 (CLIP) mixed in at the end: WiSE-FT")
+    name: str = Field("", description="what records call it; no part of what is computed")
 
 
 class Config(Checked):
@@ -187,7 +196,6 @@ class Config(Checked):
         return self.gwa_sigma or 0.45 * self.epochs
 
     def average(self) -> Average:
-        """The average that the method is tested with."""
         method = METHODS[self.method]
         if method.average == "gwa":
             return Average("gwa", mu=self.mu, sigma=self.sigma)
@@ -235,20 +243,6 @@ class EvalSet(Checked):
     data: str = Field("", description="real videos: the list of videos, or of frame folders (SCUBA)")
     root: str = Field("", description="real videos: the folder of those frame folders")
     classes_of: str = Field("", description="SCUBA: the list of videos whose classes its labels count")
-
-
-class Average(Checked):
-    """Which average of a trajectory is tested; epochs count from 1, epoch 0 is the learner before training."""
-
-    rule: Literal["last", "gwa", "swa", "ema", "epoch"] = "last"
-    mu: float = Field(0.0, description="gwa: in epochs", ge=-1e9, le=1e9)
-    sigma: float = Field(0.0, description="gwa: in epochs, above 0", ge=0.0, le=1e9)
-    start: int = Field(1, description="swa: first epoch", ge=1, le=1000)
-    epoch: int = Field(0, description="of the rule epoch", ge=0, le=1000)
-    decay: Share = Field(0.9, description="of ema, an epoch's")
-    with_zero: bool = Field(False, description="epoch 0 takes part")
-    patch: Share = Field(0.0, description="share of epoch 0 (CLIP) mixed in at the end: WiSE-FT")
-    name: str = Field("", description="what records call it; no part of what is computed")
 
 
 # What a profile changes. smoke: everything, tiny (the tests run it); cpu: one seed on two cores, an epoch being

@@ -60,7 +60,6 @@ def atomic_write(path, data: str | bytes) -> Path:
 
 
 def sha256_file(path) -> str:
-    """SHA-256 of a file's content, 64 hex characters."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -151,11 +150,7 @@ def available_cpus() -> int:
 def set_threads(n: int | None = None) -> int:
     """Fix torch's thread count, since the bits of a sum depend on how it is split, and return it.
 
-    Args:
-        n: threads; default: the environment's MEDE_THREADS, else the smaller of 2 and the CPUs to be had.
-
-    Raises:
-        ValueError: the count is no whole number from 1.
+    Default: the environment's MEDE_THREADS, else the smaller of 2 and the CPUs to be had.
     """
     given = n if n is not None else os.environ.get("MEDE_THREADS") or min(2, available_cpus())
     if not str(given).isdigit() or int(given) < 1:
@@ -199,26 +194,15 @@ PACKAGES = (  # whose versions can change a number, a picture or an executed not
 
 def versions() -> dict[str, str | None]:
     """{"python", "platform" and packages: version, None where it is not installed}, without importing them."""
-    found: dict[str, str | None] = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = None
-    return found
+    here = {"python": platform.python_version(), "platform": platform.platform()}
+    return here | {package: version_of(package) for package in PACKAGES}
 
 
-def gpu_names() -> list[str]:
-    """ "name, driver version" of each NVIDIA GPU, without torch."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+def version_of(package: str) -> str | None:
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    except subprocess.TimeoutExpired:
-        logger.warning("nvidia-smi did not answer within 20 s")
-        return []
-    return answer.stdout.strip().splitlines() if answer.returncode == 0 else []
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def git_state(*paths: str) -> dict[str, str | bool | None]:
@@ -234,11 +218,11 @@ def git_state(*paths: str) -> dict[str, str | bool | None]:
     return {"commit": git("rev-parse", "--verify", "-q", "HEAD"), "dirty": None if status is None else bool(status)}
 
 
-def made_by() -> dict:
+def made_by(*paths: str) -> dict:
     """What made a result, for its record: commit (+: with changed code), torch, machine, threads."""
     import torch
 
-    state = git_state(PACKAGE.name)
+    state = git_state(*(paths or (PACKAGE.name,)))
     commit = (state["commit"] or "unknown")[:10] + ("+" if state["dirty"] else "")
     machine = f"{platform.machine()}, {available_cpus()} cores"
     return {"commit": commit, "torch": torch.__version__, "machine": machine, "threads": torch.get_num_threads()}

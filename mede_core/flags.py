@@ -1,7 +1,5 @@
 """What the flags of `mede` may hold, as types of the parameters of the functions behind its verbs. Torch-free."""
 
-from __future__ import annotations
-
 import re
 from functools import partial
 from pathlib import Path

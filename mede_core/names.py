@@ -1,7 +1,5 @@
 """What names a result: hashes of settings, of data, and of the code that this process runs. Torch-free."""
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import inspect
@@ -10,6 +8,7 @@ import os
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from importlib.util import resolve_name
 from pathlib import Path
 
 from .files import PACKAGE, sha256_file
@@ -56,26 +55,20 @@ def read_sources(package: Path = PACKAGE) -> dict[str, bytes]:
 
 def import_closure(entries: Iterable[str], sources: dict[str, bytes], leave_out: Iterable[str] = ()) -> list[str]:
     """The modules that entries reach by imports, at any level of their code; `leave_out` is not entered."""
-    left_out, found, queue = set(leave_out), set(), list(entries)
+    found, queue, ours = set(), list(entries), f"{PACKAGE.name}."
     while queue:
         module = queue.pop()
-        if module in found or module in left_out or module not in sources:
+        if module in found or module in leave_out or module not in sources:
             continue
         found.add(module)
-        package = module.split(".")[:-1]
+        home = (ours + module).rpartition(".")[0]
         for node in ast.walk(ast.parse(sources[module])):
+            names = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
             if isinstance(node, ast.ImportFrom):
-                base = package[: len(package) - node.level + 1] if node.level else []
-                named = [*base, *(node.module or "").split(".")] if node.module else base
-                if node.level == 0:
-                    if named[:1] != [PACKAGE.name]:
-                        continue
-                    named = named[1:]
-                queue += [".".join(named), *(".".join([*named, alias.name]) for alias in node.names)]
-            elif isinstance(node, ast.Import):
-                queue += [alias.name.partition(".")[2] for alias in node.names if alias.name.startswith(PACKAGE.name)]
+                base = resolve_name("." * node.level + (node.module or ""), home)
+                names = [base, *(f"{base}.{name}" for name in names)]
+            queue += [name.removeprefix(ours) for name in names if name.startswith(ours)]
     return sorted(found)
-
 
 
 _AS_IMPORTED = read_sources()  # a kernel goes on with the code it imported, whatever the disk holds later

@@ -151,12 +151,10 @@ _NO_RUNS = ("scores", "text_features", ".locks")
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def say_what_is_stale(folder: Path) -> None:
-    """One line where runs that no question finds take more than 5 GB."""
     if (size := sum(map(size_of, stale_runs(folder)))) > STALE_BYTES:
         say(f"{folder} holds {size / 1e9:.0f} GB of runs by older code; `mede clean` lists and removes them")
 

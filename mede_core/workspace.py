@@ -213,12 +213,7 @@ class Workspace:
 
     # -------------------------------------------------------------------------------- learners and scores
     def learner(self, config: Config, average: Average | None = None) -> VideoLearner:
-        """The learner with the weights that are tested, in evaluation mode.
-
-        Args:
-            config: what was trained; for ``frozen`` nothing is loaded.
-            average: of the trajectory; default: the method's own.
-        """
+        """The learner with the weights that are tested, of the method's own average or of another one."""
         learner = self.fresh_learner(config)
         if trains(config):
             from .averages import averaged
@@ -235,16 +230,11 @@ class Workspace:
 
         Args:
             config: what is tested; it is trained where it is not there yet.
-            eval_sets: the tests.
             average: of the trajectory; default: the method's own.
-            again: measure once more.
 
         Returns:
             a record for each test, in order: what was tested and how (``settings``, ``code``, ``weights``, ``run``),
             ``value`` in percent, ``n`` clips and ``correct``, their bits.
-
-        Raises:
-            as :meth:`run`.
         """
         run_name, average, older = self.run_name(config), average or config.average(), False
         if self.older == "use" and trains(config):
@@ -338,7 +328,6 @@ def _words(config: Config) -> str:
 
 
 def _texts(prompts: str, class_names: Sequence[str]) -> list | None:
-    """The texts of each class; None for bare names."""
     if prompts == "name":
         return None
     from .video.prompts import load_prompts

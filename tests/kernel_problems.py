@@ -1,7 +1,5 @@
 """Small problems with known answers, shared by the tests of the meta-step and of weight averaging."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -106,9 +104,7 @@ def run(average, model, weights, first=1):
 
 
 def one_shot(weights, shares):
-    return {
-        n: sum(share * theta[n] for share, theta in zip(shares, weights, strict=True)) for n in weights[0]
-    }
+    return {n: sum(share * theta[n] for share, theta in zip(shares, weights, strict=True)) for n in weights[0]}
 
 
 def assert_close(found, expected, tolerance=1e-12):

@@ -11,15 +11,14 @@ from mede_core.attention import (
     attention_maps,
     causal_effects,
     class_margin,
-    faithfulness,
     log_probability,
     occlusion_maps,
     record_attention,
     relevance_maps,
-    shuffled_weights,
     static_bias,
     weight_gradient,
 )
+from mede_core.lab.map_tests import faithfulness, shuffled_weights
 from mede_core.learner import build_learner
 from mede_core.world.synthetic import World, make_set
 

@@ -1,7 +1,5 @@
 """Gaussian weight averaging: the weights, the running average, and resuming it."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 from itertools import pairwise
@@ -10,16 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_problems import (
-    EPOCHS,
-    assert_close,
-    assert_same_bits,
-    load,
-    make_averaged_model,
-    one_shot,
-    run,
-    trajectory,
-)
+from kernel_problems import EPOCHS, assert_close, assert_same_bits, load, make_averaged_model, one_shot, run, trajectory
 from torch.optim.swa_utils import AveragedModel
 
 from mede_core.gwa import GaussianWeightAverage, average_trajectory, gaussian_weights, published_schedule
@@ -69,14 +58,7 @@ def test_weights_equal_exact_arithmetic_up_to_rounding(epochs, mu, sigma):
 
 @pytest.mark.parametrize(
     ("mu", "sigma", "epoch"),
-    [
-        (30.0, 0.5, 10),
-        (1e300, 1.0, 10),
-        (-1e308, 1e-3, 1),
-        (4.4, 5e-324, 4),
-        (4.6, 1e-320, 5),
-        (1.7e308, 1.0, 10),
-    ],
+    [(30.0, 0.5, 10), (1e300, 1.0, 10), (-1e308, 1e-3, 1), (4.4, 5e-324, 4), (4.6, 1e-320, 5), (1.7e308, 1.0, 10)],
 )
 def test_weights_that_would_underflow_or_overflow_still_pick_the_nearest_epoch(mu, sigma, epoch):
     expected = torch.zeros(10, dtype=torch.float64)
@@ -212,9 +194,7 @@ def test_only_trainable_parameters_are_averaged_and_written():
     average.copy_to(target)
     assert (target[0].weight == 3).all()
     assert (target[1].running_mean == 5).all()
-    assert_same_bits(
-        {n: p.detach() for n, p in target.named_parameters() if p.requires_grad}, average.averaged()
-    )
+    assert_same_bits({n: p.detach() for n, p in target.named_parameters() if p.requires_grad}, average.averaged())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

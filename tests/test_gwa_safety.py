@@ -1,20 +1,10 @@
 """Averaging a stored trajectory, and what weight averaging refuses."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
 import torch
-from kernel_problems import (
-    EPOCHS,
-    assert_close,
-    assert_same_bits,
-    make_averaged_model,
-    one_shot,
-    run,
-    trajectory,
-)
+from kernel_problems import EPOCHS, assert_close, assert_same_bits, make_averaged_model, one_shot, run, trajectory
 
 from mede_core.gwa import GaussianWeightAverage, average_trajectory, gaussian_weights
 
@@ -60,9 +50,7 @@ def test_another_number_of_checkpoints_than_weights_is_an_error(count):
         average_trajectory(iter(weights), [1.0] * EPOCHS)
 
 
-@pytest.mark.parametrize(
-    "shares", [[], [0.0] * 7, [1, -1, 1, 1, 1, 1, 1], [math.nan] * 7, [math.inf] * 7, [1e308] * 7]
-)
+@pytest.mark.parametrize("shares", [[], [0.0] * 7, [1, -1, 1, 1, 1, 1, 1], [math.nan] * 7, [math.inf] * 7, [1e308] * 7])
 def test_unusable_weights_are_an_error(shares):
     with pytest.raises(ValueError, match="weights is"):
         average_trajectory(trajectory(make_averaged_model()), shares)
@@ -117,11 +105,7 @@ def test_a_state_of_other_tensors_is_refused_and_named(how):
     run(average, model, trajectory(model, 2))
     state = average.state_dict()
     weight = state["average"].pop("2.weight")
-    others = {
-        "name": ("3.weight", weight),
-        "shape": ("2.weight", weight.T),
-        "type": ("2.weight", weight.float()),
-    }
+    others = {"name": ("3.weight", weight), "shape": ("2.weight", weight.T), "type": ("2.weight", weight.float())}
     name, tensor = others[how]
     state["average"][name] = tensor
     with pytest.raises(ValueError, match=r"2\.weight is"):

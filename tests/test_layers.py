@@ -105,12 +105,19 @@ def in_a_new_process(code):
     return subprocess.run(command, capture_output=True, text=True, cwd=PACKAGE.parent)
 
 
-def test_reading_results_and_planning_load_no_torch():
-    light = ["config", "files", "names", "averages", "runs", "workspace", "batch.asks", "study.units"]
-    light += [name for name in sources() if name.startswith("report.")]
-    code = f"import importlib, sys\nfor name in {light!r}: importlib.import_module('mede_core.' + name)\n"
-    answer = in_a_new_process(code + "sys.exit('torch' in sys.modules)")
-    assert answer.returncode == 0, answer.stderr
+@pytest.mark.parametrize(
+    ("light", "heavy"),
+    [
+        ("config files names averages runs workspace batch.asks study.units", {"torch"}),
+        (" ".join(name for name in sources() if name.startswith("report.")), {"torch", "matplotlib.pyplot"}),
+        ("report.tables report.twins report.costs report.averaging report.summary", {"matplotlib"}),
+        ("report.metrics", {"pandas"}),
+    ],
+)
+def test_reading_results_and_planning_load_nothing_heavy(light, heavy):
+    code = f"import importlib, sys\nfor name in {light.split()!r}: importlib.import_module('mede_core.' + name)\n"
+    answer = in_a_new_process(code + f"print({heavy} & set(sys.modules))")
+    assert answer.stdout.strip() == "set()", answer
 
 
 @pytest.mark.parametrize("name", mede_core.__all__)

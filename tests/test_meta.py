@@ -9,8 +9,6 @@ inner step moves; g_Q = B (x' - b). First order: g_S + delta g_Q. Exact: dx'/dx 
 L_S(x) + delta L_Q(x') is g_S + delta (I - alpha P A)' g_Q = g_S + delta (I - alpha A P) g_Q.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -110,9 +108,7 @@ def test_inner_lr_zero_is_joint_training(first_order):
     ).grads
     on_support, on_query = plain_gradients(model, support), plain_gradients(model, query)
     for name in found:
-        torch.testing.assert_close(
-            found[name], on_support[name] + 0.4 * on_query[name], rtol=1e-10, atol=1e-13
-        )
+        torch.testing.assert_close(found[name], on_support[name] + 0.4 * on_query[name], rtol=1e-10, atol=1e-13)
 
 
 def test_query_weight_zero_is_plain_training_bit_for_bit():
@@ -134,9 +130,7 @@ def test_optimizer_steps_once_along_the_sum_of_both_gradients_whatever_was_in_gr
     model = Point(x)
     for p in model.parameters():
         p.grad = torch.full_like(p, 1e3)
-    result = meta_step(
-        model, quadratic, support, query, torch.optim.SGD(model.parameters(), lr=1.0), inner_lr=0.1
-    )
+    result = meta_step(model, quadratic, support, query, torch.optim.SGD(model.parameters(), lr=1.0), inner_lr=0.1)
     torch.testing.assert_close(x - model().detach(), expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(flat(result.grads) - g_s, g_q, rtol=1e-12, atol=1e-12)
     assert g_q.norm() > 0.1

@@ -1,7 +1,5 @@
 """The kernel in people's own training loops: right, or refused with a word on what to do, and never silently wrong."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np

@@ -3,8 +3,6 @@
 import json
 import math
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -314,10 +312,3 @@ def test_plain_frames_are_written_too(tmp_path):
     cells_too = pd.DataFrame({"a_b": ["50 % & more"]})
     latex = render_table(cells_too, tmp_path / "l", caption="c")["tex"].read_text()
     assert "a\\_b \\\\\n\\midrule\n50 \\% \\& more" in latex
-
-
-def test_tables_load_neither_torch_nor_matplotlib():
-    names = ", ".join(f"mede_core.report.{name}" for name in ("tables", "twins", "costs", "averaging", "summary"))
-    code = f"import sys, {names}; print({{'torch', 'matplotlib'}} & set(sys.modules))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "set()"

@@ -101,14 +101,13 @@ def test_a_section_trains_each_run_once_and_a_second_call_does_nothing(tmp_path,
         methods = ("open_mede_no_gwa", "open_mede")
         return [Unit("floors", m, load_config("smoke", method=m, **TINY), ("base", "steps")) for m in methods]
 
-    for module in (run, store):
-        monkeypatch.setattr(module, "units_of", units)
+    monkeypatch.setattr(store, "units_of", units)
     workspace, folder = Workspace(tmp_path / "runs", shipped=False, make=True), tmp_path / "results"
     assert run.run_unit(units("floors")[1], workspace, folder)
-    assert run.run_section("floors", workspace, folder=folder) == 1
+    assert [run.run_unit(unit, workspace, folder) for unit in units("floors")] == [True, False]
     assert len(list((tmp_path / "runs").glob("meta-*/done.json"))) == 1, "both methods share one training run"
     before = (folder / "floors.jsonl").read_bytes()
-    assert run.run_section("floors", workspace, folder=folder) == 0
+    assert not any(run.run_unit(unit, workspace, folder) for unit in units("floors"))
     assert (folder / "floors.jsonl").read_bytes() == before
     records = store.study_records("floors", folder=folder)
     assert {r["method"] for r in records} == {"open_mede_no_gwa", "open_mede"}

@@ -26,6 +26,7 @@ from mede_core.report.tables import (
     verdict_table,
     wide,
 )
+from mede_core.study.world_checks import Property
 
 CONTEXTS = ("in", "scene", "noise", "stripes")
 CLIPS = 200
@@ -254,12 +255,7 @@ def test_every_record_has_its_line_with_its_interval():
 
 
 def test_a_property_outside_its_range_says_so():
-    class One:
-        def __init__(self, name, value, low, high):
-            self.name, self.value, self.low, self.high = name, value, low, high
-            self.holds = low <= value <= high
-
-    measured = [One("a", 5.0, 1, 10), One("b", 0.00002, 0, 0.001)]
-    table = property_table(measured, {"Seed 1": [One("a", 0.5, 1, 10), One("b", 0.0, 0, 0.001)]})
+    measured = [Property("a", 5.0, 1, 10), Property("b", 0.00002, 0, 0.001)]
+    table = property_table(measured, {"Seed 1": [Property("a", 0.5, 1, 10), Property("b", 0.0, 0, 0.001)]})
     assert table["Here"].tolist() == ["5.0", "2e-05"]
     assert table["Seed 1"].tolist() == ["0.5 (outside)", "0.0"]

@@ -1,7 +1,5 @@
 """The two-parameter problem: its steps are the equations', and it shows what its docstring says."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

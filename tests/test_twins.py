@@ -9,13 +9,7 @@ import pytest
 from mede_core.averages import effective_epochs, epoch_shares, grid, rules
 from mede_core.config import METHODS, Config, load_config
 from mede_core.files import pack_correct
-from mede_core.report.averaging import (
-    gain,
-    grid_values,
-    rules_table,
-    schedule_table,
-    scores_of_average,
-)
+from mede_core.report.averaging import gain, grid_values, rules_table, schedule_table, scores_of_average
 from mede_core.report.costs import Cost, cost_claims, cost_ratio, cost_table, measure_costs
 from mede_core.report.figures.results import cost_ratios, lines_base_novel
 from mede_core.report.intervals import Interval

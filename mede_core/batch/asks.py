@@ -3,8 +3,6 @@
 A notebook passes its list to the workspace; `make reproduce` makes one job of each training and each scoring from it.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -33,7 +31,6 @@ class Ask:
 
 
 def answers(asked: Iterable[Ask], workspace: Workspace) -> list[dict]:
-    """The records of some questions, in their order."""
     return [record for ask in asked for record in workspace.scores(ask.config, ask.sets, ask.average)]
 
 
@@ -145,7 +142,6 @@ def figures(profile: str, settings: Mapping, clips: int = 720) -> list[Ask]:
 
 
 def source(profile: str, settings: Mapping) -> list[Ask]:
-    """Every method on the source set."""
     return _kept(evaluate(profile, settings), lambda one: one.set == "source")
 
 
@@ -212,7 +208,6 @@ TEST_SPLITS = ("test1", "test2", "test3")
 
 
 def kinetics(found: DataYaml, method: str) -> dict:
-    """Settings of a training on Kinetics-400."""
     return {**found.fields(), "method": method, "data": found.path("kinetics400"), "data_split": "train"}
 
 

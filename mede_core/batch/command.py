@@ -1,7 +1,5 @@
 """A function as a verb of the command line: its parameters are the flags, its docstring is their help. Torch-free."""
 
-from __future__ import annotations
-
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -50,7 +48,6 @@ def _dashed(name: str) -> str:
 
 
 def _item(of: FieldInfo) -> type | None:
-    """What a sequence holds."""
     return get_args(of.annotation)[0] if get_origin(of.annotation) in (list, tuple, Sequence) else None
 
 

@@ -1,7 +1,5 @@
 """What a run on real videos finds, lacks and will cost, said before it starts: hours from timing a few steps here."""
 
-from __future__ import annotations
-
 import json
 import logging
 import shutil
@@ -12,12 +10,13 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..config import METHODS, Config
-from ..files import atomic_write, gpu_names
+from ..files import atomic_write
 from ..names import digest
 from ..report.summary import duration
 from ..video.manifest import read_sidecar, select
 from . import PlanError
 from .data_yaml import DATASETS
+from .doctor import gpu_names
 from .plan import Plan
 
 logger = logging.getLogger(__name__)
@@ -32,8 +31,6 @@ TIMED_BY = (  # fields of Config that the time of a step depends on
 
 @dataclass(frozen=True)
 class Work:
-    """One training or scoring."""
-
     stamp: str
     words: str
     config: Config

@@ -1,7 +1,5 @@
 """data.yaml: the weights and real videos of this machine, checked whole before anything starts. Torch-free."""
 
-from __future__ import annotations
-
 import difflib
 import functools
 import re
@@ -98,7 +96,6 @@ class DataYaml(Entry):
         return {**{name: value for name, value in named.items() if value != ""}, **self.settings}
 
     def path(self, name: str) -> str:
-        """The list of a data set, "" where it is not here."""
         return self.datasets.get(name, "")
 
     def lacks(self, *names: str) -> list[str]:

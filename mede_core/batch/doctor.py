@@ -3,13 +3,18 @@
 What is merely absent (a GPU, pretrained weights, real data) is reported and is no fault.
 """
 
+import logging
 import os
+import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from mede_core.files import ASSETS, available_cpus, gpu_names, repo_root, sha256_file, versions
+from ..files import ASSETS, available_cpus, repo_root, sha256_file, version_of, versions
+
+logger = logging.getLogger(__name__)
 
 # Looked for in the local caches: what the published tables and comparable reproductions start from.
 PRETRAINED = (
@@ -56,7 +61,7 @@ def check_widgets(installed: dict[str, str | None] | None = None) -> Finding:
     """Whether ipywidgets and its JupyterLab half fit each other: if not, widgets show only "model not found"."""
     from packaging.requirements import Requirement
 
-    installed = installed or {name: _version(name) for name in ("ipywidgets", "jupyterlab_widgets")}
+    installed = installed or {name: version_of(name) for name in ("ipywidgets", "jupyterlab_widgets")}
     text = ", ".join(f"{name} {version or 'not installed'}" for name, version in installed.items())
     if None in installed.values():
         return Finding("widgets", text, fault=True)
@@ -70,11 +75,17 @@ def check_widgets(installed: dict[str, str | None] | None = None) -> Finding:
     return Finding("widgets", f"{text}: they fit")
 
 
-def _version(package: str) -> str | None:
+def gpu_names() -> list[str]:
+    """ "name, driver version" of each NVIDIA GPU, without torch."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except subprocess.TimeoutExpired:
+        logger.warning("nvidia-smi did not answer within 20 s")
+        return []
+    return answer.stdout.strip().splitlines() if answer.returncode == 0 else []
 
 
 def check_device() -> list[Finding]:

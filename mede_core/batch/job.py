@@ -3,8 +3,6 @@
 The Snakefile starts it. What it says goes to logs/, how it went to `.stamps/said/`, and its stamp is written last.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

@@ -3,8 +3,6 @@
 The Snakefile's head says which notebooks run with which parameters; `asks` says what each of them needs. Torch-free.
 """
 
-from __future__ import annotations
-
 import ast
 import fnmatch
 import inspect
@@ -33,8 +31,6 @@ VERSIONS = ("torch", "numpy", "open_clip_torch", "matplotlib")  # whose change r
 
 @dataclass(frozen=True)
 class Job:
-    """One notebook with one set of parameters."""
-
     id: str
     notebook: str  # its file's name without suffix
     parameters: dict = field(default_factory=dict)  # without the folders, which the runner passes
@@ -45,14 +41,9 @@ class Job:
         """The name of its function in the module `asks`."""
         return self.notebook.partition("_")[2]
 
-    def is_named(self, pattern: str) -> bool:
-        return any(fnmatch.fnmatch(name, pattern) for name in (self.id, self.notebook, f"{self.notebook}.ipynb"))
-
 
 @dataclass(frozen=True)
 class Settings:
-    """How a profile runs."""
-
     jobs: int = 2  # at a time
     threads: int = 1  # of each
     data: bool = False  # reads data.yaml
@@ -63,8 +54,6 @@ class Settings:
 
 @dataclass
 class Plan:
-    """What one call runs."""
-
     folder: Path  # of the notebooks
     profile: str
     settings: Settings
@@ -81,7 +70,6 @@ class Plan:
 
     @cached_property
     def missing(self) -> dict[str, list[str]]:
-        """{job: what data.yaml has not for it}."""
         lacking = {name: self.data.lacks(*self.jobs[name].needs) for name in self.chosen} if self.data else {}
         return {name: names for name, names in lacking.items() if names}
 
@@ -165,7 +153,6 @@ class Plan:
         return True
 
     def words(self, config: Config) -> str:
-        """A training in words: its method, its data, and what differs from the profile's configuration of it."""
         names = () if config.data == "synthetic" else ("data", "shots", "data_split", "half")
         given = {**(self.data.fields() if self.data else {}), **{name: getattr(config, name) for name in names}}
         usual = load_config(self.profile, method=config.method, **given).run_settings()
@@ -211,7 +198,8 @@ def load_plan(profile: str, folder: str | Path = "", *, runs="", data="", older=
     path = str(Path(data or folder.parent / "data.yaml").absolute()) if settings.data else ""
     found = read_data_yaml(path) if path else None
     known = {job.id: job for job in head["notebooks"](profile, found)}
-    chosen = jobs.split() or [name for name, job in known.items() if job.is_named(only or "*")]
+    names = {name: [name, job.notebook, f"{job.notebook}.ipynb"] for name, job in known.items()}
+    chosen = jobs.split() or [name for name, called in names.items() if fnmatch.filter(called, only or "*")]
     if not chosen:
         raise PlanError(f"only={only!r} matches no job; jobs: {', '.join(known)}")
     workspace = Workspace(runs or None, shipped=False, make=False, older=older)
@@ -242,7 +230,6 @@ def code_of(path: Path) -> Iterator[tuple[list[str], str]]:
 
 
 def notebook_parameters(path: Path) -> dict:
-    """The names in a notebook's parameters cell with their defaults."""
     tagged = [code for tags, code in code_of(path) if "parameters" in tags]
     if len(tagged) != 1:
         raise PlanError(f"{path.name}: {len(tagged)} cells tagged parameters: expected exactly one")

@@ -1,7 +1,5 @@
 """`mede reproduce`: checks, cost, one line a job, summary and exit code around Snakemake, which schedules the jobs."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os
@@ -16,11 +14,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from ..files import atomic_write, git_state, gpu_names, run_lock, versions
+from ..files import atomic_write, git_state, run_lock, versions
 from ..flags import File, Folder, Older, Profile, Workers
 from ..report.summary import outside_tolerance, write_summary
 from ..study.store import is_missing
 from . import PlanError, cost
+from .doctor import gpu_names
 from .job import end_with_parent, said
 from .plan import Plan, load_plan
 
@@ -129,12 +128,10 @@ def settle(plan: Plan, out: Path) -> None:
 
 # ------------------------------------------------------------------------------------ Snakemake
 class Snakemake:
-    """One run of Snakemake over a plan, and what its jobs tell."""
-
     def __init__(self, plan: Plan, out: Path, jobs: int, executor: str, force: str):
         self.plan, self.out = plan, out
         self.session = f"{time.time():.3f}-{os.getpid()}"
-        self.started = now()
+        self.started = datetime.now(UTC)
         self.told: dict[tuple[str, str], str] = {}
         targets = [f"notebook/{job.id}" for job in plan.runnable]
         config = {
@@ -220,7 +217,6 @@ class Snakemake:
 
 
 def end_tree(process: subprocess.Popen) -> None:
-    """Kill a process that is still there, and all below it."""
     import psutil
 
     if process.poll() is None:
@@ -241,7 +237,8 @@ def conclude(plan: Plan, out: Path, runner: Snakemake) -> dict:
     states = {entry["status"] for name, entry in steps.items() if name not in plan.jobs or name in plan.chosen}
     good = states <= {"done", MISSING}
     manifest = {
-        "format": 2, "profile": plan.profile, "started": runner.started, "finished": now(),
+        "format": 2, "profile": plan.profile, "started": runner.started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "exit_code": FAILED if not good else OUTSIDE if outside_tolerance(out) else OK,
         "threads": plan.threads, "versions": versions(), "gpus": gpu_names(), "git": git_state(), "steps": steps,
     }  # fmt: skip
@@ -270,7 +267,6 @@ def state(plan: Plan, out: Path, kind: str, name: str, runner: Snakemake) -> dic
 
 
 def settings_shown(plan: Plan, name: str) -> dict:
-    """A job's parameters without paths of this machine."""
     parameters = plan.jobs[name].parameters
     flat = {**{k: v for k, v in parameters.items() if k not in ("settings", "tests")}, **parameters.get("settings", {})}
     return {k: Path(v).name if isinstance(v, str) and os.sep in v else v for k, v in flat.items()}
@@ -299,7 +295,3 @@ def copy_figures(plan: Plan, out: Path) -> None:
         for shade in ("", ".dark"):
             shutil.copyfile(out / "figures" / f"{stem}{shade}.svg", target / f"{stem}{shade}.svg")
             logger.info("  figures/%s%s.svg", stem, shade)
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -3,8 +3,6 @@
 They carry one code hash, so an edit of that code makes them anew (`ship`) or proves that no bit moved (`restamp`).
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The verbs of `mede` that no room has: train and evaluate, the study, the world, what ships. Torch-free at import."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess
@@ -13,7 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from ..config import METHODS, Config, EvalSet, Seed, load_config
-from ..files import append_line, repo_root, set_threads
+from ..files import append_line, atomic_write, repo_root, set_threads
 from ..flags import Count, Device, File, Folder, Given, Half, NewFile, Older, Profile, Runs, Workers
 from ..runs import default_folder, size_of, stale_runs
 from ..weights import check_tokenizer, support
@@ -85,8 +83,7 @@ def evaluate(
     with workspace_on(device, runs, num_workers=num_workers, older=older, skip_bad=skip_bad) as workspace:
         records = workspace.scores(wanted, sets)
     if out:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        Path(out).write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+        atomic_write(out, "".join(json.dumps(record) + "\n" for record in records))
     row = "{set:16s} {split:8s} {context:12s} {value:>8} {n:>8}"
     lines = [row.format(set="set", split="classes", context="background", value="top-1 %", n="clips")]
     lines += [row.format(**{**record, "value": f"{record['value']:.2f}"}) for record in records]
@@ -169,7 +166,7 @@ def study(
         to: folder of the results (default: inside the package)
         retrain: measure also what older code made
     """
-    from ..study.run import pretrain_clips, run_section
+    from ..study.run import pretrain_clips, run_unit
     from ..study.units import SECTIONS, units_of
     from ..workspace import Workspace
 
@@ -182,9 +179,10 @@ def study(
     set_threads(1)  # as the whole study was measured
     if len(wanted) < len(sections):
         pretrain_clips()
-    for section in wanted:
-        where = {"folder": to} if to else {}
-        run_section(section, Workspace(runs or None), seeds=seeds, variants=variants, retrain=retrain, **where)
+    workspace, where = Workspace(runs or None), {"folder": to} if to else {}
+    for unit in (unit for section in wanted for unit in units_of(section, seeds)):
+        if not variants or unit.variant in variants:
+            run_unit(unit, workspace, retrain=retrain, **where)
 
 
 def cost(

@@ -1,7 +1,5 @@
 """The static-bias lab: one clip as one likes it, and what two learners make of it, side by side."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -12,7 +10,7 @@ import torch
 from ..attention import MAPS
 from ..learner import VideoLearner
 from ..report.figures.explaining import overlay
-from ..report.figures.style import METHOD_STYLE, Picture, current_theme, look_of, styled
+from ..report.figures.style import METHOD_STYLE, Picture, look_of, styled
 from ..world.render import NOISE, SCENES, STRIPES, render
 from ..world.synthetic import ACTORS, MOTIONS, SOURCE_ACTORS, World, action_text, draw_spec
 from .explorers import choice, explorer, player
@@ -48,7 +46,7 @@ def opinion(learner: VideoLearner, clip: torch.Tensor, shown: str) -> dict:
 @styled
 def bias_scene() -> Scene:
     """A clip, and for each of two learners the clip under its map and the five answers it gives most."""
-    theme, figure = current_theme(), Picture(8.2, 5.3)
+    figure = Picture(5.3, width=8.2)
     grid = figure.add_gridspec(5, 2, height_ratios=[1, 1, 1, 0.02, 2.1])
     rows = [titled_row(figure.add_subplot(grid[row, :]), 8) for row in range(3)]
     moving, panels = [*sum(rows, ())], []
@@ -75,7 +73,7 @@ def bias_scene() -> Scene:
                 bar.set_color(look_of(method).color)
                 text.set_text(f"{100 * chance:.0f} %  {name}" + ("  ✓" if name == true else ""))
                 text.set_fontweight("bold" if name == true else "normal")
-                text.set_color(theme.text)
+                text.set_color(figure.theme.text)
 
     return Scene(figure, update, moving)
 

@@ -1,7 +1,5 @@
 """The contents page: what each notebook teaches and costs, read from its own first cell."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path
@@ -25,12 +23,10 @@ def contents(folder) -> pd.DataFrame:
 
 
 def contents_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """The contents as a table for files: notebook, title, cost."""
     return frame.drop(columns="learn").rename(columns=str.capitalize)
 
 
 def contents_markdown(frame: pd.DataFrame) -> str:
-    """The contents as a Markdown table whose titles link to the notebooks."""
     lines = ["| Notebook | You will learn | Cost |", "|---|---|---|"]
     for row in frame.to_dict("records"):
         learn, cost = (row[name].replace("|", "\\|") for name in ("learn", "cost"))

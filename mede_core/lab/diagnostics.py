@@ -1,8 +1,6 @@
 """Looking into a meta-step on a real model: what the inner step does, whether batches agree, what the limits are.
 Any module and loss callable, as in ``meta.py``. Everything but :func:`meta_trace` leaves the model as it was."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 

@@ -1,8 +1,6 @@
 """The interactive explorers of the notebooks; the only module that imports ipywidgets.
 Each shows a scene as an ``Image`` whose bytes change, so nothing flickers, piles up or jumps."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 import ipywidgets
@@ -11,15 +9,7 @@ import numpy as np
 from ..averages import effective_epochs
 from ..gwa import gaussian_weights, published_schedule
 from ..world.render import PAIRS, SCENES, render
-from ..world.synthetic import (
-    ACTORS,
-    IN_CONTEXT_RHO,
-    SOURCE_ACTORS,
-    World,
-    action_text,
-    draw_spec,
-    swap_background,
-)
+from ..world.synthetic import ACTORS, IN_CONTEXT_RHO, SOURCE_ACTORS, World, action_text, draw_spec, swap_background
 from .diagnostics import quadratic_pull
 from .gwa_accuracy import GwaAccuracy
 from .scenes import STEP, STEP_GRID, Scene, gwa_scene, meta_step_scene, world_scene
@@ -46,7 +36,6 @@ def choice(name: str, options, value=None):
 
 
 def player():
-    """Counts the eight frames again and again, once started."""
     return ipywidgets.Play(value=1, min=1, max=8, interval=400, repeat=True)
 
 

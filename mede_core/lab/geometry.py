@@ -1,7 +1,5 @@
 """A trajectory of checkpoints as points in weight space: how far it moved, in which plane it lies, what averages do."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -18,7 +16,6 @@ def flatten(tensors: Mapping[str, Tensor]) -> Tensor:
 
 
 def largest_difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
-    """Largest absolute difference of an entry between two sets of equally named tensors."""
     return max(float((one[name].double() - other[name].double()).abs().max()) for name in {*one, *other})
 
 

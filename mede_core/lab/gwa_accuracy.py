@@ -1,7 +1,5 @@
 """What averages of one trajectory are worth: read off a grid of Gaussians, or measured at the very center and width."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np

@@ -1,14 +1,14 @@
 """Whether maps find what a learner uses: deletion and insertion against a random order, and against other weights."""
 
-from __future__ import annotations
-
+import copy
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ..attention import MAPS, faithfulness, shuffled_weights
+from ..attention import MAPS, floating, log_probability
 from ..learner import VideoLearner
 
 
@@ -44,3 +44,31 @@ def _rank_correlation(one: Tensor, other: Tensor) -> Tensor:
     ranks = [maps.flatten(1).argsort(1).argsort(1).double() for maps in (one, other)]
     a, b = (rank - rank.mean(1, keepdim=True) for rank in ranks)
     return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
+
+
+@torch.no_grad()
+def faithfulness(
+    learner: VideoLearner, video: Tensor, labels: Tensor, maps: Tensor, *, cell: int = 4, steps: int = 16
+) -> dict[str, Tensor]:
+    """Probability [B, steps + 1] of the class while a map's highest cells are covered (deletion), or shown."""
+    frames, side = floating(learner, video), video.shape[-1] // cell
+    clips, count = frames.shape[:2]
+    cells = F.interpolate(maps.float(), size=(side, side), mode="bilinear", align_corners=False)
+    rank = cells.flatten(1).argsort(1, descending=True).argsort(1).view(clips, count, 1, side, side)
+    rank = rank.repeat_interleave(cell, -1).repeat_interleave(cell, -2)
+    curves: dict[str, list[Tensor]] = {"deletion": [], "insertion": []}
+    for step in range(steps + 1):
+        first = rank < step * count * side * side / steps
+        for name, covered in (("deletion", first), ("insertion", ~first)):
+            curves[name].append(log_probability(learner(torch.where(covered, 0.0, frames)), labels).exp())
+    return {name: torch.stack(points, 1) for name, points in curves.items()}
+
+
+@torch.no_grad()
+def shuffled_weights(learner: VideoLearner, seed: int = 0) -> VideoLearner:
+    """A copy whose visual weights are shuffled within each tensor: a map that explains a learner changes with it."""
+    generator, other = torch.Generator().manual_seed(seed), copy.deepcopy(learner)
+    for parameter in other.visual.parameters():
+        order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
+        parameter.copy_(parameter.flatten()[order].view_as(parameter))
+    return other

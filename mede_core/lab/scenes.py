@@ -1,7 +1,5 @@
 """The pictures of the explorers: drawn once, then only what moves is drawn anew, so that a slider feels direct."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,18 +13,7 @@ from matplotlib.patches import FancyArrowPatch
 from ..averages import epoch_shares
 from ..config import Average
 from ..gwa import gaussian_weights
-from ..report.figures.style import (
-    DASHED,
-    METHOD_STYLE,
-    QUERY,
-    SUPPORT,
-    Picture,
-    backing,
-    count_epochs,
-    current_theme,
-    style,
-    styled,
-)
+from ..report.figures.style import DASHED, METHOD_STYLE, QUERY, SUPPORT, Picture, backing, count_epochs, style, styled
 from ..report.figures.trajectories import AVERAGE_STYLE, average_looks
 from .gwa_accuracy import GwaAccuracy
 from .toy import ToyProblem, loss_surface, run_toy
@@ -54,7 +41,16 @@ class Scene:
         """The picture at some values, as PNG bytes; about 10 ms after the first."""
         self._update(**values)
         if self._still is None:
-            self._draw_still()
+            with style() as theme:
+                self.figure.set_dpi(SCREEN_DPI)
+                self.figure.set_facecolor(theme.page)
+                self._canvas = FigureCanvasAgg(self.figure)
+                self._canvas.draw()  # the layout is found with everything in its place
+                self.figure.set_layout_engine("none")
+                for artist in self._moving:
+                    artist.set_animated(True)
+                self._canvas.draw()
+                self._still = self._canvas.copy_from_bbox(self.figure.bbox)
         self._canvas.restore_region(self._still)
         for artist in self._moving:
             self.figure.draw_artist(artist)
@@ -62,18 +58,6 @@ class Scene:
         pixels = np.asarray(self._canvas.buffer_rgba())
         imsave(buffer, pixels, format="png", pil_kwargs={"compress_level": 1}, metadata={"Software": None})
         return buffer.getvalue()
-
-    def _draw_still(self) -> None:
-        with style():
-            self.figure.set_dpi(SCREEN_DPI)
-            self.figure.set_facecolor(current_theme().page)
-            self._canvas = FigureCanvasAgg(self.figure)
-            self._canvas.draw()  # the layout is found with everything in its place
-            self.figure.set_layout_engine("none")
-            for artist in self._moving:
-                artist.set_animated(True)
-            self._canvas.draw()
-            self._still = self._canvas.copy_from_bbox(self.figure.bbox)
 
 
 @styled
@@ -85,9 +69,10 @@ def gwa_scene(
     With ``accuracy``, that of the average is one more value, ``reached``.
     """
     curves = {name: epoch_shares(Average(name.lower()), num_epochs)[1:].numpy() for name in ("SWA", "EMA")}
-    theme, gwa, epochs = current_theme(), AVERAGE_STYLE["GWA"], np.arange(1, num_epochs + 1)
+    gwa, epochs = AVERAGE_STYLE["GWA"], np.arange(1, num_epochs + 1)
     ratios = [1.25, *([1] if plane else []), *([1] if accuracy else [])]
-    figure = Picture(max(8.2, 3.2 * len(ratios)), 3.3)
+    figure = Picture(3.3, width=max(8.2, 3.2 * len(ratios)))
+    theme = figure.theme
     grid = figure.subplots(1, len(ratios), squeeze=False, width_ratios=ratios)[0]
     axes = grid[0]
     top = 100 * min(1.0, max(1.15 * max(weights.max() for weights in curves.values()), 4.0 / len(epochs)))
@@ -151,7 +136,7 @@ def _accuracy(axes, accuracy: Mapping[str, Mapping[str, float]]):
 
 def _plane(axes, points: np.ndarray, shown: float, curves: Mapping[str, np.ndarray]):
     """The trajectory in its plane; returns the dots that grow with their weight, and the mark of the average."""
-    theme = current_theme()
+    theme = axes.figure.theme
     axes.plot(*points.T, color=theme.muted, lw=1.0, zorder=1)
     dots = axes.scatter(*points.T, s=18, color=theme.muted, alpha=0.45, lw=0, zorder=2)
     for epoch, point in enumerate(points, start=1):
@@ -177,7 +162,7 @@ def _plane(axes, points: np.ndarray, shown: float, curves: Mapping[str, np.ndarr
 @styled
 def world_scene(frames: int, thumbnails: int) -> Scene:
     """Two motions of a reversal pair: one film strip each, and one frame each of several clips, each row titled."""
-    figure = Picture(8.2, 4.75)
+    figure = Picture(4.75, width=8.2)
     grid = figure.subplots(4, 1, height_ratios=[1 / frames, 1 / thumbnails] * 2)
     rows = [titled_row(axes, count) for axes, count in zip(grid, [frames, thumbnails] * 2, strict=True)]
 
@@ -190,7 +175,6 @@ def world_scene(frames: int, thumbnails: int) -> Scene:
 
 
 def titled_row(axes, count: int) -> tuple[Artist, Artist]:
-    """The image of a row of frames, blank at first, and its title."""
     blank = frame_row(np.zeros((count, 32, 32, 3), np.uint8), np.zeros(count, bool))
     axes.set_axis_off()
     return axes.imshow(blank, interpolation="nearest"), axes.set_title("M", fontweight="normal", pad=3)
@@ -222,8 +206,8 @@ def meta_step_scene(problem: ToyProblem) -> Scene:
         "plain training (δ = 0)": run_toy(problem, inner_lr=0.0, query_weight=0.0).theta,
         "joint training (α = 0)": run_toy(problem, inner_lr=0.0).theta,
     }
-    theme, theirs, blue, orange = current_theme(), METHOD_STYLE["open_mede"], SUPPORT.color, QUERY.color
-    figure = Picture(8.2, 3.6)
+    figure = Picture(3.6, width=8.2)
+    theme, theirs, blue, orange = figure.theme, METHOD_STYLE["open_mede"], SUPPORT.color, QUERY.color
     left, right = figure.subplots(1, 2, sharey=True)
     for loss, color in ((support_loss, blue), (query_loss, orange)):
         levels = np.quantile(loss, [0.04, 0.15, 0.35, 0.6])

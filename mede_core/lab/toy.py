@@ -13,8 +13,6 @@ While alpha h <= 1, steep directions are damped more than flat ones. Where the p
 on parabolas, a shortcut that is right on average stays attractive.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, islice

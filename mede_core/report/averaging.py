@@ -1,7 +1,5 @@
 """Averages of one trajectory side by side, as tables and as what heat maps take. Torch-free at import."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -81,11 +79,14 @@ def schedule_table() -> pd.DataFrame:
 def grid_values(records: Sequence[Mapping], where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A grid of Gaussians (``averages.grid``), "in" or "out" of context, as the heat map takes it."""
     names = {r["average"]: (r["mu"], r["sigma"]) for r in records if r["average"].startswith("grid:")}
-    mus, sigmas = (sorted({at[i] for at in names.values()}) for i in (0, 1))
-    values = np.full((len(sigmas), len(mus)), np.nan)
-    for name, (mu, sigma) in names.items():
-        values[sigmas.index(sigma), mus.index(mu)] = 100 * scores_of_average(records, name)[where].mean()
-    return np.array(mus), np.array(sigmas), values
+    rows = [(*at, 100 * scores_of_average(records, name)[where].mean()) for name, at in names.items()]
+    return as_grid(pd.DataFrame(rows, columns=["mu", "sigma", "value"]), "value")
+
+
+def as_grid(frame: pd.DataFrame, value: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A column of a frame by its mu [M] and sigma [S]: the mean of each place, [S, M]."""
+    table = frame.pivot_table(value, "sigma", "mu")
+    return table.columns.to_numpy(), table.index.to_numpy(), table.to_numpy()
 
 
 def grid_facts(records: Sequence[Mapping], where: str) -> dict[str, float]:

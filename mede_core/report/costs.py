@@ -1,12 +1,11 @@
 """What a method costs, as ratios within a run: time of a step and of a test, peak memory. Torch-free at import.
 Clips are noise of the right size: reading videos is not in the figures."""
 
-from __future__ import annotations
-
+import itertools
 import math
+import os
 import statistics
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,49 +22,16 @@ RATIOS = (
 
 
 # ------------------------------------------------------------------------------------ measured
-def live_bytes():
-    """A context that counts the bytes of tensors allocated inside and still alive: ``live`` now, ``peak`` at most."""
-    # Memory is counted once, however many views follow, until its last owner is gone. What existed before (an
-    # operator's input that was never counted) is not counted, and scratch space inside an operator is invisible.
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_iter
-
-    class LiveBytes(TorchDispatchMode):
-        def __init__(self) -> None:
-            super().__init__()
-            self.live = self.peak = 0
-            self._known: dict[int, weakref.ref] = {}
-
-        def __torch_dispatch__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-            self._meet((args, kwargs), counted=False)
-            result = func(*args, **(kwargs or {}))
-            self._meet(result, counted=True)
-            self.peak = max(self.peak, self.live)
-            return result
-
-        def _meet(self, values: Any, counted: bool) -> None:
-            for value in tree_iter(values):
-                if isinstance(value, torch.Tensor):
-                    storage = value.untyped_storage()
-                    key = storage._cdata
-                    if key not in self._known:
-                        size = storage.nbytes() if counted else 0
-                        self._known[key] = weakref.ref(storage, lambda _, key=key, size=size: self._forget(key, size))
-                        self.live += size
-
-        def _forget(self, key: int, size: int) -> None:
-            del self._known[key]
-            self.live -= size
-
-    return LiveBytes()
-
-
 def allocation_peak(step: Callable[[], Any]) -> int:
-    """The most bytes that `step` held at once, beyond what was allocated before it, on any device."""
-    with live_bytes() as memory:
+    """The most bytes that `step` held at once on the CPU, beyond what was allocated before it."""
+    from torch.profiler import ProfilerActivity, profile
+
+    os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # or the profiler writes of each start and stop
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
         step()
-    return memory.peak
+    events = (one for one in found.profiler.kineto_results.events() if one.name() == "[memory]")
+    changes = (one.nbytes() for one in sorted(events, key=lambda one: one.start_ns()))
+    return max(itertools.accumulate(changes, initial=0))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Tables of what learners use: effects of background and motion, and which maps may be believed. Torch-free."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -77,7 +77,6 @@ def fill_template(name: str, **values) -> str:
 
 
 def title_of(notebook: dict) -> str:
-    """A notebook's first heading as plain text."""
     for cell in notebook["cells"]:
         match = re.search(r"^#+\s+(.+)$", "".join(cell["source"]), re.MULTILINE)
         if cell["cell_type"] == "markdown" and match:
@@ -86,7 +85,6 @@ def title_of(notebook: dict) -> str:
 
 
 def _write_thumbnail(notebook: dict, path: Path) -> None:
-    """Save the notebook's first picture, for its card."""
     path.unlink(missing_ok=True)
     for cell in notebook["cells"]:
         for output in cell.get("outputs", ()):

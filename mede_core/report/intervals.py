@@ -1,8 +1,6 @@
 """How sure one can be: over seeds a 95 % t-interval, with one seed a percentile bootstrap over its clips. Torch-free.
 What was right: bool or share of backgrounds, [N] for one seed, or [S, N], or a list of S arrays."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -46,7 +44,6 @@ def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def accuracy_interval(correct) -> Interval:
-    """One method's accuracy in percent."""
     return _interval([[_rows(correct)]], lambda percent: percent, limits=(0, 100))
 
 
@@ -62,9 +59,7 @@ def harmonic_interval(first, second, *, paired_clips: bool) -> Interval:
 
 
 def _rows(correct) -> list[np.ndarray]:
-    """What was right as one array of numbers per seed."""
-    arrays = [np.asarray(row) for row in correct]
-    return [row.astype(float) for row in ([np.asarray(correct)] if arrays[0].ndim == 0 else arrays)]
+    return [np.asarray(row, float) for row in (correct if np.ndim(correct[0]) else [correct])]
 
 
 def _pair(first, second) -> list[list[np.ndarray]]:

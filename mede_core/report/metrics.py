@@ -1,7 +1,5 @@
 """Accuracies and their combinations, in percent; how sure one can be of them: ``intervals.py``. Torch-free."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple

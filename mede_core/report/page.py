@@ -1,23 +1,16 @@
 """What a notebook writes: figures, tables, the settings it runs with, and the marks that numbers carry. Torch-free."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from ..config import Config
 from ..files import repo_root, say
 from .figures.style import save_figure
 from .write import MISSING, render_table
-
-if TYPE_CHECKING:
-    from IPython.display import HTML
-    from matplotlib.figure import Figure
-    from pandas.io.formats.style import Styler
 
 RANDOM = "random"  # the `weights` of records of a learner without pretrained weights
 
@@ -39,14 +32,14 @@ class Page:
         save_figure(draw, self.folder / "figures" / name, data, run=run)
         return draw()
 
-    def table(self, name: str, table, *, caption: str, notes: Sequence[str] = ()) -> HTML:
+    def table(self, name: str, table, *, caption: str, notes: Sequence[str] = ()):
         """Save a table (frame or comparison) as HTML, Markdown, LaTeX and CSV, and return its HTML."""
         from IPython.display import HTML
 
         files = render_table(table, self.folder / "tables" / name, caption=caption, notes=notes)
         return HTML(filename=files["html"])
 
-    def settings(self, of: Config | Iterable[Mapping], *names: str) -> Styler:
+    def settings(self, of: Config | Iterable[Mapping], *names: str):
         """The effective settings of a configuration, or of result records, to be shown: see :func:`settings_table`."""
         return settings_table(of, *names).style.hide()
 
@@ -90,6 +83,5 @@ def marks(records: Iterable[Mapping]) -> str:
 
 
 def marked(title: str, records: Iterable[Mapping]) -> str:
-    """A title with the marks of its records."""
     mark = marks(records)
     return f"{title} ({mark})" if mark else title

@@ -1,11 +1,7 @@
 """The paper's tables, and our numbers beside them with a tolerance and a mark. Torch-free."""
 
-from __future__ import annotations
-
-import csv
 import itertools
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -33,11 +29,9 @@ _NOTHING = {"reproduced": math.nan, "reproduced_std": math.nan, "seeds": 0, "low
 # ------------------------------------------------------------------------------------ the paper
 def paper_table(name: str, *, wide: bool = False) -> pd.DataFrame:
     """One of ``PAPER_TABLES``, exactly as printed, contradictions included; ``wide``: values alone, a row a method."""
-    text = (ASSETS / "reference" / "paper_tables.csv").read_text(encoding="utf-8")
-    frame = pd.DataFrame([row for row in csv.DictReader(text.splitlines()) if row["table"] == name])
-    frame = frame.drop(columns="table")
-    frame["value"] = frame["value"].map(float)
-    frame["std"] = frame["std"].map(lambda cell: float(cell or "nan"))
+    numbers = {"value": float, "std": lambda cell: float(cell or "nan")}
+    frame = pd.read_csv(ASSETS / "reference" / "paper_tables.csv", converters=numbers, keep_default_na=False)
+    frame = frame[frame["table"] == name].drop(columns="table").reset_index(drop=True)
     if not wide:
         return frame
     order = {"index": frame["row"].unique(), "columns": frame["column"].unique()}
@@ -57,8 +51,6 @@ def claim_reference(table: str, row: str, column: str) -> str:
 # ------------------------------------------------------------------------------------ the comparison
 @dataclass(frozen=True)
 class PaperComparison:
-    """A paper table beside our numbers."""
-
     table: str
     frame: pd.DataFrame  # a row a cell, see `_line`; NaN or "" where there is nothing
     comparable: bool
@@ -67,13 +59,10 @@ class PaperComparison:
 
     @property
     def outside_tolerance(self) -> bool:
-        """Whether a comparable number is outside its tolerance."""
         return bool((self.frame["mark"] == "outside").any())
 
     def counts(self) -> dict[str, int]:
-        """How often each mark occurs."""
-        found = Counter(self.frame["mark"])
-        return {mark: found[mark] for mark in MARKS}
+        return self.frame["mark"].value_counts().reindex(MARKS, fill_value=0).to_dict()
 
     def display(self) -> pd.DataFrame:
         """The table as text; the reason that holds for all lines stands in the notes."""
@@ -168,7 +157,6 @@ def compare_with_paper(
 
 
 def _cells(table: str, records: Iterable[Mapping], columns: list[str]) -> dict[tuple[str, str], dict]:
-    """(row, column) -> our numbers."""
     cells = {}
     for record in records:
         lacking = [key for key in ("value", "method" if "row" not in record else "row", "column") if key not in record]

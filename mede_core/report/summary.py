@@ -46,7 +46,6 @@ def headline(states: list[str], outside: list[str]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time span for people."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,8 +1,6 @@
 """Tables from result records, as long frames and as a reader sees them. Torch-free. A long frame has a row a
 number (``LONG``): value in percent, a gap in points; std over seeds (ddof=1; NaN for one)."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -216,7 +214,6 @@ def records_table(records: Sequence[Mapping]) -> pd.DataFrame:
 
 
 def verdict_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of :func:`differences` as text."""
     return pd.DataFrame({
         "Comparison": f"{method_label(row['first'])} minus {method_label(row['second'])}",
         "Quantity": column_label(row["quantity"]),
@@ -243,7 +240,6 @@ def verdict_sentence(row: Mapping) -> str:
 
 
 def verdict_markdown(frame: pd.DataFrame) -> str:
-    """The sentences of all rows of :func:`differences` as a Markdown list."""
     return "\n".join(f"* {verdict_sentence(row)}" for row in frame.to_dict("records"))
 
 

@@ -1,7 +1,5 @@
 """The cells of the paper's tables: which of our sets stands for which of its data sets, and what a cell is made of."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 

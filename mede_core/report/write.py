@@ -1,7 +1,5 @@
 """Table files: HTML, Markdown, LaTeX and CSV of one table, byte for byte the same for the same numbers. Torch-free."""
 
-from __future__ import annotations
-
 import html
 import json
 import math

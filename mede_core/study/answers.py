@@ -1,7 +1,5 @@
 """The study's answers about methods, worlds and encoders, from records of it or of a fresh run. Torch-free."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -10,16 +8,7 @@ import pandas as pd
 
 from ..report.intervals import t_interval
 from ..report.metrics import mean_std
-from ..report.tables import (
-    NOT_RUN,
-    OUT_OF_CONTEXT,
-    SPLITS,
-    column_label,
-    dial,
-    differences,
-    method_label,
-    methods_of,
-)
+from ..report.tables import NOT_RUN, OUT_OF_CONTEXT, SPLITS, column_label, dial, differences, method_label, methods_of
 from ..report.write import MISSING, format_interval, format_mean_std, format_signed
 from .units import FORM_RATES, FORMS, SEARCH, form_name, trial_name
 
@@ -99,7 +88,6 @@ def per_seed(records: Iterable[Mapping], by: str = "method") -> pd.DataFrame:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation (ddof=1) over seeds; missing where there are none."""
     return format_mean_std(*mean_std(list(values))[:2]) if len(values) else MISSING
 
 
@@ -244,14 +232,12 @@ def correlations(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def look_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of :func:`looks` as a reader sees them: mean and standard deviation (ddof=1) over seeds."""
     titles = {"accuracy": "accuracy, in context", **MEASURES}
     titles |= {"actor_area": "actor's share of the area (%)", "drop": "lost out of context (points)"}
     return labeled(spread_table(frame, "method", {column: _upper(titles[column]) for column in titles}), "Method")
 
 
 def correlation_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of :func:`correlations` as a reader sees them."""
     rows = []
     for row in frame.to_dict("records"):
         value, *ends = (format_signed(row[name], 2) for name in ("value", "low", "high"))

@@ -1,13 +1,12 @@
 """The study's answers about parts of the training: meta-step, averages, how to choose one. Torch-free."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from ..averages import RULE_LABELS, best_gaussian
+from ..report.averaging import as_grid
 from ..report.metrics import mean_std
 from ..report.write import MISSING, format_signed
 from .answers import labeled, paired, per_seed, spread_table
@@ -76,15 +75,14 @@ def prediction_table(records: Sequence[Mapping]) -> pd.DataFrame:
 
 # ------------------------------------------------------------------------------------ averages of a trajectory
 def rule_table(records: Sequence[Mapping]) -> pd.DataFrame:
-    """The averaging rules as a reader sees them: mean and standard deviation (ddof=1) over seeds."""
     frame = per_seed((r for r in records if r.get("correct")), "average")
     return labeled(spread_table(frame, "average", REACHED), "Average", RULE_LABELS.get)
 
 
-def rule_differences(records: Sequence[Mapping], reference: str = "last") -> pd.DataFrame:
-    """Each averaging rule against another one, paired over seeds and clips, under the names that a reader sees."""
+def rule_differences(records: Sequence[Mapping]) -> pd.DataFrame:
+    """Each averaging rule against the last epoch, paired over seeds and clips, under the names that a reader sees."""
     own = [{**r, "method": RULE_LABELS[r["average"]]} for r in records if r.get("correct") and r["average"]]
-    second = RULE_LABELS[reference]
+    second = RULE_LABELS["last"]
     names = [name for name in dict.fromkeys(r["method"] for r in own) if name != second]
     return paired(own, [(name, second) for name in names])
 
@@ -94,12 +92,7 @@ def grid_means(records: Iterable[Mapping], where: str) -> tuple[np.ndarray, np.n
     frame = per_seed(records, "average")
     frame = frame[frame["average"].str.startswith("grid:")]
     at = frame["average"].str.split(":", expand=True)
-    return _as_grid(frame.assign(mu=at[1].astype(float), sigma=at[2].astype(float)), where)
-
-
-def _as_grid(frame: pd.DataFrame, value: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    table = frame.pivot_table(value, "sigma", "mu")
-    return table.columns.to_numpy(), table.index.to_numpy(), table.to_numpy()
+    return as_grid(frame.assign(mu=at[1].astype(float), sigma=at[2].astype(float)), where)
 
 
 # ------------------------------------------------------------------------------------ choosing mu and sigma
@@ -109,24 +102,20 @@ PUBLISHED_RATIOS = (0.68, 0.45)
 
 def criterion_means(records: Sequence[Mapping], criterion: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What one of ``CRITERIA`` says of each Gaussian, mean over seeds: as :func:`grid_means`, in percent or points."""
-    seeds = sorted({r["seed"] for r in records})
-    rows = [(*at, score) for seed in seeds for at, score in _criterion(records, seed, criterion).items()]
-    return _as_grid(pd.DataFrame(rows, columns=["mu", "sigma", "score"]), "score")
+    return as_grid(_criterion(records, criterion), "score")
 
 
-def _criterion(records: Sequence[Mapping], seed: int, criterion: str) -> dict[tuple[float, float], float]:
+def _criterion(records: Iterable[Mapping], criterion: str) -> pd.DataFrame:
     split, order = CRITERIA[criterion]
-    scores: dict[tuple[float, float], float] = {}
-    for r in _on_validation(records, seed, split, "grid:"):
-        sign = {"top1": 1, "shuffled": -1 if order else 0}[r["metric"]]
-        at = _ratios(r["average"])
-        scores[at] = scores.get(at, 0.0) + sign * r["value"]
-    return scores
+    sign = {"top1": 1, "shuffled": -1 if order else 0}
+    own = (r for r in _on_validation(records, split) if r["average"].startswith("grid:"))
+    rows = [(r["seed"], *_ratios(r["average"]), sign[r["metric"]] * r["value"]) for r in own]
+    frame = pd.DataFrame(rows, columns=["seed", "mu", "sigma", "score"])
+    return frame.groupby(["seed", "mu", "sigma"], sort=False, as_index=False)["score"].sum()
 
 
-def _on_validation(records: Sequence[Mapping], seed: int, split: str, average: str) -> list[Mapping]:
-    mine = [r for r in records if r["seed"] == seed and r["part"] == VALIDATION]
-    return [r for r in mine if r["split"].startswith(split) and r["average"].startswith(average)]
+def _on_validation(records: Iterable[Mapping], split: str) -> list[Mapping]:
+    return [r for r in records if r["part"] == VALIDATION and r["split"].startswith(split)]
 
 
 def _ratios(name: str) -> tuple[float, float]:
@@ -142,17 +131,19 @@ def selections(records: Sequence[Mapping]) -> pd.DataFrame:
     on base classes; ``oracle`` looks at the reported clips out of context.
     """
     accuracy = per_seed(records, "average").set_index(["average", "seed"])[[*REACHED]]
-    rows = []
+    criteria, rows = {name: _criterion(records, name).groupby("seed") for name in CRITERIA}, []
     for seed in sorted({r["seed"] for r in records}):
         own = accuracy.xs(seed, level="seed")
         grid = {_ratios(name): row for name, row in own.iterrows() if name.startswith("grid:")}
         chosen = {"fixed": PUBLISHED_RATIOS}
-        for name in CRITERIA:
-            if scores := _criterion(records, seed, name):
-                chosen[name] = best_gaussian(scores, 1)  # in ratios: a trajectory of length one
+        for name, by_seed in criteria.items():
+            if seed in by_seed.groups:  # in ratios: a trajectory of length one
+                scores = by_seed.get_group(seed).set_index(["mu", "sigma"])["score"]
+                chosen[name] = best_gaussian(scores.to_dict(), 1)
         chosen["oracle"] = max(grid, key=lambda at: grid[at]["out"])
         rows += [{"criterion": c, "seed": seed, "mu": at[0], "sigma": at[1], **grid[at]} for c, at in chosen.items()]
-        on_base = {r["average"]: r["value"] for r in _on_validation(records, seed, "base", "epoch ")}
+        base = (r for r in _on_validation(records, "base") if r["seed"] == seed)
+        on_base = {r["average"]: r["value"] for r in base if r["average"].startswith("epoch ")}
         last = max(on_base, key=lambda name: int(name.split()[1]))
         none = {"seed": seed, "mu": np.nan, "sigma": np.nan}
         rows.append({"criterion": "best epoch on base", **none, **own.loc[max(on_base, key=on_base.get)]})

@@ -15,8 +15,6 @@ an update without an inner step (``joint``); the trainer apart, without averages
 Regularization is not judged against fine-tuning: it is tested averaged, fine-tuning is not, so that two things differ.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -169,7 +167,6 @@ def claims_table(records: Sequence[Mapping], times: Sequence[Mapping]) -> pd.Dat
 
 
 def claims_summary(table: pd.DataFrame) -> str:
-    """What :func:`claims_table` says, in one line."""
     heads = table[table["Claim"] != ""]
     parts = []
     for verdict in (SUPPORTED, CONTRADICTED, UNDECIDED, HINT, NOT_RUN):

@@ -1,7 +1,5 @@
 """The tests of the study's units: each gives numbers under a key, see ``store.FIELDS``."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -72,22 +70,18 @@ def line_of_unit(unit: Unit, workspace: Workspace, *, timed: bool = True) -> dic
     return line_of(unit, numbers, run=workspace.run_name(config), weights=weights, seconds=seconds)
 
 
-def number_key(**where) -> str:
-    """The key of a number; what is not given is empty."""
-    return "/".join(str(where.get(name, "")) for name in FIELDS)
+def _number(value: float, n: int, *bits: str, digits: int = 4, **where) -> Numbers:
+    """A number under its key; what is not given of that is empty."""
+    return {"/".join(str(where.get(name, "")) for name in FIELDS): [round(float(value), digits), n, *bits]}
 
 
 def _numbers(records: Iterable[Mapping], *, bits: bool = True) -> Numbers:
     found = {}
     for one in records:
         metric = one["metric"] if one["order"] == "forward" else one["order"]
-        kept = [*_number(one["value"], one["n"]), *([one["correct"]] if bits else [])]
-        found[number_key(**{**one, "metric": metric})] = kept
+        where = {name: one[name] for name in FIELDS} | {"metric": metric}
+        found |= _number(one["value"], one["n"], *([one["correct"]] if bits else []), **where)
     return found
-
-
-def _number(value: float, n: int, digits: int = 4) -> list:
-    return [round(float(value), digits), n]
 
 
 # ------------------------------------------------------------------------------------ on the learner itself
@@ -96,25 +90,21 @@ def _reversal(t: Trained) -> Numbers:
     clips = t.looked_at("scene")
     right = [evaluate(t.learner, one).correct for one in (clips, clips.reversed())]
     where = {"set": "reversal", "split": "all", "part": 1, "context": "scene"}
-    return {
-        number_key(metric="top1", **where): _number(np.mean(right) * 100, 2 * len(clips)),
-        number_key(metric="both_of_a_pair", **where): _number(np.mean(right[0] & right[1]) * 100, len(clips)),
-    }
+    halves = _number(np.mean(right) * 100, 2 * len(clips), metric="top1", **where)
+    return halves | _number(np.mean(right[0] & right[1]) * 100, len(clips), metric="both_of_a_pair", **where)
 
 
 def _training_fit(t: Trained) -> Numbers:
     result = evaluate(t.learner, t.training_clips)
-    found = [*_number(result.top1, len(result.labels)), pack_correct(result.correct)]
-    return {number_key(metric="top1", **TRAINING): found}
+    return _number(result.top1, len(result.labels), pack_correct(result.correct), metric="top1", **TRAINING)
 
 
 def _look(t: Trained) -> Numbers:
     found = {}
     for context in ("in", "scene"):
-        clips = t.looked_at(context)
+        clips, where = t.looked_at(context), {"set": "look", "split": "all", "part": 1, "context": context}
         for metric, value in asdict(static_bias(t.learner, clips)).items():
-            key = number_key(metric=metric, set="look", split="all", part=1, context=context)
-            found[key] = _number(value, len(clips))
+            found |= _number(value, len(clips), metric=metric, **where)
     return found
 
 
@@ -124,8 +114,8 @@ def _steps(t: Trained) -> Numbers:
     frame["cosine"] = frame["grad_inner_product"] / (frame["support_grad_norm"] * frame["query_grad_norm"])
     for epoch, rows in frame.groupby("epoch"):
         for metric in ("support_loss", "query_loss", "grad_inner_product", "cosine"):
-            key = number_key(**{**TRAINING, "metric": metric, "part": epoch})
-            found[key] = _number(rows[metric].mean(), len(rows), 6)
+            where = {**TRAINING, "metric": metric, "part": epoch}
+            found |= _number(rows[metric].mean(), len(rows), digits=6, **where)
     return found
 
 
@@ -150,8 +140,8 @@ def _prediction(t: Trained) -> Numbers:
                 for metric, value in (("change_measured", change), ("change_predicted", -alpha * product)):
                     sums[metric, alpha] = sums.get((metric, alpha), 0.0) + value / len(pairs)
         for (metric, alpha), value in sums.items():
-            key = number_key(**{**TRAINING, "metric": metric, "part": epoch, "average": f"{alpha:g}"})
-            found[key] = _number(value, len(pairs), 6)
+            where = {**TRAINING, "metric": metric, "part": epoch, "average": f"{alpha:g}"}
+            found |= _number(value, len(pairs), digits=6, **where)
     return found
 
 
@@ -161,8 +151,10 @@ def _cost(t: Trained) -> Numbers:
     classes = len(World(config.world_seed, config.home_seed).class_names(half="base"))
     configs = {method: config.replace(method=method) for method in TRAINED}
     timed = measure_costs(configs, steps=COST_ROUNDS, classes=classes)
-    where = {"metric": "step_seconds", **TRAINING}
-    return {number_key(**where, average=name): _number(c.seconds_per_step, c.steps, 6) for name, c in timed.items()}
+    where, found = {"metric": "step_seconds", **TRAINING}, {}
+    for name, one in timed.items():
+        found |= _number(one.seconds_per_step, one.steps, digits=6, **where, average=name)
+    return found
 
 
 MEASURED: dict[str, Callable[[Trained], Numbers]] = {

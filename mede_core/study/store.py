@@ -3,8 +3,6 @@
 The per-clip bits of every accuracy are kept, so that intervals of any difference can be formed later.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import os
@@ -12,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from ..config import Config, diff
-from ..files import ASSETS, PACKAGE, atomic_write, git_state, made_by, run_lock
+from ..files import ASSETS, PACKAGE, atomic_write, made_by, run_lock
 from ..names import code_files, digest
 from .units import SECTIONS, Unit, units_of
 
@@ -39,12 +37,11 @@ def _named(config: Config) -> dict:
 
 def line_of(unit: Unit, numbers: Mapping[str, list], *, run: str, weights: str, seconds: float | None) -> dict:
     """The line of a measured unit: numbers by key as [value, n] or [value, n, per-clip bits]; seconds of training."""
-    state = git_state(PACKAGE.name, f":(exclude){FOLDER.relative_to(PACKAGE.parent)}")  # results change meanwhile
-    commit = (state["commit"] or "unknown")[:10] + ("+" if state["dirty"] else "")
+    made = made_by(PACKAGE.name, f":(exclude){FOLDER.relative_to(PACKAGE.parent)}")  # results change meanwhile
     return {
         "section": unit.section, "variant": unit.variant, **_named(unit.config),
         "settings": settings_of(unit.config), "run": run, "weights": weights, "seconds": seconds,
-        **made_by(), "commit": commit, "kernel": kernel_hash(), "numbers": dict(numbers), "tests": list(unit.tests),
+        **made, "kernel": kernel_hash(), "numbers": dict(numbers), "tests": list(unit.tests),
     }  # fmt: skip
 
 

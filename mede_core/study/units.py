@@ -4,8 +4,6 @@ A seed is that of the world (base and novel halves, clips), of the initializatio
 seeds are not those that the world was designed on; hyper-parameters were searched on the design seed, see ``search``.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -79,10 +77,7 @@ def averages(test: str, config: Config) -> list[tuple[Average, tuple[EvalSet, ..
     return [(average, sets) for average in grid(config)] if sets else []
 
 
-def world_sets(
-    clips: int, sets=("source",), halves=SPLITS, contexts=CONTEXTS, parts=(1,)
-) -> tuple[EvalSet, ...]:
-    """Tests on the synthetic world, in the order of their records."""
+def world_sets(clips: int, sets=("source",), halves=SPLITS, contexts=CONTEXTS, parts=(1,)) -> tuple[EvalSet, ...]:
     where = itertools.product(sets, halves, contexts, parts)
     return tuple(EvalSet(set=name, half=half, part=part, context=at, clips=clips) for name, half, at, part in where)
 

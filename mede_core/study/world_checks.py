@@ -3,12 +3,9 @@
 Which method wins is not among them. A null model, whose class texts are shuffled, has to fail every one.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,11 +13,9 @@ from ..config import load_config
 from ..files import ASSETS
 from ..learner import VideoLearner
 from ..scoring import evaluate
+from ..workspace import Workspace
 from ..world.synthetic import CONTEXTS, World, make_set
 from .units import LEARNERS
-
-if TYPE_CHECKING:
-    from ..workspace import Workspace
 
 # Fixed here: the world was made before any recipe was searched.
 RECIPE = {"outer_lr": 5e-3, "weight_decay": 0.01, "epochs": 4, "warmup_epochs": 1, "steps_per_epoch": 0}
@@ -107,5 +102,4 @@ def properties(figures: Mapping[str, float]) -> list[Property]:
 
 
 def published() -> list[dict]:
-    """The committed figures: one record a seed, with the CLIP weights that were measured."""
     return [json.loads(line) for line in PUBLISHED.read_text(encoding="utf-8").splitlines()]

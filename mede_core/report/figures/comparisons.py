@@ -1,7 +1,5 @@
 """Plots of comparisons: paired differences, quantities over the epochs, what a learner looks at against its drop."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -10,30 +8,18 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from .style import (
-    CONTEXT_STYLE,
-    METHOD_STYLE,
-    PAGE_WIDTH,
-    Picture,
-    current_theme,
-    errors,
-    label_right,
-    look_of,
-    methods_in,
-    panels_in,
-    styled,
-)
+from .style import CONTEXT_STYLE, METHOD_STYLE, Picture, errors, label_right, look_of, methods_in, panels_in, styled
 
 
 @styled
 def difference_forest(frame: pd.DataFrame, *, margin: float, title: str = "Paired differences"):
     """Paired differences (label, quantity "in" or "out", value, low, high in points), a row a label; the margin, the
     points that would matter, is shaded around zero."""
-    theme, labels = current_theme(), list(dict.fromkeys(frame["label"]))
-    figure = Picture(PAGE_WIDTH, 1.1 + 0.3 * len(labels), title)
+    labels = list(dict.fromkeys(frame["label"]))
+    figure = Picture(1.1 + 0.3 * len(labels), title)
     axes = figure.subplots()
-    axes.axvspan(-margin, margin, color=theme.grid, alpha=0.5, lw=0)
-    axes.axvline(0, color=theme.text, lw=0.9)
+    axes.axvspan(-margin, margin, color=figure.theme.grid, alpha=0.5, lw=0)
+    axes.axvline(0, color=figure.theme.text, lw=0.9)
     for shift, quantity in ((-0.14, "in"), (0.14, "out")):
         look, own = CONTEXT_STYLE[quantity], frame[frame["quantity"] == quantity]
         if len(own):
@@ -56,7 +42,7 @@ def epoch_lines(frame: pd.DataFrame, *, label: str, zero: bool = False, title: s
     names, spare = list(dict.fromkeys(frame["series"])), list(METHOD_STYLE.values())
     looks = {name: METHOD_STYLE.get(name) or replace(spare[i], label=name) for i, name in enumerate(names)}
     panels = panels_in(frame, "panel")
-    figure = Picture(PAGE_WIDTH, 2.8, title)
+    figure = Picture(2.8, title)
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (panel, part) in zip(grid, panels, strict=True):
         ends = []
@@ -65,7 +51,7 @@ def epoch_lines(frame: pd.DataFrame, *, label: str, zero: bool = False, title: s
             axes.plot(own["epoch"], own["value"], color=look.color, ls=look.linestyle, marker=look.marker, ms=3.5)
             ends.append((own["value"].iloc[-1], look.label, look))
         if zero:
-            axes.axhline(0, color=current_theme().text, lw=0.9)
+            axes.axhline(0, color=figure.theme.text, lw=0.9)
         axes.grid(axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
@@ -79,7 +65,7 @@ def epoch_lines(frame: pd.DataFrame, *, label: str, zero: bool = False, title: s
 @styled
 def drop_scatter(frame: pd.DataFrame, measures: Mapping[str, str]):
     """The out-of-context ``drop`` in points against measures (column -> label of its axis), a mark a learner."""
-    figure = Picture(PAGE_WIDTH, 3.1, "What is lost out of context, by what a learner looks at")
+    figure = Picture(3.1, "What is lost out of context, by what a learner looks at")
     methods = methods_in(frame)
     grid = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for axes, (column, label) in zip(grid, measures.items(), strict=True):

@@ -1,14 +1,12 @@
 """Plots of what a learner uses: maps over film strips, and the effects of background and motion clip by clip."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
 
 from .film import film_strip
-from .style import PAGE_WIDTH, Picture, current_theme, look_of, styled
+from .style import PAGE_WIDTH, Picture, look_of, styled
 
 
 def overlay(frames: np.ndarray, maps: np.ndarray) -> np.ndarray:
@@ -33,10 +31,11 @@ def effect_plane(effects: Mapping[str, Mapping[str, Sequence[float]]]):
     """One panel a method, one dot a clip: how far its margin falls when only the background is swapped, and when only
     the motion is reversed (``attention.causal_effects``). The cross is the mean; where both count alike is dotted; a
     hundredth of the clips lie outside."""
-    theme, columns = current_theme(), min(3, len(effects))
+    columns = min(3, len(effects))
     rows = -(-len(effects) // columns)
     title = "What moves the class margin: the background, or the motion"
-    figure = Picture(PAGE_WIDTH, 0.6 + rows * (0.35 + 0.93 * PAGE_WIDTH / columns), title)
+    figure = Picture(0.6 + rows * (0.35 + 0.93 * PAGE_WIDTH / columns), title)
+    theme = figure.theme
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
     pairs = {name: np.stack([one["background"], one["motion"]]) for name, one in effects.items()}
     low, high = np.quantile(np.concatenate(list(pairs.values()), 1), [0.005, 0.995])

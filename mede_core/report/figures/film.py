@@ -1,7 +1,5 @@
 """Film strips: clips as rows of frames, with the actor's outline and with attention."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -19,10 +17,10 @@ _CRISP = 96  # pixels: smaller frames are enlarged by repetition, so that no vie
 @styled
 def film_strip(videos, titles: Sequence[str]):
     """Clips (uint8 [N, T, 3, H, W], or a list of N of equal T) as rows of frames, time running to the right."""
-    clips = [_channels_last(video) for video in videos]
+    clips = [np.asarray(video).transpose(0, 2, 3, 1) for video in videos]
     frame = PAGE_WIDTH * 0.97 / (len(clips[0]) * (1 + _GAP))
     heights = [frame * clip.shape[1] / clip.shape[2] for clip in clips]
-    figure = Picture(PAGE_WIDTH, sum(heights) + 0.27 * len(clips) + 0.45)
+    figure = Picture(sum(heights) + 0.27 * len(clips) + 0.45)
     rows = figure.subplots(len(clips), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, clip, title in zip(rows, clips, titles, strict=True):
         _show(axes, clip, _opaque(clip), title)
@@ -38,10 +36,10 @@ def film_strip_attention(video, attention, mask=None, title: str = "Where the cl
 
     mask: bool [T, H, W], the actor's pixels, outlined on both; each frame then says the actor's share of the attention.
     """
-    clip, weights = _channels_last(video), np.asarray(attention, float)
+    clip, weights = np.asarray(video).transpose(0, 2, 3, 1), np.asarray(attention, float)
     weights = weights / weights.sum((1, 2), keepdims=True)
     frame = PAGE_WIDTH * 0.90 / (len(clip) * (1 + _GAP))
-    figure = Picture(PAGE_WIDTH, 2 * frame * clip.shape[1] / clip.shape[2] + 1.15, title)
+    figure = Picture(2 * frame * clip.shape[1] / clip.shape[2] + 1.15, title)
     top, bottom = figure.subplots(2, 1)
     _show(top, clip, _opaque(clip), "frames")
     tiles = np.ma.masked_invalid(_tile(weights * weights[0].size, np.nan))
@@ -69,10 +67,6 @@ def attention_share(attention: np.ndarray, mask: np.ndarray) -> np.ndarray:
     frames, rows, columns = attention.shape
     patches = mask.reshape(frames, rows, mask.shape[1] // rows, columns, mask.shape[2] // columns)
     return (attention * patches.mean((2, 4))).sum((1, 2))
-
-
-def _channels_last(video) -> np.ndarray:
-    return np.asarray(video).transpose(0, 2, 3, 1)
 
 
 def _opaque(clip: np.ndarray) -> np.ndarray:

@@ -2,8 +2,6 @@
 its 95 % interval; a method has one number a place. Bounds: percent a context, for a learner blind to frame order.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import pandas as pd
@@ -15,12 +13,10 @@ from .style import (
     DASHED,
     DOTTED,
     PAGE_WIDTH,
-    Look,
     Picture,
     backing,
     beside,
     contexts_in,
-    current_theme,
     errors,
     label_right,
     look_of,
@@ -40,9 +36,8 @@ def bar_in_out(
     width: float = PAGE_WIDTH,
 ):
     """Bars of accuracy, a group a ``context``; lines mark chance and the bounds."""
-    contexts, methods, theme = contexts_in(frame), methods_in(frame), current_theme()
-    figure = Picture(width, 3.3)
-    axes = figure.subplots()
+    contexts, methods, figure = contexts_in(frame), methods_in(frame), Picture(3.3, width=width)
+    theme, axes = figure.theme, figure.subplots()
     bar = min(0.82 / len(methods), 0.25)
     for index, method in enumerate(methods):
         look, part = look_of(method), frame[frame["method"] == method]
@@ -78,16 +73,26 @@ def lines_base_novel(frame: pd.DataFrame, *, title: str = "Base and novel classe
     frame: ``split`` is "base", "novel" or "hm"; an optional ``set`` gives a panel each, where a method may be missing.
     """
     panels = panels_in(frame, "set")
-    methods, theme = methods_in(frame), current_theme()
-    columns = min(2, len(panels))
+    methods, columns = methods_in(frame), min(2, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Picture(width, 0.6 + rows * (0.65 + 0.34 * len(methods)), title)
+    figure = Picture(0.6 + rows * (0.65 + 0.34 * len(methods)), title, width=width)
+    theme = figure.theme
     grid = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
     for axes, (panel, part) in zip(grid, panels):
         for method, own in part.groupby("method"):
-            _base_to_novel(axes, methods.index(method), look_of(method), own.set_index("split"))
+            row, look, own = methods.index(method), look_of(method), own.set_index("split")
+            base, novel = own.loc["base", "value"], own.loc["novel", "value"]
+            axes.plot([novel, base], [row, row], color=look.color, lw=1.4, ls=look.linestyle, zorder=2)
+            axes.plot(base, row, look.marker, color=look.color, ms=6.5, zorder=3)
+            axes.plot(novel, row, look.marker, mec=look.color, mfc=theme.page, mew=1.5, ms=6.5, zorder=3)
+            numbers = own.loc[["base", "novel"], ["value", "low", "high"]].to_numpy(float)
+            for _, low, high in numbers:
+                axes.plot([low, high], [row, row], color=look.color, lw=5, alpha=0.3, solid_capstyle="butt")
+            beside(axes, f"{min(base, novel):.1f}", (numbers.min(), row), (-7, 0), ha="right", va="center")
+            beside(axes, f"{max(base, novel):.1f}", (numbers.max(), row), (7, 0), ha="left", va="center")
+            axes.plot(own.loc["hm", "value"], row, "|", color=theme.text, ms=13, mew=1.6, zorder=4)
         _name_rows(axes, methods)
         axes.set_ylim(len(methods) - 0.4, -0.6)
         axes.margins(x=0.22 if columns == 1 else 0.38)
@@ -104,20 +109,6 @@ def lines_base_novel(frame: pd.DataFrame, *, title: str = "Base and novel classe
     return figure
 
 
-def _base_to_novel(axes: Axes, row: int, look: Look, own: pd.DataFrame) -> None:
-    theme = current_theme()
-    base, novel = own.loc["base", "value"], own.loc["novel", "value"]
-    axes.plot([novel, base], [row, row], color=look.color, lw=1.4, ls=look.linestyle, zorder=2)
-    axes.plot(base, row, look.marker, color=look.color, ms=6.5, zorder=3)
-    axes.plot(novel, row, look.marker, mec=look.color, mfc=theme.page, mew=1.5, ms=6.5, zorder=3)
-    numbers = own.loc[["base", "novel"], ["value", "low", "high"]].to_numpy(float)
-    for _, low, high in numbers:
-        axes.plot([low, high], [row, row], color=look.color, lw=5, alpha=0.3, solid_capstyle="butt")
-    beside(axes, f"{min(base, novel):.1f}", (numbers.min(), row), (-7, 0), ha="right", va="center")
-    beside(axes, f"{max(base, novel):.1f}", (numbers.max(), row), (7, 0), ha="left", va="center")
-    axes.plot(own.loc["hm", "value"], row, "|", color=theme.text, ms=13, mew=1.6, zorder=4)
-
-
 @styled
 def rho_dial(
     frame: pd.DataFrame,
@@ -129,8 +120,8 @@ def rho_dial(
 ):
     """Accuracy against ``rho`` (0 to 1) of the training clips, a line a method, a panel a ``context``; chance and the
     bounds are levels."""
-    panels, theme = contexts_in(frame), current_theme()
-    figure = Picture(width, 3.0, title)
+    panels, figure = contexts_in(frame), Picture(3.0, title, width=width)
+    theme = figure.theme
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, panel in zip(grid, panels, strict=True):
         part, ends = frame[frame["context"] == panel], []
@@ -158,9 +149,9 @@ def rho_dial(
 def mass_on_actor(frame: pd.DataFrame, *, area: float):
     """Percent of the attention on the actor (no interval), a line a method, a mark a ``context``, beside the percent of
     the area that the actor covers: what a model that looks everywhere evenly scores."""
-    contexts, methods, theme = contexts_in(frame), methods_in(frame), current_theme()
-    figure = Picture(PAGE_WIDTH, 1.3 + (0.18 + 0.16 * len(contexts)) * len(methods))
-    axes = figure.subplots()
+    contexts, methods = contexts_in(frame), methods_in(frame)
+    figure = Picture(1.3 + (0.18 + 0.16 * len(contexts)) * len(methods))
+    theme, axes = figure.theme, figure.subplots()
     values, step = frame.set_index(["method", "context"])["value"], 0.7 / len(contexts)
     for index, context in enumerate(contexts):
         look = CONTEXT_STYLE[context]
@@ -187,7 +178,8 @@ def mass_on_actor(frame: pd.DataFrame, *, area: float):
 def cost_ratios(panels: Mapping[str, Mapping[str, float]], *, title: str = "What a training step costs"):
     """Horizontal bars of ratios to a reference method: quantity -> {method: ratio}, a panel each; a line marks 1."""
     methods = methods_in(pd.DataFrame({"method": [method for panel in panels.values() for method in panel]}))
-    theme, figure = current_theme(), Picture(PAGE_WIDTH, 0.9 + 0.26 * len(methods), title)
+    figure = Picture(0.9 + 0.26 * len(methods), title)
+    theme = figure.theme
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (name, panel) in zip(grid, panels.items(), strict=True):
         for method, ratio in panel.items():

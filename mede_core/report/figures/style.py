@@ -1,7 +1,5 @@
 """How figures look and how they are saved: light and dark, the same bytes each time."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import io
@@ -28,8 +26,6 @@ DASHED, DOTTED = (0, (4, 3)), (0, (1, 1))
 
 @dataclass(frozen=True)
 class Theme:
-    """Colors that depend on the page."""
-
     text: str
     muted: str  # secondary text and axes
     grid: str
@@ -114,7 +110,7 @@ def styled(function):
 class Picture(Figure):
     """A figure outside pyplot that a notebook shows by itself, sharp and on the page color of its theme."""
 
-    def __init__(self, width: float, height: float, title: str = ""):
+    def __init__(self, height: float, title: str = "", *, width: float = PAGE_WIDTH):
         super().__init__(figsize=(width, height), layout="constrained")
         self.theme = current_theme()
         if title:
@@ -187,7 +183,6 @@ def methods_in(frame: pd.DataFrame) -> list[str]:
 
 
 def contexts_in(frame: pd.DataFrame) -> list[str]:
-    """The frame's backgrounds in the fixed order."""
     return [context for context in CONTEXT_STYLE if (frame["context"] == context).any()]
 
 
@@ -234,6 +229,5 @@ def backing() -> dict:
 
 
 def count_epochs(axes: Axes) -> None:
-    """Label the horizontal axis with whole epochs."""
     axes.set_xlabel("epoch")
     axes.xaxis.get_major_locator().set_params(integer=True)

@@ -1,7 +1,5 @@
 """Plots of training: losses over steps, what an inner step does to two batches, the meta-step with two parameters."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,19 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from .style import (
-    DASHED,
-    PAGE_WIDTH,
-    QUERY,
-    SUPPORT,
-    Look,
-    Picture,
-    backing,
-    beside,
-    current_theme,
-    label_right,
-    styled,
-)
+from .style import DASHED, PAGE_WIDTH, QUERY, SUPPORT, Look, Picture, backing, beside, label_right, styled
 
 _SMOOTH = 0.9  # factor of the running mean
 
@@ -29,11 +15,12 @@ _SMOOTH = 0.9  # factor of the running mean
 @styled
 def training_curves(metrics: pd.DataFrame, *, warmup_epochs: int = 0, title: str = "Training"):
     """Losses, agreement of support and query gradients, and learning rate over steps, raw and as running means."""
-    theme, steps = current_theme(), metrics["step"].to_numpy(float)
+    steps = metrics["step"].to_numpy(float)
     given = [c for c in ("query_loss", "grad_inner_product", "lr") if c in metrics and metrics[c].notna().any()]
     panels = ["losses", *(name for name in ("grad_inner_product", "lr") if name in given)]
     ratios = [1.6, 1.0, 0.7][: len(panels)]
-    figure = Picture(PAGE_WIDTH, 0.7 + 1.15 * sum(ratios), title)
+    figure = Picture(0.7 + 1.15 * sum(ratios), title)
+    theme = figure.theme
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
     warm = metrics.loc[metrics["epoch"] <= warmup_epochs, "step"]
     for axes in grid:
@@ -66,7 +53,10 @@ def training_curves(metrics: pd.DataFrame, *, warmup_epochs: int = 0, title: str
             axes.set_ylabel(r"$g_S \cdot g_Q$")
             for height, text in ((0.9, "batches agree"), (0.1, "batches conflict")):
                 axes.text(1.015, height, text, transform=axes.transAxes, va="center", fontsize=8)
-            axes.set_ylim(*_around_zero(metrics[name].to_numpy(float)))
+            values = metrics[name].to_numpy(float)  # the limits hold zero and all but the wildest hundredth
+            low, high = np.clip(np.quantile(values, [0.005, 0.995]), [-np.inf, 0], [0, np.inf])
+            room = 0.15 * max(high - low, 1e-12)
+            axes.set_ylim(low - room, high + room)
         else:
             axes.plot(steps, metrics["lr"], color=theme.text)
             axes.set_ylabel("learning rate")
@@ -77,18 +67,11 @@ def training_curves(metrics: pd.DataFrame, *, warmup_epochs: int = 0, title: str
     return figure
 
 
-def _around_zero(values: np.ndarray) -> tuple[float, float]:
-    """Limits that hold zero and all but the wildest hundredth of the values."""
-    low, high = np.clip(np.quantile(values, [0.005, 0.995]), [-np.inf, 0], [0, np.inf])
-    room = 0.15 * max(high - low, 1e-12)
-    return low - room, high + room
-
-
 @styled
 def inner_step_curves(rows: Sequence[Mapping[str, float]], chosen: float):
     """Change of both batches' losses by inner steps of several lengths, rising from 0; a line marks the one in use."""
-    theme, figure = current_theme(), Picture(PAGE_WIDTH, 2.9)
-    axes = figure.subplots()
+    figure = Picture(2.9)
+    theme, axes = figure.theme, figure.subplots()
     at = [row["inner_lr"] for row in rows]
     axes.axhline(0, color=theme.muted, lw=0.9)
     axes.axvline(chosen, color=theme.muted, lw=1.0, ls=DASHED)
@@ -129,11 +112,12 @@ def meta_step_2d(
 ):
     """The meta-step on two parameters (values x: [W], y: [H]; losses [H, W]): inner step, query gradient, update along
     -(g_S + delta g_Q), beside joint training's. Gradients are scaled to a readable length; the inner step is true."""
-    theme, total = current_theme(), support_grad + query_weight * query_grad
+    total = support_grad + query_weight * query_grad
     longest = max(np.linalg.norm(v) for v in (support_grad, query_weight * query_grad, total, joint_grad))
     scale = 0.36 * min(np.ptp(x), np.ptp(y)) / longest
     shape = np.clip(np.ptp(y) / np.ptp(x), 0.4, 1.6)
-    figure = Picture(width, 0.285 * width * shape + 1.45, "One cross-batch meta-step, seen from above")
+    figure = Picture(0.285 * width * shape + 1.45, "One cross-batch meta-step, seen from above", width=width)
+    theme = figure.theme
     panels = {
         "1  Inner step on\nthe support batch": support_loss,
         "2  Query gradient at\nthe fast weights": query_loss,

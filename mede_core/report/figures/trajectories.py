@@ -1,25 +1,11 @@
 """Plots of a trajectory and its averages: how far it moves, what each epoch weighs, accuracy by epoch, GWA's sweep."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from .style import (
-    CONTEXT_STYLE,
-    DASHED,
-    PAGE_WIDTH,
-    Look,
-    Picture,
-    backing,
-    beside,
-    count_epochs,
-    current_theme,
-    label_right,
-    styled,
-)
+from .style import CONTEXT_STYLE, DASHED, Look, Picture, backing, beside, count_epochs, label_right, styled
 
 AVERAGE_STYLE = {
     "GWA": Look("GWA", "#bd2a10", "P", "solid"),
@@ -43,8 +29,8 @@ def average_looks(names: Sequence[str]) -> dict[str, Look]:
 def trajectory_steps(rows: Sequence[Mapping[str, float]]):
     """How far the weights moved in each epoch, and how far they are from epoch 1: rows of epoch, moved, from_first."""
     epochs = [row["epoch"] for row in rows]
-    theme, figure = current_theme(), Picture(PAGE_WIDTH, 2.7)
-    left, right = figure.subplots(1, 2)
+    figure = Picture(2.7)
+    theme, (left, right) = figure.theme, figure.subplots(1, 2)
     left.bar(epochs[1:], [row["moved"] for row in rows[1:]], color=theme.muted, width=0.7)
     left.set(title="Moved since the epoch before", ylabel="L2 distance of the weights")
     right.plot(epochs, [row["from_first"] for row in rows], color=theme.text, marker="o", ms=4)
@@ -63,10 +49,10 @@ def weight_curves(curves: Mapping[str, np.ndarray], mu: float, sigma: float):
 
     A curve that is one epoch alone is cut off with a note, since it would flatten the others.
     """
-    looks, theme = average_looks(list(curves)), current_theme()
+    looks = average_looks(list(curves))
     epochs = np.arange(1, len(next(iter(curves.values()))) + 1)
-    figure = Picture(PAGE_WIDTH, 2.9)
-    axes = figure.subplots()
+    figure = Picture(2.9)
+    theme, axes = figure.theme, figure.subplots()
     peaks = [100 * weights.max() for weights in curves.values()]
     top = 1.18 * max([peak for peak in peaks if peak <= 90] or peaks)
     axes.set(xlim=(0.5, len(epochs) + 0.5), ylim=(0, top))
@@ -100,10 +86,10 @@ def trajectory_accuracy(
 ):
     """Accuracy of each epoch's weights, a panel a context (-> [E] percent), with averages of the weights (name ->
     {context: percent}) as level lines."""
-    figure, looks = Picture(PAGE_WIDTH, 2.9, title), average_looks(list(averages))
+    figure, looks = Picture(2.9, title), average_looks(list(averages))
     panels = figure.subplots(1, len(accuracy), squeeze=False)[0]
     for axes, (name, values) in zip(panels, accuracy.items(), strict=True):
-        axes.plot(epochs, values, color=current_theme().muted, marker="o", ms=4, label="each epoch")
+        axes.plot(epochs, values, color=figure.theme.muted, marker="o", ms=4, label="each epoch")
         for average, found in averages.items():
             axes.axhline(found[name], color=looks[average].color, ls=looks[average].linestyle, lw=1.5)
         axes.margins(y=0.12)
@@ -133,7 +119,7 @@ def gwa_heatmap(
     published: (mu, sigma) of the published ratios, marked; references: name -> percent, for the line below the title.
     """
     values = np.asarray(accuracy, float)
-    figure = Picture(PAGE_WIDTH, min(6.0, 1.2 + 0.36 * len(sigma)), title)
+    figure = Picture(min(6.0, 1.2 + 0.36 * len(sigma)), title)
     axes = figure.subplots()
     image = axes.imshow(values, cmap="cividis", origin="lower", aspect="auto")
     if values.size <= 150:
@@ -148,7 +134,7 @@ def gwa_heatmap(
     axes.spines[:].set_visible(False)
     axes.set(xlabel=r"center $\mu$ (epoch)", ylabel=r"width $\sigma$ (epochs)")
     at = np.interp(published[0], mu, range(len(mu))), np.interp(published[1], sigma, range(len(sigma)))
-    mark = {"color": current_theme().text, "ms": 6, "clip_on": False, "ls": ""}
+    mark = {"color": figure.theme.text, "ms": 6, "clip_on": False, "ls": ""}
     axes.plot(at[0], 1.03, marker="v", transform=axes.get_xaxis_transform(), **mark)
     axes.plot(1.015, at[1], marker="<", transform=axes.get_yaxis_transform(), **mark)
     notes = [f"framed: best, {values.max():.1f}", "triangles: published ratios"]
