@@ -54,7 +54,7 @@ def cluster(tmp_path, monkeypatch):
     munge = Path("/run/munge")
     munge.mkdir(exist_ok=True)
     shutil.chown(munge, "munge", "munge")
-    started = not (munge / "munged.pid").exists()
+    started = bool(subprocess.run(["pgrep", "-x", "munged"], capture_output=True).returncode)
     if started:
         subprocess.run(["runuser", "-u", "munge", "--", "munged"], check=True)
     subprocess.run(["slurmctld", "-i"], check=True)
