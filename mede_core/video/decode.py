@@ -127,10 +127,12 @@ def _probed(name: str, full: bool, _changed: tuple) -> VideoInfo:
             raise VideoError(name, f"0 of {len(packets.pts)} frames can be decoded")
         found, turns = timeline(packets, ticks if whole else None), _turns(first)
         if found.reader == "decord":
+            why = "interlaced, and decord mixes the colors of its fields" if first.interlaced_frame else ""
             try:
                 _open_decord(name)
             except Exception as error:  # as above
-                found = Timeline("seek", found.frames, found.rate, why=f"decord: {_short(error)}")
+                why = f"decord: {_short(error)}"
+            found = replace(found, reader="seek", why=why) if why else found
         width, height = (first.height, first.width) if turns % 2 else (first.width, first.height)
         codec, announced = stream.codec_context.codec.canonical_name, packets.announced or found.frames
         return VideoInfo(found, width, height, -90 * turns % 360, codec, announced, damaged if full else 0)

@@ -159,7 +159,7 @@ def _announced(container, stream, ends: dict[int, float], count: int) -> int:
         promised, end = float(stream.frames * stream.time_base), ends.get(stream.index, 0.0)
     else:
         promised = (container.duration or 0) / av.time_base
-        end = max(ends.values(), default=0.0)
+        end = max(ends.values(), default=0.0) - min(0.0, (container.start_time or 0) / av.time_base)
     if end <= 0 or promised - end <= max(_MISSING * promised, 2 / float(stream.average_rate or 25)):
         return 0
     return stream.frames if stream.frames > count else round(count * promised / end)
