@@ -1,6 +1,7 @@
 """Time: the frames that a player shows, when it shows them, whatever a file's header, steps, cuts or codec say."""
 
 import random
+from dataclasses import replace
 from fractions import Fraction
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -127,6 +128,17 @@ def test_a_picture_that_is_only_referred_to_is_no_frame(tmp_path):
     assert len(frames) == info.frames == 29 and "invisible" in info.timeline.why
     assert np.array_equal(read_clip(tmp_path / "hidden.webm", range(29), info=info), frames)
     assert np.abs(info.timeline.times - times).max() < 1e-3
+
+
+def test_sound_that_begins_long_after_the_video_does_not_end_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(clips, "RATE", 1)
+    path = make_clip(tmp_path / "late sound.flv", 120, "flv")  # longer than what is looked at for streams
+    tag = b"\x08\0\1\x91" + (121_000).to_bytes(3, "big") + bytes(4) + b"\x3e" + bytes(400)  # 0.01 s of silence
+    path.write_bytes(path.read_bytes() + tag + len(tag).to_bytes(4, "big"))
+    info = probe(path, full=True)
+    assert info.frames == 120 and info.timeline == probe(path).timeline
+    order = replace(info, timeline=replace(info.timeline, reader="order"))
+    assert np.array_equal(read_clip(path, range(120), info=order), read_clip(path, range(120), info=info))
 
 
 def test_plain_files_are_decords_and_others_say_why_not(tmp_path):

@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from .timeline import Timeline, VideoError, list_packets, timeline, video_stream
+from .timeline import Timeline, VideoError, list_packets, timeline, to_the_end, video_stream
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def _probed(name: str, full: bool, _changed: tuple) -> VideoInfo:
     with av.open(name) as container:
         stream = video_stream(container, name)
         try:
-            for frame in container.decode(stream):
+            for frame in to_the_end(container.decode(stream)):
                 first = first or frame
                 ticks.append(frame.pts)
                 damaged += frame.is_corrupt
@@ -162,17 +162,17 @@ def _walk(container, stream, line: Timeline, wanted: list[int]) -> Iterator[tupl
     """The wanted frames in order; where the times allow it, far ones are sought."""
     if line.reader == "order":
         targets = set(wanted)
-        for index, frame in enumerate(container.decode(stream)):
+        for index, frame in enumerate(to_the_end(container.decode(stream))):
             if index in targets:
                 yield index, frame
             if index >= wanted[-1]:
                 return
-    times, position, frames = line.times, -1, container.decode(stream)
+    times, position, frames = line.times, -1, to_the_end(container.decode(stream))
     half, base = np.diff(times).min(initial=1.0) / 2, float(stream.time_base)
     for target in wanted:
         if target - position > _FAR:
             container.seek(int(times[target] / base), stream=stream)
-            frames = container.decode(stream)
+            frames = to_the_end(container.decode(stream))
         for frame in frames:
             position = int(times.searchsorted((frame.pts or 0) * base + half)) - 1
             if position >= target:
