@@ -119,6 +119,8 @@ def answer(
         raise ValueError(f"classes hold one class, {given[0]!r}, which would get 100 %; {several}")
     if explain and Path(explain).suffix.lower() not in PICTURES:
         raise ValueError(f"--explain is {explain!r}; it must end in {', '.join(PICTURES)}")
+    if checkpoint and not Path(checkpoint).exists():
+        raise ValueError(f"checkpoint {checkpoint!r}: no such file or folder")
     texts = _prompt_set(prompts) if prompts else None
     if model:
         check_tokenizer(model)
