@@ -79,7 +79,7 @@ def test_all_problems_are_reported_together(tmp_path):
     with pytest.raises(ManifestError) as caught:
         read_manifest(tmp_path / "l.csv", class_names=["archery", "arm wrestling"])
     for expected in (
-        "taken for l.csv: 7 rows of path and label, separated by commas",
+        "taken for l.csv: 7 rows of path and label (the last of several numbers), separated by commas",
         "l.csv:1: unknown label 'arm_wrestling'; did you mean 'arm wrestling'?",
         "l.csv:3: unknown label 'c'",
         "l.csv:4: ',archery' is no path and label",

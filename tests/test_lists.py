@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 
 import pytest
 from clips import make_clip
@@ -43,7 +44,8 @@ def prepared(root, dataset="folder", **options):
 
 
 def test_hidden_files_and_folders_are_never_data(tmp_path, clip):
-    hidden = [".ipynb_checkpoints/a-checkpoint.avi", ".hidden/old.avi", "jump/._a.avi", "__MACOSX/wave/b.avi"]
+    hidden = [".ipynb_checkpoints/a-checkpoint.avi", ".hidden/old.avi", "jump/._a.avi", "__MACOSX/wave/b.avi",
+              "@eaDir/jump/a.avi", "wave/@eaDir/b.avi/S.avi", "$RECYCLE.BIN/x.avi", "lost+found/y.avi"]  # fmt: skip
     lay_out(tmp_path / "v", clip, ["jump/a.avi", "wave/b.avi", *hidden])
     assert prepared(tmp_path / "v")[:2] == ({"jump": ["a.avi"], "wave": ["b.avi"]}, [])
     twin = "UCF-101/Archery/.AppleDouble/v_Archery_g01_c01.avi"
@@ -56,6 +58,14 @@ def test_hidden_files_and_folders_are_never_data(tmp_path, clip):
     lay_out(tmp_path / "k", clip, ["videos/abc_000001_000011.avi"], {"val.csv": rows, "._val.csv": APPLE_DOUBLE})
     found, problems, _ = prepared(tmp_path / "k", "kinetics400")
     assert found == {"jumping": ["abc_000001_000011.avi"]} and not any("._val" in line for line in problems)
+
+
+def test_folders_of_splits_are_no_classes_whatever_lies_beside_them(tmp_path, clip):
+    videos = ["training/jump/a.avi", "training/wave/b.avi", "testing/jump/c.avi"]
+    lay_out(tmp_path / "v", clip, videos, {"docs/readme.md": "x", "annotations/old/l.csv": "x"})
+    found, problems, _ = prepared(tmp_path / "v")
+    assert (found, problems) == ({"jump": ["c.avi", "a.avi"], "wave": ["b.avi"]}, [])
+    assert {row["split"] for row in rows_of(tmp_path / "v.csv")} == {"train", "test"}
 
 
 def test_what_the_decoder_reads_counts_whatever_its_ending(tmp_path, clip):
@@ -88,6 +98,11 @@ LISTS = {  # a list of v/a.avi and v/b c.avi as people write it; with labels as 
     "swapped_bare": "jump,v/a.avi\nwave,v/b c.avi\n", "numbers_first": "0 v/a.avi\n1 v/b c.avi\n",
     "quoted": '"v/a.avi","jump"\n"v/b c.avi","wave"\n', "id_and_name": "v/a.avi,0,jump\nv/b c.avi,1,wave\n",
     "windows": "v\\a.avi,jump\r\nv\\b c.avi,wave\r\n", "bom": "\ufeffv/a.avi,jump\nv/b c.avi,wave\n",
+    "bars": "path|label\nv/a.avi|jump\nv/b c.avi|wave\n", "spreadsheet": "sep=;\nv/a.avi;jump\nv/b c.avi;wave\n",
+    "odd_header": "Clip_Name,Tag\nv/a.avi,jump\nv/b c.avi,wave\n", "put_together": "path,label\nv/a.avi,jump\n"
+    "path,label\nv/b c.avi,wave\n", "apostrophes": "'v/a.avi','jump'\n'v/b c.avi','wave'\n",
+    "unseen": "v/a.avi,ju\u00admp\u200b\nv/b c.avi,wave\u200e\n",
+    "pandas": ",path,label\n0,v/a.avi,jump\n1,v/b c.avi,wave\n",
     "utf16": "v/a.avi,jump\nv/b c.avi,wave\n".encode("utf-16"),
     "utf16_bare": "v/a.avi,jump\nv/b c.avi,wave\n".encode("utf-16-le"),
 }  # fmt: skip
@@ -96,7 +111,7 @@ LISTS = {  # a list of v/a.avi and v/b c.avi as people write it; with labels as 
 @pytest.mark.parametrize("name", LISTS)
 def test_a_list_is_read_whatever_its_form(tmp_path, clip, name):
     lay_out(tmp_path / "t", clip, ["v/a.avi", "v/b c.avi"], {"l.txt": LISTS[name], "classes/c.txt": NUMBERED})
-    numbers = {} if "jump" in str(LISTS[name]).replace("\\x00", "") else {"classes": tmp_path / "t/classes/c.txt"}
+    numbers = {} if "wave" in str(LISTS[name]).replace("\\x00", "") else {"classes": tmp_path / "t/classes/c.txt"}
     found, problems, report = prepared(tmp_path / "t", "list", annotations=tmp_path / "t/l.txt", **numbers)
     assert (found, problems) == ({"jump": ["a.avi"], "wave": ["b c.avi"]}, [])
     assert "note: taken for l.txt: 2 rows of" in report
@@ -112,6 +127,33 @@ def test_a_split_column_gives_the_splits(tmp_path, clip):
     assert [row["split"] for row in rows_of(tmp_path / "t.csv")] == ["train", "test"]
 
 
+@pytest.mark.parametrize("text", ["v/no 60 0\nv/b.odd 60 1\n", "v/no,60,0\nv/b.odd,60,1\n"])
+def test_a_frames_column_is_passed_over_where_names_have_no_ending_too(tmp_path, clip, text):
+    lay_out(tmp_path / "t", clip, ["v/no", "v/b.odd"], {"l.txt": text, "classes/c.txt": NUMBERED})
+    about = {"annotations": tmp_path / "t/l.txt", "classes": tmp_path / "t/classes/c.txt"}
+    found, problems, report = prepared(tmp_path / "t", "list", **about)
+    assert (found, problems) == ({"jump": ["no"], "wave": ["b.odd"]}, [])
+    assert "rows of path and label (the last of several numbers), separated by" in report
+
+
+def test_a_line_that_stands_twice_is_said_and_so_are_labels_that_differ_in_case_alone(tmp_path, clip, caplog):
+    text = "v/a.avi,jump\nv/b.avi,wave\nv/a.avi,jump\n"
+    lay_out(tmp_path / "t", clip, ["v/a.avi", "v/b.avi"], {"l.txt": text, "m.txt": text.replace("wave", "Jump")})
+    found, problems, _ = prepared(tmp_path / "t", "list", annotations=tmp_path / "t/l.txt")
+    assert len(found) == 2 and problems == ["bad annotations: l.txt:3: 'v/a.avi' is there again, after l.txt:1"]
+    assert len(read_manifest(tmp_path / "t/l.txt")) == 3
+    assert "l.txt: 1 lines name a video again, which counts each time: lines 3 (as 1)" in caplog.text
+    with pytest.raises(ManifestError, match="duplicates: 'Jump', 'jump'"):
+        read_manifest(tmp_path / "t/m.txt")
+
+
+def test_a_list_whose_files_are_all_missing_says_what_it_was_taken_for(tmp_path, clip):
+    lay_out(tmp_path / "t", clip, ["v/a.avi"], {"l.txt": "0,v/a.avi,jump\n"})
+    for read in (read_manifest, read_as_dataset):
+        with pytest.raises(ManifestError, match="taken for l.txt: 1 rows of path and label, separated by commas"):
+            read(tmp_path / "t/l.txt")
+
+
 def test_each_odd_line_is_a_problem_of_its_own_and_the_others_are_read(tmp_path, clip):
     text = b'v/a.avi 0\nv/b c.avi -1\nv/c.avi 9\nnothing\nv/caf\xe9.avi 1\n\n# note\nv/d.avi "1\n'
     lay_out(tmp_path / "t", clip, ["v/a.avi", "v/b c.avi"], {"l.txt": text, "classes/c.txt": NUMBERED})
@@ -121,8 +163,16 @@ def test_each_odd_line_is_a_problem_of_its_own_and_the_others_are_read(tmp_path,
     told = ("5: not UTF-8", "4: 'nothing' is no", "8: 'v/d.avi \"1' is no", "2: label -1 is out", "3: label 9 is out")
     assert len(problems) == len(told) and all(f"l.txt:{said}" in line for said, line in zip(told, problems))
     assert "note: 1 classes have no video in the annotations: 'wave'" in report
-    with pytest.raises(ManifestError, match="taken for l.txt: 3 rows of path and label, separated by blanks"):
+    with pytest.raises(ManifestError, match="taken for l.txt: 3 rows of path and label .*separated by blanks"):
         read_manifest(tmp_path / "t/l.txt", class_names=["jump", "wave"])
+
+
+def test_a_file_of_one_endless_line_is_refused_at_once(tmp_path):
+    (tmp_path / "l.txt").write_text(json.dumps([{"path": "a.avi", "label": "jump"}] * 50_000))
+    began = time.perf_counter()
+    with pytest.raises(ManifestError, match="is no path and label"):
+        read_manifest(tmp_path / "l.txt")
+    assert time.perf_counter() - began < 5
 
 
 def test_labels_count_as_their_classes_do(tmp_path, clip):
@@ -151,8 +201,14 @@ CLASSES = {  # slicing onion and archery, as published lists have them
     "a.txt": ["0 slicing onion\n1 archery\n", "1 slicing onion\n2 archery\n", "# comment\nslicing onion\narchery\n",
               "slicing onion,0\narchery,1\n", "name\nslicing onion\narchery\n",
               "index name\n0 slicing onion\n1 archery\n",
+              "0. slicing onion\n1. archery\n", "(1) slicing onion\n(2) archery\n", "slicing onion|0\narchery|1\n",
+              "slicing onion, 0\narchery, 1\n", "slicing onion:0\narchery:1\n", '"0","slicing onion"\n"1","archery"\n',
+              "- slicing onion\n- archery\n", "'slicing onion'\n'archery'\n", "sep=;\n0;slicing onion\n1;archery\n",
+              "slicing onion\u200b\n\u200earchery\n",
               "slicing onion,\r\narchery,\r\n", "\ufeffslicing onion\n\n  archery \n", '"slicing onion"\n"archery"\n'],
-    "a.csv": ["id,name\n0,slicing onion\n1,archery\n", "name;id\narchery;1\nslicing onion;0\n"],
+    "a.csv": ["id,name\n0,slicing onion\n1,archery\n", "name;id\narchery;1\nslicing onion;0\n",
+              ",name\n0,slicing onion\n1,archery\n", "label,count\nslicing onion,9\narchery,2\n",
+              "label,class_name\n1,archery\n0,slicing onion\n", "name,about\nslicing onion,cut\narchery,bow\n"],
     "a.json": ['{"slicing onion":"0","archery":"1"}', '{"0": "slicing onion", "1": "archery"}',
                '["slicing onion", "archery"]'],
 }  # fmt: skip
@@ -178,6 +234,8 @@ def test_class_lists_are_read_in_all_their_forms(tmp_path, name, text):
         ("a.txt", "\n".join(CAFE), "duplicates: 'caf\u00e9'"),
         ("a.json", '{"0": "run", "2": "jump"}', "not 0 to 1 or 1 to 2"),
         ("a.json", '{"0": "run", "1": "Run"}', "duplicates"),
+        ("a.json", '{"0": "run", "0": "jump"}', "the key '0' is there twice"),
+        ("a.txt", "1.5 km\n2.5 km\n", ["1.5 km", "2.5 km"]),
         ("a.json", '{"run": "jump"}', "expected names, or numbers and names"),
         ("a.json", "[]", "expected names, or numbers and names"),
         ("a.json", "{", "not JSON"),

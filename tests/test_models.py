@@ -18,7 +18,8 @@ from mede_core.weights import check_tokenizer, model_files, support
 
 NAMES = sorted(open_clip.list_models())
 FAMILIES = ("RN50", "coca_ViT-B-32", "EVA02-B-16", "convnext_tiny", "MobileCLIP-S1", "PE-Core-T-16-384", "ViTamin-S",
-            "vit_medium_patch16_gap_256", "swin_base_patch4_window7_224", "ViT-S-32")  # fmt: skip
+            "vit_medium_patch16_gap_256", "vit_relpos_medium_patch16_cls_224", "swin_base_patch4_window7_224",
+            "MobileCLIP-B", "ViT-S-32")  # fmt: skip
 
 
 def takes_adapters(name):

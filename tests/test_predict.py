@@ -75,6 +75,11 @@ def test_the_answer_ranks_and_names_the_weights_as_json_and_as_text(clip, learne
     assert "3." not in out.split("\n\n")[-1] and "RANDOM" not in out
 
 
+def test_commas_between_words_of_a_shell_are_no_part_of_a_class(clip):
+    ranked = answer(str(clip), classes=["archery,", "jump, high;", "run"], **SMALL)["predictions"]
+    assert {item["class"] for item in ranked} == {"archery", "jump, high", "run"}
+
+
 def test_random_weights_are_marked_loudly(clip):
     found = answer(clip, classes=CLASSES, **SMALL, random_weights=True)
     assert "RANDOM WEIGHTS" in as_text(found)

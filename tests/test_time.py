@@ -1,6 +1,7 @@
 """Time: the frames that a player shows, when it shows them, whatever a file's header, steps, cuts or codec say."""
 
 import random
+from dataclasses import replace
 from fractions import Fraction
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -44,13 +45,16 @@ FILES = {  # name: codec, options, keyframe every, frames a second (0: uneven), 
     "vp9.webm": ("libvpx-vp9", {"deadline": "realtime"}, 30, 12, ""),
     "vp9_late.webm": ("libvpx-vp9", {"deadline": "realtime"}, 30, 30, "late"),
     "h264.ts": ("libx264", {}, 12, 30, ""), "h264_uneven.ts": ("libx264", {}, 12, 0, ""),
+    "interlaced.mp4": ("libx264", {"flags": "+ilme+ildct"}, 12, 30, ""),
+    "h264_wrap.ts": ("libx264", {}, 12, 30, "wrap"),
     "h264_rawcut.ts": ("libx264", {}, 12, 30, "raw"), "mpeg2.ts": ("mpeg2video", {"bf": "2"}, 12, 30, ""),
     "mpeg2.mpg": ("mpeg2video", {"bf": "2"}, 12, 25, ""), "mpeg1.mpg": ("mpeg1video", {}, 12, 30, ""),
     "h264.flv": ("libx264", {}, 12, 30, ""), "flv.flv": ("flv", {}, 12, 15, ""), "wmv2.asf": ("wmv2", {}, 12, 30, ""),
     "ani mated.gif": ("gif", {}, 12, 10, ""), "ffv1.nut": ("ffv1", {}, 1, 0, ""),
     "raw.h264": ("libx264", {}, 12, 25, ""),
 }  # fmt: skip
-CUTS = {"key": {}, "raw": {"at_key": False}, "hidden": {"at_key": True, "start": -0.4}, "late": {"start": 1.5}}
+CUTS = {"key": {}, "raw": {"at_key": False}, "hidden": {"at_key": True, "start": -0.4}, "late": {"start": 1.5},
+        "wrap": {"start": 2**33 / 90_000 - 0.9}}  # where mpegts begins to count anew
 
 
 @pytest.fixture
@@ -70,7 +74,7 @@ def test_every_frame_is_the_one_that_a_player_shows(file, monkeypatch):
     monkeypatch.setattr(decode, "_FAR", 8)  # so that short files are sought, too
     frames, times = shown(file)
     info = probe(file)
-    assert info.frames == len(frames)
+    assert info.frames == len(frames) and not info.truncated
     chosen = [range(len(frames)), *(sorted(random.Random(seed).sample(range(len(frames)), 4)) for seed in range(4))]
     for indices in chosen:
         off = np.abs(read_clip(file, indices, info=info).astype(int) - frames[indices])
@@ -124,6 +128,17 @@ def test_a_picture_that_is_only_referred_to_is_no_frame(tmp_path):
     assert len(frames) == info.frames == 29 and "invisible" in info.timeline.why
     assert np.array_equal(read_clip(tmp_path / "hidden.webm", range(29), info=info), frames)
     assert np.abs(info.timeline.times - times).max() < 1e-3
+
+
+def test_sound_that_begins_long_after_the_video_does_not_end_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(clips, "RATE", 1)
+    path = make_clip(tmp_path / "late sound.flv", 120, "flv")  # longer than what is looked at for streams
+    tag = b"\x08\0\1\x91" + (121_000).to_bytes(3, "big") + bytes(4) + b"\x3e" + bytes(400)  # 0.01 s of silence
+    path.write_bytes(path.read_bytes() + tag + len(tag).to_bytes(4, "big"))
+    info = probe(path, full=True)
+    assert info.frames == 120 and info.timeline == probe(path).timeline
+    order = replace(info, timeline=replace(info.timeline, reader="order"))
+    assert np.array_equal(read_clip(path, range(120), info=order), read_clip(path, range(120), info=info))
 
 
 def test_plain_files_are_decords_and_others_say_why_not(tmp_path):

@@ -44,6 +44,8 @@ class Annotations:
             self.entries.append(entry)
         elif entry.label != label:
             self.problems.append(f"{where}: {names[0]!r} is labeled {label!r}, but {entry.label!r} in {entry.where}")
+        elif split in entry.splits and where.rpartition(":")[0] == entry.where.rpartition(":")[0]:
+            self.problems.append(f"{where}: {names[0]!r} is there again, after {entry.where}")
         elif split and split not in entry.splits:
             clash = [other for other in entry.splits if _exclude(split, other)]
             if clash:
@@ -231,7 +233,7 @@ def read_lists(annotations: Path, classes: Path | None = None) -> Annotations:
 
 def read_folders(files: Files) -> Annotations:
     """A folder for each class, or folders train, val(idation) and test that hold those."""
-    tops = [folder for folder in files.folders if folder and "/" not in folder]
+    tops = {name.partition("/")[0] for name in files.names if "/" in name}
     split = {top: match[1].lower() for top in tops if (match := SPLIT_FOLDER.fullmatch(top))}
     nested = bool(tops) and len(split) == len(tops) and any(name.count("/") > 1 for name in files.names)
     found, seen = Annotations([]), set()
@@ -243,6 +245,7 @@ def read_folders(files: Files) -> Annotations:
             seen.add(tidy(part[0]))
             found.add([name], tidy(part[0]), split[name.partition("/")[0]] if nested else "", name)
     found.classes = sorted(seen)
-    empty = {tidy(parts[nested]) for parts in (f.split("/") for f in files.folders if f) if len(parts) == nested + 1}
+    places = [folder.split("/") for folder in files.folders if folder]
+    empty = {tidy(p[nested]) for p in places if len(p) == nested + 1 and (not nested or p[0] in split)}
     found.problems += [f"class {name!r}: no video in its folder" for name in sorted(empty - seen)]
     return found

@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from unicodedata import category
 
-from .lists import cells, header_of, read_json, read_lines, tidy
+from .lists import bare, cells, header_of, read_json, read_lines, tidy
 
-_NUMBERS = ("id", "index", "idx", "number", "class_id", "label_id", "class_index")
-_NAMES = ("name", "class", "label", "class_name", "label_name", "classname", "action", "category")
-_IN_FRONT = re.compile(r"(\d{1,9})(?:\s*[,;:\t]\s*|\s+)(\S.*)")
-_BEHIND = re.compile(r"(.*\S)(?:\s*[,;\t]\s*|\s+)(\d{1,9})")
+_NAMES = ("name", "class_name", "label_name", "classname", "action", "category", "class", "label")
+_NUMBERS = ("id", "index", "idx", "number", "class_id", "label_id", "class_index", "", "label", "class")  # "": pandas'
+_IN_FRONT = re.compile(r"\(?(\d{1,9})(?:\s*[,;:|\t]\s*|[.)]?\s+)(\S.*)")  # 0 run; 0,run; 0. run; (0) run
+_BEHIND = re.compile(r"(.*[^\s,;:|])(?:\s*[,;:|\t]\s*|\s+)(\d{1,9})")
+_QUOTED_NUMBER = re.compile(r'^"(\d+)"|"(\d+)"$')
+_BULLET = re.compile(r"[-*\u2022]\s+")
 
 
 def plain(name: str) -> str:
@@ -103,13 +105,18 @@ def _from_json(path: Path, said: str) -> list[tuple[int, str]]:
 def _from_lines(path: Path) -> list[tuple[int, str]]:
     """One name on each line, perhaps with a number before or behind it, or columns under a header such as id,name."""
     lines = [line for _, line in read_lines(path, "classes file")]
-    separator, places = header_of(lines[0], _NUMBERS, _NAMES) if lines else ("", [])
+    separator, places = header_of(lines[0], _NAMES, _NUMBERS) if lines else ("", [])
+    if lines and not separator:
+        separator, places = header_of(lines[0], _NAMES, (), needed=1)
     if separator and separator != " ":
-        rows = [cells(line, separator) or [] for line in lines[1:]]
-        rows = [[row[i] if i < len(row) else "" for i in places] for row in rows]
+        table = [cells(line, separator) or [] for line in lines[1:]]
+        names, numbers = ([row[i] if i is not None and i < len(row) else "" for row in table] for i in places)
+        rows = [*zip(numbers, names)] if places[1] is not None else [*enumerate(names)]
     else:
         header = bool(separator) or (len(lines) > 1 and lines[0].lower() in _NAMES)
-        lines = [line.rstrip(",;\t ") for line in lines[header:]]
+        lines = [_QUOTED_NUMBER.sub(r"\1\2", line.rstrip(",;\t ")) for line in lines[header:]]
+        if all(map(_BULLET.match, lines)):
+            lines = [_BULLET.sub("", line) for line in lines]
         forms = [[form.fullmatch(line) for line in lines] for form in (_IN_FRONT, _BEHIND)]
         rows = next(([match.groups() for match in form] for form in forms if all(form)), [])
         if rows and forms[0] and not all(forms[0]):
@@ -117,8 +124,11 @@ def _from_lines(path: Path) -> list[tuple[int, str]]:
             numbers, names = sorted(int(number) for number, _ in rows), {name.casefold() for _, name in rows}
             if numbers not in ([*range(len(rows))], [*range(1, len(rows) + 1)]) or len(names) < len(rows):
                 rows = []  # names that end in a number
-    if not rows:
-        rows = [(str(number), line) for number, line in enumerate(lines)]
-    if bad := [row for row in rows if not row[0].isdecimal()]:
+        rows = rows or [*enumerate(lines)]
+    if bad := [row for row in rows if not str(row[0]).isdecimal()]:
         raise ValueError(f"classes file {os.fspath(path)!r}: {bad[0][0]!r} is no number, before {bad[0][1]!r}")
-    return [(int(number), (cells(name, ",") or [name])[0] if name.startswith('"') else name) for number, name in rows]
+    return [(int(number), _unquoted(name)) for number, name in rows]
+
+
+def _unquoted(name: str) -> str:
+    return (cells(name, ",") or [name])[0] if name.startswith('"') else bare(name)

@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from .timeline import Timeline, VideoError, list_packets, timeline, video_stream
+from .timeline import Timeline, VideoError, list_packets, timeline, to_the_end, video_stream
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def _probed(name: str, full: bool, _changed: tuple) -> VideoInfo:
     with av.open(name) as container:
         stream = video_stream(container, name)
         try:
-            for frame in container.decode(stream):
+            for frame in to_the_end(container.decode(stream)):
                 first = first or frame
                 ticks.append(frame.pts)
                 damaged += frame.is_corrupt
@@ -127,10 +127,12 @@ def _probed(name: str, full: bool, _changed: tuple) -> VideoInfo:
             raise VideoError(name, f"0 of {len(packets.pts)} frames can be decoded")
         found, turns = timeline(packets, ticks if whole else None), _turns(first)
         if found.reader == "decord":
+            why = "interlaced, and decord mixes the colors of its fields" if first.interlaced_frame else ""
             try:
                 _open_decord(name)
             except Exception as error:  # as above
-                found = Timeline("seek", found.frames, found.rate, why=f"decord: {_short(error)}")
+                why = f"decord: {_short(error)}"
+            found = replace(found, reader="seek", why=why) if why else found
         width, height = (first.height, first.width) if turns % 2 else (first.width, first.height)
         codec, announced = stream.codec_context.codec.canonical_name, packets.announced or found.frames
         return VideoInfo(found, width, height, -90 * turns % 360, codec, announced, damaged if full else 0)
@@ -160,17 +162,17 @@ def _walk(container, stream, line: Timeline, wanted: list[int]) -> Iterator[tupl
     """The wanted frames in order; where the times allow it, far ones are sought."""
     if line.reader == "order":
         targets = set(wanted)
-        for index, frame in enumerate(container.decode(stream)):
+        for index, frame in enumerate(to_the_end(container.decode(stream))):
             if index in targets:
                 yield index, frame
             if index >= wanted[-1]:
                 return
-    times, position, frames = line.times, -1, container.decode(stream)
+    times, position, frames = line.times, -1, to_the_end(container.decode(stream))
     half, base = np.diff(times).min(initial=1.0) / 2, float(stream.time_base)
     for target in wanted:
         if target - position > _FAR:
             container.seek(int(times[target] / base), stream=stream)
-            frames = container.decode(stream)
+            frames = to_the_end(container.decode(stream))
         for frame in frames:
             position = int(times.searchsorted((frame.pts or 0) * base + half)) - 1
             if position >= target:

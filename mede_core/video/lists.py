@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,24 +14,27 @@ from unicodedata import normalize
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".mpe", ".flv", ".f4v", ".wmv",
                   ".asf", ".3gp", ".3g2", ".mts", ".m2ts", ".ts", ".vob", ".ogv", ".mxf", ".gif")  # fmt: skip
-SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", " ": "blanks"}
+SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", "|": "bars", " ": "blanks"}
 _PATHS = ("path", "video", "file", "filename", "video_path", "file_path", "filepath", "video_name", "clip")
 _LABELS = ("label", "class", "class_name", "classname", "label_name", "category", "action", "class_id", "label_id")
 _SPLITS = ("split", "subset", "set", "partition")
 _ENDING = "|".join(re.escape(suffix) for suffix in VIDEO_SUFFIXES)
+_LONGEST = 10_000  # characters of a row; longer lines are of another kind of file, and would take minutes
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _PART = re.compile(r"train|val|valid|validate|validation|test", re.IGNORECASE)
 _QUOTED = r'"(?:[^"]|"")*"'
+_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u2060\ufeff]")  # joiners, which some scripts need, are none
+_SYSTEMS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 
 
 def _forms(separator: str) -> tuple[re.Pattern, ...]:
     """A path that ends as videos do, with blanks and separators in it, then the rest; the rest first; any two parts."""
-    apart = r"\s+" if separator == " " else rf"\s*{separator}\s*"
+    apart = r"\s+" if separator == " " else rf"\s*{re.escape(separator)}\s*"
     video, other = rf"\S.*(?:{_ENDING})[\"']?", r"\S" if separator == " " else rf"[^{separator}]"
     forms = (
         rf"(?P<path>{video}){apart}(?P<rest>\S.*)",
         rf"(?P<rest>{_QUOTED}|[^/\\]*?\S){apart}(?P<path>{video})",
-        rf"(?P<path>\S.*?|\S){apart}(?P<rest>{_QUOTED}|{other}+)",
+        rf"(?P<path>\S.*?|\S){apart}(?P<rest>(\d+{apart})?({_QUOTED}|{other}+))",
     )
     return tuple(re.compile(form, re.IGNORECASE) for form in forms)
 
@@ -55,9 +59,16 @@ def read_text(path: str | os.PathLike, what: str) -> str:
 def read_json(path: str | os.PathLike, what: str):
     text = read_text(path, what)
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{what} {os.fspath(path)!r} is not JSON: {error}") from error
+
+
+def _unique(pairs: list[tuple]) -> dict:
+    twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+    if twice:
+        raise ValueError(f"the key {twice[0]!r} is there twice")
+    return dict(pairs)
 
 
 def read_lines(path: Path, what: str, problems: list[str] | None = None) -> list[tuple[int, str]]:
@@ -65,8 +76,10 @@ def read_lines(path: Path, what: str, problems: list[str] | None = None) -> list
     found = []
     for number, line in enumerate(re.split(r"\r\n|\r|\n", read_text(path, what)), 1):
         line = line.strip().strip("\ufeff")
+        if not line or (number == 1 and re.fullmatch("sep=.", line)):  # spreadsheets tell their separator so
+            continue
         # A line that begins with # and names a video is no comment: HMDB51 has such names.
-        if not line or (line[0] == "#" and not re.search(rf"(?:{_ENDING})\b", line, re.IGNORECASE)):
+        if line[0] == "#" and not re.search(rf"(?:{_ENDING})\b", line, re.IGNORECASE):
             continue
         if re.search("[\0-\x08\x0b-\x1f\x7f\ud800-\udfff\ufffd]", line):
             if problems is None:
@@ -90,16 +103,16 @@ def cells(line: str, separator: str) -> list[str] | None:
 
 
 def tidy(name: str) -> str:
-    """A name with each accent spelled in one way, and single blanks."""
-    return " ".join(normalize("NFC", name).split())
+    """A name with each accent spelled in one way, single blanks, and nothing that cannot be seen."""
+    return " ".join(normalize("NFC", _INVISIBLE.sub("", name)).split())
 
 
-def header_of(line: str, *wanted: Sequence[str]) -> tuple[str, list[int | None]]:
-    """The separator under which a line names columns, of which the first two must be there, and their places."""
+def header_of(line: str, *wanted: Sequence[str], needed: int = 2) -> tuple[str, list[int | None]]:
+    """The separator under which a line names columns, of which the first ones must be there, and their places."""
     for separator in SEPARATORS:
         names = [name.lower() for name in cells(line, separator) or []]
         places = [next((names.index(name) for name in column if name in names), None) for column in wanted]
-        if None not in places[:2] and places[0] != places[1]:
+        if len(names) > 1 and None not in places[: 2 if separator == " " else needed] and places[0] != places[1]:
             return separator, places
     return "", []
 
@@ -128,23 +141,34 @@ def read_list(path: Path) -> VideoList:
     found = VideoList()
     lines = read_lines(path, "list", found.problems)
     separator, places = header_of(lines[0][1], _PATHS, _LABELS, _SPLITS) if lines else ("", [])
+    body = [one for one in lines if one[1] != lines[0][1]] if separator else lines  # files put together repeat it
     if separator and separator != " ":
         width, order = len(cells(lines[0][1], separator)), dict(zip(("path", "label", "split"), places))
-        read = {line: _by_columns(text, separator, order, width) for line, text in lines[1:]}
+        read = {line: _by_columns(text, separator, order, width) for line, text in body}
     else:  # endings of videos tell where a path ends; of equal readings the first separator counts
-        order, body = {}, lines[bool(separator) :]
+        order = {}
         tried = [(one, {line: _by_endings(text, one) for line, text in body}) for one in SEPARATORS]
         separator, read = max(tried, key=lambda one: [sum(map(of, one[1].values())) for of in (_is_video, bool)])
+        if not places and _is_header(*read.values()):
+            del read[lines[0][0]]
     texts = dict(lines)
     for line, fields in read.items():
-        if fields is None:
-            found.problems.append(f"{path.name}:{line}: {texts[line][:80]!r} is no path and label")
+        if label := tidy(bare(fields[1])) if fields else "":
+            found.rows.append(Row(line, spellings(fields[0]), label, fields[2]))
         else:
-            found.rows.append(Row(line, spellings(fields[0]), tidy(fields[1]), fields[2]))
+            found.problems.append(f"{path.name}:{line}: {texts[line][:80]!r} is no path and label")
     columns = ", ".join(name for name, place in order.items() if place is not None) or "path and label"
-    head = " (a header names them)" if len(read) < len(lines) else ""
+    if not order and any(_NUMBER.fullmatch(row.label) for row in found.rows):
+        columns += " (the last of several numbers)"
+    head = f" (under the header {lines[0][1][:40]!r})" if len(read) < len(lines) else ""
     found.taken_for = f"{path.name}: {len(found.rows)} rows of {columns}, separated by {SEPARATORS[separator]}{head}"
     return found
+
+
+def _is_header(first: tuple | None = None, *others: tuple | None) -> bool:
+    """Whether a first line, of names that nobody knows, is none of the videos that all others are."""
+    words = bool(first) and not any(re.search(r"[./\\\d]", field) for field in first)
+    return words and any(others) and all(map(_is_video, filter(None, others)))
 
 
 def _is_video(row: tuple[str, str, str] | None) -> bool:
@@ -161,7 +185,8 @@ def _by_columns(line: str, separator: str, order: dict[str, int | None], width: 
 def _by_endings(line: str, separator: str) -> tuple[str, str, str] | None:
     """(path, label, split) where no header says which is which; None where a line has no such parts."""
     line = line.rstrip(separator + " ")
-    match = next(filter(None, (form.fullmatch(line) for form in _FORMS[separator])), None)
+    forms = _FORMS[separator] if len(line) <= _LONGEST else ()
+    match = next(filter(None, (form.fullmatch(line) for form in forms)), None)
     fields = cells(match["rest"], separator) if match else None
     if not fields or not all(fields):
         return None
@@ -177,7 +202,7 @@ def _by_endings(line: str, separator: str) -> tuple[str, str, str] | None:
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is what a system or a tool left behind."""
-    return name.startswith(".") or name == "__MACOSX"
+    return name.startswith(".") or name in _SYSTEMS
 
 
 def is_there(file: Path) -> bool:
@@ -190,5 +215,9 @@ def is_there(file: Path) -> bool:
 
 def spellings(name: str) -> tuple[str, ...]:
     """A path as it is written, without quotes around it, and with / for Windows' backslashes."""
-    bare = name[1:-1].replace('""', '"') if len(name) > 1 and name[0] == name[-1] and name[0] in "\"'" else name
-    return tuple(dict.fromkeys((name, bare, bare.replace("\\", "/"))))
+    return tuple(dict.fromkeys((name, bare(name), bare(name).replace("\\", "/"))))
+
+
+def bare(text: str) -> str:
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    return text[1:-1].replace('""', '"') if quoted else text

@@ -14,7 +14,7 @@ from .classes import plain
 from .lists import VIDEO_SUFFIXES, is_hidden
 from .timeline import VideoError, video_stream
 
-SPLIT_FOLDER = re.compile(r"(train|val|test)(id|idate|idation)?([_-].*|\d*)", re.IGNORECASE)
+SPLIT_FOLDER = re.compile(r"(train|val|test)(id|ing|idate|idation)?([_-].*|\d*)", re.IGNORECASE)
 _NO_VIDEO = (".txt", ".csv", ".json", ".xml", ".md", ".srt", ".jpg", ".jpeg", ".png", ".npz", ".npy")  # never opened
 _PICTURES = re.compile(r"image2|.*_pipe|tty|lrc|aqtitle")  # formats that ffmpeg reads and nobody calls a video
 

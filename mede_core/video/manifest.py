@@ -71,6 +71,10 @@ def read_manifest(
         if numbers:
             problems.append(f"labels are integers ({', '.join(numbers[:5])}): pass class_names, in their order")
         classes = dict(enumerate(sorted({row.label for row in rows})))  # Kinetics' own numbering
+        try:
+            check_class_names([*classes.values()] or ["none"])
+        except ValueError as error:  # two spellings of one
+            problems.append(str(error))
     else:
         classes = dict(enumerate(check_class_names(class_names)))
     names = [*classes.values()]
@@ -78,6 +82,7 @@ def read_manifest(
     files: list[Path] = []
     labels: list[int] = []
     first_seen: dict[Path, tuple[int, int]] = {}
+    again: list[str] = []
     for row in rows:
         name = class_of(row.label, classes)
         if name is None:
@@ -88,10 +93,15 @@ def read_manifest(
         if seen != number:
             both = f"{name!r}, but {names[seen]!r} on line {seen_line}"
             problems.append(f"{path.name}:{row.line}: {row.paths[-1]!r} is labeled {both}")
+        elif seen_line != row.line:
+            again.append(f"{row.line} (as {seen_line})")
         files.append(file)
         labels.append(number)
     manifest = Manifest(files, labels, names, path)
-    _check_present(manifest, root, problems, f"taken for {listed.taken_for}" if problems else "")
+    _check_present(manifest, root, problems, f"taken for {listed.taken_for}")
+    if again:
+        shown = ", ".join(again[:_SHOWN])
+        log.warning("%s: %d lines name a video again, which counts each time: lines %s", path, len(again), shown)
     return manifest
 
 
@@ -108,7 +118,8 @@ def _check_present(manifest: Manifest, root: Path, problems: Sequence[str] = (),
     all_missing = bool(files) and len(missing) == len(files)
     if problems or all_missing or not files:
         problems += [f"missing file {os.fspath(file)!r}" for file in missing]
-        advice = f"every file is missing: is {os.fspath(root)!r} the right root?" if all_missing else advice
+        if all_missing:
+            advice = f"every file is missing: is {os.fspath(root)!r} the right root?{advice and f' {advice}'}"
         raise ManifestError(manifest.source, problems or ["it lists no video"], advice)
     if missing:
         shown = ", ".join(repr(os.fspath(file)) for file in missing[:_SHOWN])

@@ -112,12 +112,15 @@ def answer(
         raise ValueError("--classes and --classes-file are both given; one is enough")
     if not (classes or classes_file or checkpoint):
         raise ValueError("no classes; give --classes NAME ... or --classes-file FILE")
-    given = read_class_names(classes_file) if classes_file else check_class_names(classes) if classes else []
+    told = [name.rstrip(" ,;") for name in classes]  # archery, bowling: of shells, commas are a part of words
+    given = read_class_names(classes_file) if classes_file else check_class_names(told) if told else []
     if len(given) == 1:
         several = 'give several, each in its own quotes: "archery" "bowling"'
         raise ValueError(f"classes hold one class, {given[0]!r}, which would get 100 %; {several}")
     if explain and Path(explain).suffix.lower() not in PICTURES:
         raise ValueError(f"--explain is {explain!r}; it must end in {', '.join(PICTURES)}")
+    if checkpoint and not Path(checkpoint).exists():
+        raise ValueError(f"checkpoint {checkpoint!r}: no such file or folder")
     texts = _prompt_set(prompts) if prompts else None
     if model:
         check_tokenizer(model)

@@ -164,7 +164,8 @@ def prepare(
     located = _locate(entries, files, found, spec, problems)
     located, lengths = _checked(located, root, check, workers, problems)
     if not located:
-        raise ManifestError(root, [line for lines in problems.values() for line in lines], "no usable video")
+        advice = "; ".join(["no usable video", *(f"taken for {said}" for said in found.notes)])
+        raise ManifestError(root, [line for lines in problems.values() for line in lines], advice)
     rows = []
     for (name, entry), length in zip(located, lengths):
         member = [split for split in entry.splits if not splits or split in splits]

@@ -7,6 +7,7 @@ keyframes (open GOP: most h265, some h264 and mpeg4) or a keyframe is no fresh s
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -93,12 +94,20 @@ def video_stream(container, path: str):
     return stream
 
 
+def to_the_end(items: Iterable) -> Iterator:
+    """Packets or frames; behind the last one PyAV fails where a stream, such as sound, began midway."""
+    try:
+        yield from items
+    except IndexError:
+        return
+
+
 def list_packets(name: str) -> Packets:
     """List the packets of a file's best video stream, without decoding; the name is absolute."""
     with av.open(name) as container:
         stream = video_stream(container, name)
         times, keys, hidden, ends, fresh = [], [], [], {}, True
-        for packet in container.demux():
+        for packet in to_the_end(container.demux()):
             index = packet.stream_index
             if not packet.size:  # the flush packet at the end, and avi's empty chunks
                 continue
@@ -159,7 +168,7 @@ def _announced(container, stream, ends: dict[int, float], count: int) -> int:
         promised, end = float(stream.frames * stream.time_base), ends.get(stream.index, 0.0)
     else:
         promised = (container.duration or 0) / av.time_base
-        end = max(ends.values(), default=0.0)
+        end = max(ends.values(), default=0.0) - min(0.0, (container.start_time or 0) / av.time_base)
     if end <= 0 or promised - end <= max(_MISSING * promised, 2 / float(stream.average_rate or 25)):
         return 0
     return stream.frames if stream.frames > count else round(count * promised / end)
