@@ -1,6 +1,7 @@
 """What the core gets of real videos: training clips, tests in and out of context, and what departs from the paper."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,3 +89,10 @@ def test_what_cannot_be_read_is_refused_or_counted(data, frames):
 def test_an_order_of_frames_that_videos_are_not_shown_in_is_refused(data, order):
     with pytest.raises(ValueError, match=f"order is '{order}'; of mine's frames allowed: forward"):
         protocol.test_clips(config(data), EvalSet(set="mine", data=data, part="test", half="all", order=order), 32)
+
+
+def test_a_list_of_one_class_is_no_test(data, tmp_path):
+    (tmp_path / "one.csv").write_text(f"path,label\n{Path(data).parent}/v/test/bowling/a.mp4,bowling\n")
+    one = EvalSet(set="mine", data=str(tmp_path / "one.csv"), half="all", part="all")
+    with pytest.raises(ValueError, match="tests one class, 'bowling': any answer would be right"):
+        protocol.test_clips(config(data), one, 32)

@@ -40,6 +40,9 @@ def test_clips(config: Config, eval_set: EvalSet, image_size: int, *, skip_bad: 
         from .clips import VideoDataset
 
         manifest = select(eval_set.data, split=str(eval_set.part), half=eval_set.half)
+        if len(manifest.class_names) < 2:
+            only = manifest.class_names[0]
+            raise ValueError(f"{manifest.source} tests one class, {only!r}: any answer would be right")
         return VideoDataset(manifest, sampling=config.sampling, compat=config.compat, **size)
     from .scuba.frames import TEMPLATE, FrameFolderDataset
 
