@@ -35,7 +35,7 @@ Tensors = dict[str, Tensor]  # by parameter name, as in model.named_parameters()
 LossFn = Callable[[nn.Module, Any], Tensor]
 ReduceGrads = Callable[[Tensors], Tensors | None]
 # By name, since importing them takes seconds: their hooks and shards never see gradients that are taken by hand.
-REFUSED = ("DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule", "DTensor")
+REFUSED = ("DistributedDataParallel", "DDP", "FullyShardedDataParallel", "FSDPModule", "DTensor")
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,11 @@ def meta_gradients(
             before the inner step and on g_Q after it; in second order also on H g_Q.
 
     Returns:
-        The merged gradient (zeros for a tensor that no loss reaches), both losses, three diagnostics.
+        The merged gradient (zeros for a tensor that a loss does not reach), both losses, three diagnostics.
 
     Raises:
-        ValueError: a value out of range, an unknown or frozen name, a loss that is no differentiable scalar, a
-            wrapped or sharded model, sparse or complex gradients, a query pass that did not see the fast weights.
+        ValueError: a value out of range, an unknown or frozen name, a loss that is no differentiable scalar or reaches
+            no parameter, a wrapped or sharded model, sparse or complex gradients, a query pass past the fast weights.
         FloatingPointError: a loss or a gradient norm is not finite; the message says which.
 
     Source: paper, inner loop and outer loop (Key Designs 1) and the update rule (Loss & Training).
@@ -237,12 +237,17 @@ class Objective(nn.Module):
             raise ValueError(f"{name} from loss_fn is of {got}; allowed is a scalar tensor")
         if not loss.requires_grad:
             raise ValueError(f"{name} from loss_fn depends on no tensor that requires grad")
-        return loss.detach(), _grad(loss, wrt, create_graph, behind or {})
+        return loss.detach(), _grad(loss, wrt, create_graph, behind or {}, name)
 
 
-def _grad(scalar: Tensor, wrt: Tensors, create_graph: bool, behind: Tensors) -> Tensors:
+def _grad(scalar: Tensor, wrt: Tensors, create_graph: bool, behind: Tensors, loss: str = "") -> Tensors:
     tensors = [*wrt.values(), *behind.values()]
     found = torch.autograd.grad(scalar, tensors, create_graph=create_graph, allow_unused=True)
+    if loss and all(grad is None for grad in found):
+        raise ValueError(
+            f"{loss} reaches none of params; a copy of the model was used, or checkpointing with use_reentrant=True; "
+            "allowed is a loss that depends on at least one of them"
+        )
     if seen := [name for name, grad in zip(behind, found[len(wrt) :], strict=True) if grad is not None]:
         raise ValueError(
             f"the query pass read {seen} past the model, so it did not see the fast weights; forward and loss_fn must "

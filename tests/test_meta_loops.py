@@ -84,11 +84,14 @@ def one_process_group():
 
 
 def sharded(how):
+    from torch.distributed._composable.replicate import replicate
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import distribute_module
 
     mesh, model = init_device_mesh("cpu", (1,)), mlp()
+    if how == "DDP":
+        return replicate(model)
     return fully_shard(model, mesh=mesh) if how == "FSDPModule" else distribute_module(model, mesh)
 
 
@@ -103,8 +106,9 @@ DDP = nn.parallel.DistributedDataParallel
         ("DistributedDataParallel", lambda: nn.Sequential(DDP(mlp()), nn.Linear(3, 3).double())),
         ("FSDPModule", lambda: sharded("FSDPModule")),
         ("DTensor", lambda: sharded("DTensor")),
+        ("DDP", lambda: sharded("DDP")),
     ],
-    ids=["wrapped", "compiled", "part of a model", "fully_shard", "DTensor"],
+    ids=["wrapped", "compiled", "part of a model", "fully_shard", "DTensor", "replicate"],
 )
 def test_a_model_made_for_data_parallel_training_is_refused_wherever_it_hides(kind, build, one_process_group):
     with pytest.raises(ValueError, match=f"is a {kind}; pass the plain module.*reduce_grads"):
@@ -153,6 +157,12 @@ def test_a_parameter_that_is_read_past_the_module_is_noticed(how, first_order):
     assert not optimizer.state and all(p.grad is None for p in model.parameters())
     found = meta_gradients(model, square, *two_batches(5, 4), inner_lr=0.1, params=["first.weight"])
     assert found.grads["first.weight"].abs().sum() > 0  # what is not moved may be read from anywhere
+
+
+def test_a_loss_of_a_copy_of_the_model_is_noticed():
+    model, other = mlp(), mlp()
+    with pytest.raises(ValueError, match="support_loss reaches none of params; a copy of the model was used"):
+        meta_gradients(model, lambda _model, batch: square(other, batch), *two_batches(5, 4), inner_lr=0.1)
 
 
 def test_a_penalty_on_parameters_listed_before_is_noticed():
