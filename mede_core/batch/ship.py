@@ -33,10 +33,11 @@ EVERY = 8  # of the metrics, each 8th step ships
 
 
 def in_lab() -> Iterator[Ask]:
-    """What the notebooks ask for with default parameters, and every method's weights."""
+    """What the notebooks ask for with default parameters, and the weights of every method and of 01's learners."""
     for notebook in IN_LAB:
         yield from notebook("cpu", {})
     yield from (Ask(load_config("cpu", method=method)) for method in METHODS if method != "frozen")
+    yield from (Ask(ask.config) for ask in asks.static_bias("cpu", {}) if trains(ask.config))
 
 
 def ship(workspace: Workspace) -> Path:
