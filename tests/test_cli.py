@@ -83,7 +83,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_profile(tmp_path):
 # ------------------------------------------------------------------------------------ what is typed wrong
 ANY = """--nope | --nope 1 | --nope=1 | -x | -h | -v | --helpp | surplus words | --yes=maybe | --=1 | -- surplus |
     --rho2 0.5 | --config.rho 1 | --set rho=1 | -rho 1 | --Device cpu | --profil smoke | --verbose | --version |
-    ' ' | '' | ümlaut | '--a b' | ---seed 1 | -1 | 1 | help | all | $ | *"""
+    ' ' | '' | ümlaut | '--a b' | ---seed 1 | -1 | 1 | help | all | $ | * | --debug | --quiet | --no-nope | -q"""
 SETTINGS = """--rho 2 | --rho x | --rho nan | --rho -0.1 | --rho | --rho= | --epochs 0 | --epochs 1.5 | --epochs x |
     --batch-size 1 | --outer-lr 0 | --inner-lr -1 | --query-weight inf | --method magic | --trainable text |
     --pairing last | --temporal-module expanded | --adapter-width 0 | --warmup-epochs 9 | --precision fp8 |
