@@ -15,15 +15,9 @@ import mede_core
 from mede_core.files import pack_correct
 from mede_core.gwa import gaussian_weights
 from mede_core.lab.bias_lab import bias_explorer, bias_values
-from mede_core.lab.explorers import (
-    gwa_explorer,
-    gwa_scene,
-    meta_step_explorer,
-    meta_step_scene,
-    meta_step_values,
-    rho_explorer,
-)
+from mede_core.lab.explorers import gwa_explorer, meta_step_explorer, meta_step_values, rho_explorer
 from mede_core.lab.gwa_accuracy import gwa_accuracy
+from mede_core.lab.scenes import gwa_scene, meta_step_scene
 from mede_core.lab.toy import make_toy_problem, run_toy
 from mede_core.learner import build_learner
 from mede_core.report.figures.style import save_figure

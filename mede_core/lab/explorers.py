@@ -12,10 +12,8 @@ from ..world.render import PAIRS, SCENES, render
 from ..world.synthetic import ACTORS, IN_CONTEXT_RHO, SOURCE_ACTORS, World, action_text, draw_spec, swap_background
 from .diagnostics import quadratic_pull
 from .gwa_accuracy import GwaAccuracy
-from .scenes import STEP, STEP_GRID, Scene, gwa_scene, meta_step_scene, world_scene
+from .scenes import STEP, Scene, gwa_scene, meta_step_scene, world_scene
 from .toy import ToyProblem, make_toy_problem, run_toy
-
-__all__ = ["STEP_GRID", "gwa_scene", "meta_step_scene"]  # the static twins lie in scenes.py
 
 PIXELS_PER_INCH = 100  # of the page
 WIDE = {"style": {"description_width": "9em"}, "layout": {"width": "34em"}}
