@@ -53,7 +53,7 @@ def test_what_is_wrong_with_a_list_is_named_all_at_once(listed):
         4: "gone__0: no such folder", 5: "hole: 9 of 10 frames; img_00004.png is missing",
         6: "empty: 9 of 10 frames; img_00002.png", 7: "10 of 11 frames; img_00011.png",
         8: "two words__1: label 4 is out of range 0 to 3", 9: "'x 10' is not", 10: "'y z 1' is not",
-        11: "two words__1: label 1, but 0 on line 3", 12: "0 frames",
+        11: "two words__1: label 1, but 0 on line 3", 12: "of 1 frame at least",
     }  # fmt: skip
     assert len(caught.value.problems) == len(expected)
     for (number, words), line in zip(expected.items(), caught.value.problems):

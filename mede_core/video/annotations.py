@@ -1,7 +1,5 @@
 """Readers of the annotation files people really have: videos, classes, splits. Bad lines are listed, none stops one."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections import Counter
@@ -10,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from .classes import class_of, read_class_names, read_classes, unknown_label
+from .classes import read_class_names, read_classes, resolve, unknown_label
 from .lists import cells, header_of, is_hidden, read_json, read_lines, read_list, read_text, tidy
 from .locate import SPLIT_FOLDER, Files
 
@@ -208,26 +206,15 @@ def read_lists(annotations: Path, classes: Path | None = None) -> Annotations:
             names = ", ".join(sorted(path.name for path in maps))
             raise ValueError(f"annotations {os.fspath(annotations)!r}: several class files ({names}); choose one")
         classes = min(maps)
-    numbered = read_classes(classes) if classes else {}
     lists = [path for path in files if path not in maps and (classes is None or path.resolve() != classes.resolve())]
-    read = [(path.stem.replace(" ", "_"), path.name, read_list(path)) for path in lists]
-    if not classes:
-        labels = {row.label for *_, listed in read for row in listed.rows}
-        if labels and all(re.fullmatch(r"-?\d+", label) for label in labels):
-            raise ValueError(f"annotations {os.fspath(annotations)!r}: labels are integers; give the classes file")
-        numbered = dict(enumerate(sorted(label for label in labels if not re.fullmatch(r"-?\d+", label))))
-    names = [*numbered.values()]
-    found = Annotations(names, notes=[listed.taken_for for *_, listed in read])
-    for stem, file, listed in read:
-        found.problems += listed.problems
-        for row in listed.rows:
-            label = class_of(row.label, numbered) if classes or not row.label.isdecimal() else None
-            if label is None:
-                said = unknown_label(row.label, names, min(numbered, default=0))
-                found.problems.append(f"{file}:{row.line}: {said}")
-            else:
-                split = row.split.lower().replace(" ", "_") or stem
-                found.add(row.paths, label, split, f"{file}:{row.line}")
+    read = [read_list(path) for path in lists]
+    found = Annotations([], [problem for one in read for problem in one.problems])
+    rows = [row for one in read for row in one.rows]
+    found.classes, known = resolve(rows, read_classes(classes) if classes else None, found.problems)
+    found.notes = [one.taken_for for one in read]
+    for row, label in known:
+        stem = row.file.rpartition(".")[0]
+        found.add(row.paths, label, (row.split.lower() or stem).replace(" ", "_"), row.where)
     return found
 
 

@@ -1,7 +1,5 @@
 """Class names: as lists give them, as they are compared, and as a prompt says them."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import re
@@ -9,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from unicodedata import category
 
-from .lists import bare, cells, header_of, read_json, read_lines, tidy
+from .lists import Row, bare, cells, header_of, read_json, read_lines, tidy
 
 _NAMES = ("name", "class_name", "label_name", "classname", "action", "category", "class", "label")
 _NUMBERS = ("id", "index", "idx", "number", "class_id", "label_id", "class_index", "", "label", "class")  # "": pandas'
@@ -33,11 +31,27 @@ def unknown_label(label: str, names: Sequence[str], first: int = 0) -> str:
     return f"unknown label {label!r}" + (f"; did you mean {spelled[close[0]]!r}?" if close else "")
 
 
-def class_of(label: str, classes: Mapping[int, str]) -> str | None:
-    """The class that a label of a list names, or whose number it is; None for no class."""
-    if label in classes.values():
-        return label
-    return classes.get(int(label)) if re.fullmatch(r"\d{1,9}", label) else None
+def resolve(
+    rows: Sequence[Row], classes: Mapping[int, str] | None, problems: list[str]
+) -> tuple[list[str], list[tuple[Row, str]]]:
+    """The classes, given or else as the rows name them, and each row with its own; other labels become problems."""
+    numbers = {row.label for row in rows if re.fullmatch(r"-?\d+", row.label)}
+    named = {row.label for row in rows} - numbers
+    if classes is None and numbers and not named:
+        some = ", ".join(sorted(numbers)[:5])
+        raise ValueError(f"{rows[0].where}: labels are integers ({some}); give the classes file, or class_names")
+    known = dict(enumerate(sorted(named))) if classes is None else classes
+    names, found = list(known.values()), []
+    for row in rows:
+        name = row.label
+        if name not in names:
+            number = int(name) if classes and re.fullmatch(r"\d{1,9}", name) else -1
+            name = known.get(number)
+        if name is None:
+            problems.append(f"{row.where}: {unknown_label(row.label, names, min(known, default=0))}")
+        else:
+            found.append((row, name))
+    return names, found
 
 
 def clean_name(dataset: str, name: str) -> str:

@@ -1,8 +1,5 @@
 """Real videos as datasets: a manifest's clips as tensors, augmented for training, in views for evaluation."""
 
-from __future__ import annotations
-
-import logging
 import math
 import re
 
@@ -13,10 +10,8 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from .decode import VideoInfo, read_clip
-from .manifest import Manifest, ManifestError, check_manifest
+from .manifest import Manifest, check_manifest, leave_out
 from .timeline import VideoError
-
-log = logging.getLogger(__name__)
 
 _JITTER = 8 / 7  # training scales the short side to 1 .. 8/7 of the crop (224-256 for 224: Open-VCLIP's recipe)
 _UNTIMED = "no times of its frames, which dense sampling needs"
@@ -134,23 +129,15 @@ class VideoDataset(Dataset):
         self.flip = [flip_directions or not _DIRECTION.search(name) for name in self.class_names]
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that outlive an epoch
         # Every file is decoded once before the first clip, unless the manifest brings the timelines.
-        infos, problems = check_manifest(manifest, "known" if manifest.timelines else "full")
+        found = check_manifest(manifest, "known" if manifest.timelines else "full")
         if sampling == "dense":
-            problems |= {i: _UNTIMED for i, info in infos.items() if not info.timed}
-        problems = dict(sorted(problems.items()))
-        lines = [f"{manifest.paths[i]}: {reason}" for i, reason in problems.items()]
-        if lines and not (train or skip_bad):
-            raise ManifestError(manifest.source, lines, "bad files; skip_bad=True evaluates the others")
-        self.rows = sorted(infos.keys() - problems.keys())  # of the manifest
-        if not self.rows:
-            raise ManifestError(manifest.source, lines or ["it lists no video"], "no usable video is left")
-        if lines:
-            left, listed = f"{len(lines)} of {len(manifest)} files", "\n  ".join(lines)
-            log.warning("%s: going on without %s:\n  %s", manifest.source, left, listed)
-        self.bad = {manifest.paths[i]: reason for i, reason in problems.items()}
+            found = [one if isinstance(one, str) or one.timed else _UNTIMED for one in found]
+        self.rows = [i for i, one in enumerate(found) if not isinstance(one, str)]  # of the manifest
+        self.bad = {path: one for path, one in zip(manifest.paths, found) if isinstance(one, str)}
+        leave_out(manifest.source, self.bad, len(self.rows), train or skip_bad)
         self.paths = [manifest.paths[i] for i in self.rows]
         self.labels = [manifest.labels[i] for i in self.rows]
-        self.infos = [infos[i] for i in self.rows]
+        self.infos = [found[i] for i in self.rows]
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch.fill_(epoch)

@@ -1,15 +1,14 @@
 """Lists as people write them, in any usual encoding, separator and order of columns, with or without a header."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from unicodedata import normalize
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".mpe", ".flv", ".f4v", ".wmv",
@@ -49,8 +48,7 @@ def read_text(path: str | os.PathLike, what: str) -> str:
     except OSError as error:
         raise ValueError(f"{what} {os.fspath(path)!r} cannot be read: {error.strerror or error}") from error
     wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
-    half = data[:200].count(0) * 3 > len(data[:200])
-    if wide or half:
+    if wide or data[:200].count(0) * 3 > len(data[:200]):
         encoding = "utf-16" if wide else "utf-16-le" if data[1:2] == b"\0" else "utf-16-be"
         return data.decode(encoding, "replace").replace("\0", "\ufffd")
     return data.decode("utf-8-sig", "surrogateescape")
@@ -65,8 +63,7 @@ def read_json(path: str | os.PathLike, what: str):
 
 
 def _unique(pairs: list[tuple]) -> dict:
-    twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-    if twice:
+    if twice := [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]:
         raise ValueError(f"the key {twice[0]!r} is there twice")
     return dict(pairs)
 
@@ -121,48 +118,50 @@ def header_of(line: str, *wanted: Sequence[str], needed: int = 2) -> tuple[str, 
 class Row:
     """A line of a list: a video, under one or several spellings of its path, its label and splits as they stand."""
 
+    file: str
     line: int
     paths: tuple[str, ...]
     label: str
-    split: str = ""
+    split: str
+
+    where = property(lambda self: f"{self.file}:{self.line}")
 
 
-@dataclass
-class VideoList:
+class VideoList(NamedTuple):
     """A list of videos: its rows, odd lines, and what it was taken for."""
 
-    rows: list[Row] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    taken_for: str = ""
+    rows: list[Row]
+    problems: list[str]
+    taken_for: str
 
 
 def read_list(path: Path) -> VideoList:
     """Read a list of labeled videos. A frames column is passed over, since the files know better."""
-    found = VideoList()
-    lines = read_lines(path, "list", found.problems)
+    rows, problems = [], []
+    lines = read_lines(path, "list", problems)
     separator, places = header_of(lines[0][1], _PATHS, _LABELS, _SPLITS) if lines else ("", [])
     body = [one for one in lines if one[1] != lines[0][1]] if separator else lines  # files put together repeat it
+    columns = "path and label"
     if separator and separator != " ":
-        width, order = len(cells(lines[0][1], separator)), dict(zip(("path", "label", "split"), places))
-        read = {line: _by_columns(text, separator, order, width) for line, text in body}
+        width = len(cells(lines[0][1], separator))
+        read = {line: _by_columns(text, separator, places, width) for line, text in body}
+        columns = ", ".join(name for name, place in zip(("path", "label", "split"), places) if place is not None)
     else:  # endings of videos tell where a path ends; of equal readings the first separator counts
-        order = {}
         tried = [(one, {line: _by_endings(text, one) for line, text in body}) for one in SEPARATORS]
         separator, read = max(tried, key=lambda one: [sum(map(of, one[1].values())) for of in (_is_video, bool)])
         if not places and _is_header(*read.values()):
             del read[lines[0][0]]
+        if any(fields and _NUMBER.fullmatch(fields[1]) for fields in read.values()):
+            columns += " (the last of several numbers)"
     texts = dict(lines)
     for line, fields in read.items():
         if label := tidy(bare(fields[1])) if fields else "":
-            found.rows.append(Row(line, spellings(fields[0]), label, fields[2]))
+            rows.append(Row(path.name, line, spellings(fields[0]), label, fields[2]))
         else:
-            found.problems.append(f"{path.name}:{line}: {texts[line][:80]!r} is no path and label")
-    columns = ", ".join(name for name, place in order.items() if place is not None) or "path and label"
-    if not order and any(_NUMBER.fullmatch(row.label) for row in found.rows):
-        columns += " (the last of several numbers)"
+            problems.append(f"{path.name}:{line}: {texts[line][:80]!r} is no path and label")
     head = f" (under the header {lines[0][1][:40]!r})" if len(read) < len(lines) else ""
-    found.taken_for = f"{path.name}: {len(found.rows)} rows of {columns}, separated by {SEPARATORS[separator]}{head}"
-    return found
+    taken_for = f"{path.name}: {len(rows)} rows of {columns}, separated by {SEPARATORS[separator]}{head}"
+    return VideoList(rows, problems, taken_for)
 
 
 def _is_header(first: tuple | None = None, *others: tuple | None) -> bool:
@@ -175,10 +174,10 @@ def _is_video(row: tuple[str, str, str] | None) -> bool:
     return bool(row) and row[0].lower().strip("\"'").endswith(VIDEO_SUFFIXES)
 
 
-def _by_columns(line: str, separator: str, order: dict[str, int | None], width: int) -> tuple[str, str, str] | None:
+def _by_columns(line: str, separator: str, places: Sequence[int | None], width: int) -> tuple[str, str, str] | None:
     """(path, label, split) by a header's columns; None where they are not there."""
     fields = cells(line, separator) or []
-    path, label, split = (fields[i] if i is not None and i < len(fields) else "" for i in order.values())
+    path, label, split = (fields[i] if i is not None and i < len(fields) else "" for i in places)
     return (path, label, split) if path and label and len(fields) <= width else None
 
 
@@ -190,14 +189,14 @@ def _by_endings(line: str, separator: str) -> tuple[str, str, str] | None:
     fields = cells(match["rest"], separator) if match else None
     if not fields or not all(fields):
         return None
+    numbers = [field for field in fields if _NUMBER.fullmatch(field)]
     parts = [field for field in fields if _PART.fullmatch(field)] if len(fields) > 1 else []
-    words = [field for field in fields if field not in parts and not _NUMBER.fullmatch(field)]
+    words = [field for field in fields if field not in parts and field not in numbers]
     if separator == " " and words:  # a name of several words
         words = [" ".join(words)]
-    numbers = [field for field in fields if _NUMBER.fullmatch(field)]
     if len(words) > 1 or len(parts) > 1 or not (words or numbers):
         return None
-    return match["path"], words[0] if words else numbers[-1], parts[0] if parts else ""
+    return match["path"], (words or numbers)[-1], "".join(parts)
 
 
 def is_hidden(name: str) -> bool:

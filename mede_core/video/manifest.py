@@ -1,21 +1,20 @@
 """Lists of labeled videos, plain ones and those that ``prepare`` wrote; a check of every file in one. Torch-free."""
 
-from __future__ import annotations
-
-import csv
 import hashlib
 import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unicodedata import normalize
 
+import pandas as pd
+
 from ..files import available_cpus, progress
-from .classes import check_class_names, class_of, unknown_label
+from .classes import check_class_names, resolve, unknown_label
 from .decode import VideoError, VideoInfo, probe
 from .lists import is_there, read_list
 from .splits import few_shot
@@ -33,8 +32,7 @@ class ManifestError(ValueError):
     def __init__(self, source, problems: Sequence[str], advice: str = ""):
         self.problems = list(problems)
         count, lines = len(self.problems), self.problems[:_SHOWN]
-        if count > _SHOWN:
-            lines.append(f"and {count - _SHOWN} more")
+        lines += [f"and {count - _SHOWN} more"] * (count > _SHOWN)
         head = f"{os.fspath(source)}: {count} problem{'' if count == 1 else 's'}{advice and f' ({advice})'}"
         super().__init__("\n  ".join([head, *lines]))
 
@@ -59,46 +57,27 @@ def read_manifest(
 ) -> Manifest:
     """Read a plain list of videos and labels; relative paths start from the root, or else from the list's folder."""
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"manifest {os.fspath(path)!r}: no such file")
-    root = path.parent if root is None else Path(root)
-    if not root.is_dir():
-        raise ValueError(f"root {os.fspath(root)!r}: no such folder")
-    listed = read_list(path)
-    rows, problems = listed.rows, listed.problems
-    if class_names is None:
-        numbers = sorted({row.label for row in rows if row.label.isdecimal()})
-        if numbers:
-            problems.append(f"labels are integers ({', '.join(numbers[:5])}): pass class_names, in their order")
-        classes = dict(enumerate(sorted({row.label for row in rows})))  # Kinetics' own numbering
-        try:
-            check_class_names([*classes.values()] or ["none"])
-        except ValueError as error:  # two spellings of one
-            problems.append(str(error))
-    else:
-        classes = dict(enumerate(check_class_names(class_names)))
-    names = [*classes.values()]
-    index = {name: i for i, name in enumerate(names)}
-    files: list[Path] = []
-    labels: list[int] = []
-    first_seen: dict[Path, tuple[int, int]] = {}
-    again: list[str] = []
-    for row in rows:
-        name = class_of(row.label, classes)
-        if name is None:
-            problems.append(f"{path.name}:{row.line}: {unknown_label(row.label, names)}")
-            continue
-        file, number = _existing(root, row.paths), index[name]
-        seen_line, seen = first_seen.setdefault(file, (row.line, number))
-        if seen != number:
-            both = f"{name!r}, but {names[seen]!r} on line {seen_line}"
-            problems.append(f"{path.name}:{row.line}: {row.paths[-1]!r} is labeled {both}")
-        elif seen_line != row.line:
-            again.append(f"{row.line} (as {seen_line})")
-        files.append(file)
-        labels.append(number)
-    manifest = Manifest(files, labels, names, path)
-    _check_present(manifest, root, problems, f"taken for {listed.taken_for}")
+    root, listed = Path(root or path.parent), read_list(path)
+    problems, advice = listed.problems, f"taken for {listed.taken_for}"
+    try:
+        given = dict(enumerate(check_class_names(class_names))) if class_names is not None else None
+        names, rows = resolve(listed.rows, given, problems)
+        check_class_names(names or ["none"])
+    except ValueError as error:  # numbers without names, or two spellings of one
+        raise ManifestError(path, [*problems, str(error)], advice) from error
+    index, first_seen, again = {name: i for i, name in enumerate(names)}, {}, []
+    manifest = Manifest([], [], names, path)
+    for row, name in rows:
+        file = _existing(root, row.paths)
+        seen, label = first_seen.setdefault(file, (row, name))
+        if label != name:
+            both = f"{name!r}, but {label!r} on line {seen.line}"
+            problems.append(f"{row.where}: {row.paths[-1]!r} is labeled {both}")
+        elif seen is not row:
+            again.append(f"{row.line} (as {seen.line})")
+        manifest.paths.append(file)
+        manifest.labels.append(index[name])
+    _check_present(manifest, root, problems, advice)
     if again:
         shown = ", ".join(again[:_SHOWN])
         log.warning("%s: %d lines name a video again, which counts each time: lines %s", path, len(again), shown)
@@ -166,18 +145,13 @@ def select(csv: str | os.PathLike, *, split: str = "all", half: str = "all", sho
         fewest = min(Counter(manifest.labels[i] for i in chosen).values())
         if fewest < shots:
             log.warning("%s: a class has only %d of %d shots", path, fewest, shots)
-        columns = (manifest.paths, manifest.labels, manifest.timelines)
-        paths, labels, timelines = (column and [column[i] for i in chosen] for column in columns)
-        manifest = Manifest(paths, labels, manifest.class_names, path, timelines)
+        columns = {name: getattr(manifest, name) for name in ("paths", "labels", "timelines")}
+        manifest = replace(manifest, **{name: of and [of[i] for i in chosen] for name, of in columns.items()})
     return manifest
 
 
 def _select_rows(path: Path, sidecar: dict, split: str, half: str) -> Manifest:
-    with open(path, encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream)
-        rows = list(reader)
-    if not {"path", "label", "split"} <= set(reader.fieldnames or ()):
-        raise ValueError(f"manifest {os.fspath(path)!r} lacks columns; expected {','.join(COLUMNS)}")
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
     known = sorted({name for row in rows for name in row["split"].split()})
     if split not in ("all", *known):
         raise ValueError(f"split is {split!r}; allowed for {path.name}: all, {', '.join(known)}")
@@ -204,31 +178,40 @@ def _select_rows(path: Path, sidecar: dict, split: str, half: str) -> Manifest:
 
 
 # ------------------------------------------------------------------------------------ looking at every file
-def check_manifest(
-    manifest: Manifest, check: str = "full", *, workers: int = 0
-) -> tuple[dict[int, VideoInfo], dict[int, str]]:
-    """What each file of a manifest holds, or why it cannot be used; both by the position in the manifest."""
-    infos, problems = {}, {}
+def check_manifest(manifest: Manifest, check: str = "full", *, workers: int = 0) -> list[VideoInfo | str]:
+    """What each file of a manifest holds, or why it cannot be used."""
     if check == "known":  # by the manifest's own timelines
-        infos = {i: VideoInfo(manifest.timelines[i]) for i, path in enumerate(manifest.paths) if is_there(path)}
-        return infos, {i: "no such file" for i in range(len(manifest)) if i not in infos}
-    copies: dict[object, list[int]] = {}  # hard links to one file are tried once
-    for position, path in enumerate(manifest.paths):
-        stat = path.stat() if is_there(path) else None
-        one = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns) if stat else path
-        copies.setdefault(one, []).append(position)
+        pairs = zip(manifest.paths, manifest.timelines)
+        return [VideoInfo(line) if is_there(path) else "no such file" for path, line in pairs]
+
+    def look(path: Path) -> VideoInfo:
+        info = probe(path, full=check == "full")
+        if info.truncated:
+            raise VideoError(path, f"truncated: {info.frames} of {info.announced} frames")
+        return info
+
+    return in_threads(look, manifest.paths, "checking videos", workers)
+
+
+def in_threads(look: Callable, items: Sequence, what: str, workers: int = 0) -> list:
+    """What a function gives for each item, or as text, why it cannot be read."""
+
+    def one(item):
+        try:
+            return look(item)
+        except VideoError as error:
+            return "; ".join(error.reasons)
+
     with ThreadPoolExecutor(workers or min(8, available_cpus())) as pool:
-        firsts = [manifest.paths[positions[0]] for positions in copies.values()]
-        results = pool.map(lambda path: _check_file(path, check == "full"), firsts)
-        found = zip(copies.values(), results, strict=True)
-        for positions, result in progress(found, "checking videos", len(firsts)):
-            (infos if isinstance(result, VideoInfo) else problems).update(dict.fromkeys(positions, result))
-    return infos, problems
+        return [*progress(pool.map(one, items), what, len(items))]
 
 
-def _check_file(path: Path, full: bool) -> VideoInfo | str:
-    try:
-        info = probe(path, full=full)
-    except VideoError as error:
-        return "; ".join(error.reasons)
-    return f"truncated: {info.frames} of {info.announced} frames" if info.truncated else info
+def leave_out(source, bad: Mapping, left: int, allowed: bool, advice: str = "") -> None:
+    """Say what of a list is left out, or refuse the list: where that is not allowed, or nothing is left."""
+    lines = [f"{where}: {reason}" for where, reason in bad.items()]
+    if not left or (lines and not allowed):
+        usual = "bad files; skip_bad=True evaluates the others" if left else "no usable video is left"
+        raise ManifestError(source, lines or ["it lists no video"], advice or usual)
+    if lines:
+        count, listed = f"{len(lines)} of {len(lines) + left} files", "\n  ".join(lines)
+        log.warning("%s: going on without %s:\n  %s", source, count, listed)

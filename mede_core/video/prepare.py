@@ -1,10 +1,6 @@
 """From a dataset's folder and annotation files to a manifest: what is there, what is missing, what contradicts what."""
 
-from __future__ import annotations
-
-import csv
 import hashlib
-import io
 import json
 import os
 from collections import Counter
@@ -13,11 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
+
 from ..files import atomic_write
 from ..flags import File, NewFile, Workers
 from . import annotations as forms
 from .annotations import Annotations, Entry
 from .classes import check_class_names, clean_name, plain
+from .decode import VideoInfo
 from .lists import tidy
 from .locate import Files, folder_problem, folders
 from .manifest import COLUMNS, Manifest, ManifestError, check_manifest
@@ -80,10 +79,8 @@ class Prepared:
         if side["base"] and not side["comparable"]:
             lines.append("  not comparable with the published base-to-novel numbers")
         lines += [f"note: {note}" for note in self.notes]
-        for kind, found in self.problems.items():
-            lines += [f"{kind}: {len(found)}", *self._some(found)]
-        if side["no_videos"]:
-            lines += [f"files that are no videos: {len(side['no_videos'])}", *self._some(side["no_videos"])]
+        for kind, found in {**self.problems, "files that are no videos": side["no_videos"]}.items():
+            lines += [f"{kind}: {len(found)}", *self._some(found)] if found else []
         counted = sorted(side["per_class"].items(), key=lambda item: -item[1][1])  # most left out first
         lines.append(f"read {usable}, left out {sum(out for _, (_, out) in counted):,}:")
         lines += self._some([f"{name}: {read:,} read, {out:,} left out" for name, (read, out) in counted], _CLASSES)
@@ -161,33 +158,37 @@ def prepare(
     problems = {"bad annotations": [*files.problems, *found.problems]}
     problems["base/novel and zero-shot lists"] = halves.problems + zero_problems
 
-    located = _locate(entries, files, found, spec, problems)
-    located, lengths = _checked(located, root, check, workers, problems)
-    if not located:
-        advice = "; ".join(["no usable video", *(f"taken for {said}" for said in found.notes)])
-        raise ManifestError(root, [line for lines in problems.values() for line in lines], advice)
-    rows = []
-    for (name, entry), length in zip(located, lengths):
+    located, rows = _locate(entries, files, found, spec, problems), []
+    infos: list[VideoInfo | str | None] = [None] * len(located)
+    if check != "none":
+        infos = check_manifest(Manifest([root / name for name in located], [], names, root), check, workers=workers)
+    problems["undecodable files"] = [f"{name}: {one}" for name, one in zip(located, infos) if isinstance(one, str)]
+    for (name, entry), info in zip(located.items(), infos):
+        if isinstance(info, str):
+            continue
         member = [split for split in entry.splits if not splits or split in splits]
         member += [split for split, chosen in sets.items() if clean[entry.label] in chosen and "val" in member]
-        rows.append((name, clean[entry.label], " ".join(member), *length))
+        seconds = f"{info.frames / info.fps:.6g}" if info and info.fps else ""
+        looked = (info.frames, seconds, str(info.timeline)) if info else ("", "", "")
+        rows.append((name, clean[entry.label], " ".join(member), *looked))
+    if not rows:
+        advice = "; ".join(["no usable video", *(f"taken for {said}" for said in found.notes)])
+        raise ManifestError(root, [line for lines in problems.values() for line in lines], advice)
     number = {name: i for i, name in enumerate(names)}
     rows.sort(key=lambda row: (number[row[1]], row[0]))
     counts, problems["counts"] = _counts(rows, [*(splits or known), *sets], spec, bool(splits))
     if spec.classes not in (None, len(names)):
         problems["counts"].insert(0, f"{len(names)} classes, expected {spec.classes}")
-    asked, read = (Counter(clean[entry.label] for entry in of) for of in (entries, [entry for _, entry in located]))
+    asked, read = Counter(clean[entry.label] for entry in entries), Counter(label for _, label, *_ in rows)
     problems["counts"] += [f"class {c!r}: none of its {n} videos is usable" for c, n in asked.items() if not read[c]]
     problems = {kind: lines for kind, lines in problems.items() if lines}
     odd = Counter(clean[tidy(part)] for name in files.left_out for part in folders(name) if tidy(part) in clean)
     notes = [*[spec.note] * bool(spec.note), *(f"taken for {said}" for said in found.notes)]
     if silent := [name for name in names if not asked[name]]:
         notes.append(f"{len(silent)} classes have no video in the annotations: {', '.join(map(repr, silent[:_SHOWN]))}")
-    if extra := len(files.names) - len({name for name, _ in located}):
+    if extra := len(files.names) - len(rows):
         notes.append(f"{extra} more video files below the root are not in the manifest")
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows([COLUMNS, *rows])
-    text = stream.getvalue()
+    text = pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False, lineterminator="\n")
     sidecar = {
         "dataset": dataset, "root": os.path.abspath(root), "classes": names,
         "splits": {split: {"classes": chosen} for split, chosen in sets.items()},
@@ -203,29 +204,27 @@ def prepare(
     return Prepared(out, sidecar, problems, notes)
 
 
-def _locate(entries, files: Files, found: Annotations, spec: Dataset, problems) -> list[tuple[str, Entry]]:
-    """The file of each entry; what is missing, doubled or in a folder that contradicts it becomes a problem."""
-    located, missing, classes = [], [], {plain(name) for name in found.classes}
-    owner: dict[str, Entry] = {}
+def _locate(entries, files: Files, found: Annotations, spec: Dataset, problems) -> dict[str, Entry]:
+    """The entry of each file; what is missing, doubled or in a folder that contradicts it becomes a problem."""
+    located, missing, classes = {}, [], {plain(name) for name in found.classes}
     against: dict[str, list[str]] = {}
     for entry in entries:
         name, reason = files.find(entry.names, anywhere=found.anywhere, fold=found.fold)
         if name is None:
             missing.append((entry, f"{entry.names[0]}: {reason} ({entry.where})"))
-        elif name in owner:
-            twice = f"{owner[name].where} and {entry.where} both name it"
+        elif name in located:
+            twice = f"{located[name].where} and {entry.where} both name it"
             problems["bad annotations"].append(f"{name}: {twice}")
         else:
-            owner[name] = entry
-            located.append((name, entry))
+            located[name] = entry
             if said := folder_problem(name, entry.label, entry.splits, classes, splits=spec.split_folders):
                 against.setdefault(entry.where.rpartition(":")[0], []).append(f"{name}: {said} ({entry.where})")
-    there = Counter(split for _, entry in located for split in entry.splits)
+    there = Counter(split for entry in located.values() for split in entry.splits)
     absent = Counter(split for entry, _ in missing for split in entry.splits if not there[split])
     lines = [f"split {split}: none of its {n} videos is there" for split, n in absent.items()]
     lines += [line for entry, line in missing if not entry.splits or any(there[split] for split in entry.splits)]
     problems["missing files"] = lines
-    sources = Counter(entry.where.rpartition(":")[0] for _, entry in located)
+    sources = Counter(entry.where.rpartition(":")[0] for entry in located.values())
     problems["folders against the annotations"] = []
     for source, lines in against.items():
         if len(lines) > _SHOWN and 2 * len(lines) > sources[source]:
@@ -233,18 +232,6 @@ def _locate(entries, files: Files, found: Annotations, spec: Dataset, problems) 
             lines = [f"{source}: {many}, is it the right label file? {lines[0]}"]
         problems["folders against the annotations"] += lines
     return located
-
-
-def _checked(located, root: Path, check: str, workers, problems) -> tuple[list[tuple[str, Entry]], list[tuple]]:
-    """The usable files with their (frames, seconds, timeline); empty cells where nothing was checked."""
-    if check == "none":
-        return located, [("", "", "")] * len(located)
-    manifest = Manifest([root / name for name, _ in located], [0] * len(located), ["any"], root)
-    infos, bad = check_manifest(manifest, check, workers=workers)
-    problems["undecodable files"] = [f"{located[i][0]}: {reason}" for i, reason in sorted(bad.items())]
-    found = [info for _, info in sorted(infos.items())]
-    lengths = [(one.frames, f"{one.frames / one.fps:.6g}" if one.fps else "", str(one.timeline)) for one in found]
-    return [located[i] for i in sorted(infos)], lengths
 
 
 def _counts(rows, splits, spec: Dataset, partial: bool) -> tuple[dict[str, dict], list[str]]:
