@@ -40,15 +40,13 @@ def test_decord_and_pyav_give_the_same_bits(tmp_path, monkeypatch, codec):
     by_decord = read_clip(path, range(20))
     monkeypatch.setitem(sys.modules, "decord", None)
     video._probed.cache_clear()
-    assert (probe(path).backend, probe(path).timeline.why[:7]) == ("pyav", "decord:")
+    assert probe(path).backend == "pyav"
     assert np.array_equal(read_clip(path, range(20)), by_decord)
 
 
 def test_probe_says_what_the_file_holds(tmp_path):
     info = probe(make_clip(tmp_path / "clip.mp4", 15, audio=True))
-    assert (info.frames, info.fps, info.width, info.height, info.rotation) == (15, 10.0, 96, 64, 0)
-    assert info.codec == "h264"
-    assert not info.truncated
+    assert (info.frames, info.fps, info.width, info.height, info.truncated) == (15, 10.0, 96, 64, False)
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
@@ -63,7 +61,7 @@ def test_rotation_is_applied(tmp_path, monkeypatch, degrees, backend):
     upright = read_clip(path, [0, 4])
     turn(path, degrees)
     info = probe(path)
-    assert (info.rotation, info.backend) == (degrees, backend)
+    assert info.backend == backend
     clip = read_clip(path, [0, 4])
     assert np.array_equal(clip, np.rot90(upright, -degrees // 90, axes=(1, 2)))
     assert clip.shape[1:3] == (info.height, info.width)
@@ -106,19 +104,6 @@ def test_of_several_streams_one_is_read_throughout(tmp_path, suffix):
     clip = read_clip(path, [0, 19])
     assert clip.shape[1:3] == (info.height, info.width)
     assert np.array_equal(clip, decoded(path)[[0, 19]])
-
-
-def test_large_frames_shrink_to_the_short_side(tmp_path, monkeypatch):
-    path = make_clip(tmp_path / "hd.mp4", 4, sizes=((1920, 1080),))
-    assert probe(path).width == 1920
-    small = read_clip(path, [0, 3], size=120)
-    assert small.shape == (2, 120, 213, 3)
-    whole = read_clip(path, [0, 3])
-    assert whole.shape == (2, 1080, 1920, 3)
-    assert np.abs(small.mean((1, 2)) - whole.mean((1, 2))).max() < 2
-    assert read_clip(path, [0], size=2000).shape == (1, 1080, 1920, 3)  # never enlarged
-    monkeypatch.setitem(sys.modules, "decord", None)
-    assert np.array_equal(read_clip(path, [0, 3], size=120), small)
 
 
 @pytest.mark.parametrize("suffix", ["avi", "mkv"])

@@ -1,12 +1,10 @@
 """Reading video files by decord, where it can be trusted (see timeline.py), and by PyAV, which gives the same bits."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,8 +26,6 @@ class VideoInfo:
     timeline: Timeline
     width: int = 0
     height: int = 0
-    rotation: int = 0  # degrees clockwise by which the stored picture is turned for display
-    codec: str = ""
     announced: int = 0  # frames that the header promises
     damaged: int = 0  # frames decoded with concealed errors, where all were decoded
 
@@ -45,7 +41,7 @@ def probe(path: str | os.PathLike, *, full: bool = False) -> VideoInfo:
     name = _existing(path)
     stat = os.stat(name)
     try:
-        info = _probed(name, full, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        info = _probed(_File(name, (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)), full)
     except _PYAV_ERRORS as error:
         raise VideoError(path, f"PyAV: {_short(error)}") from error
     if info.truncated:
@@ -55,10 +51,8 @@ def probe(path: str | os.PathLike, *, full: bool = False) -> VideoInfo:
     return info
 
 
-def read_clip(
-    path: str | os.PathLike, indices: Sequence[int], *, size: int | None = None, info: VideoInfo | None = None
-) -> np.ndarray:
-    """Chosen frames of a video, upright, uint8 [T, H, W, 3]; with ``size``, a longer short side is shrunk to it."""
+def read_clip(path: str | os.PathLike, indices: Sequence[int], *, info: VideoInfo | None = None) -> np.ndarray:
+    """Chosen frames of a video, upright, uint8 [T, H, W, 3]."""
     info, name = info or probe(path), _existing(path)
     wanted, order = np.unique(indices, return_inverse=True)
     reason = ""
@@ -66,13 +60,13 @@ def read_clip(
         try:
             reader = _open_decord(name)
             if len(reader) == info.frames:
-                return np.stack([_shrunk(one, size) for one in reader.get_batch(wanted.tolist()).asnumpy()])[order]
+                return reader.get_batch(wanted.tolist()).asnumpy()[order]
             reason = f"decord: it holds {len(reader)} frames, not {info.frames}"
         except Exception as error:  # decord's own have no common base; it may be missing or lack a library
             reason = f"decord: {_short(error)}"
         _say_once(os.fspath(path), reason)
     try:
-        frames = _read_pyav(name, info.timeline, wanted.tolist(), size)
+        frames = _read_pyav(name, info.timeline, wanted.tolist())
     except _PYAV_ERRORS as error:
         raise VideoError(path, reason, f"PyAV: {_short(error)}") from error
     return np.stack([frames[index] for index in wanted.tolist()])[order]
@@ -106,8 +100,15 @@ def _short(error: BaseException) -> str:
 
 
 # ------------------------------------------------------------------------------------ PyAV
+@dataclass(frozen=True)
+class _File:
+    name: str = field(compare=False)
+    content: tuple  # tells one state of a file from another: hard links and repeated rows are tried once
+
+
 @lru_cache(maxsize=4096)
-def _probed(name: str, full: bool, _changed: tuple) -> VideoInfo:
+def _probed(file: _File, full: bool) -> VideoInfo:
+    name = file.name
     packets = list_packets(name)
     whole = full or bool(packets.doubt)
     first, ticks, damaged = None, [], 0
@@ -127,15 +128,14 @@ def _probed(name: str, full: bool, _changed: tuple) -> VideoInfo:
             raise VideoError(name, f"0 of {len(packets.pts)} frames can be decoded")
         found, turns = timeline(packets, ticks if whole else None), _turns(first)
         if found.reader == "decord":
-            why = "interlaced, and decord mixes the colors of its fields" if first.interlaced_frame else ""
             try:
                 _open_decord(name)
-            except Exception as error:  # as above
-                why = f"decord: {_short(error)}"
-            found = replace(found, reader="seek", why=why) if why else found
+                trusted = not first.interlaced_frame  # whose fields' colors decord mixes
+            except Exception:  # as above
+                trusted = False
+            found = found if trusted else replace(found, reader="seek")
         width, height = (first.height, first.width) if turns % 2 else (first.width, first.height)
-        codec, announced = stream.codec_context.codec.canonical_name, packets.announced or found.frames
-        return VideoInfo(found, width, height, -90 * turns % 360, codec, announced, damaged if full else 0)
+        return VideoInfo(found, width, height, packets.announced or found.frames, damaged if full else 0)
 
 
 def _turns(frame: av.VideoFrame) -> int:
@@ -143,7 +143,7 @@ def _turns(frame: av.VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
-def _read_pyav(name: str, line: Timeline, wanted: list[int], size: int | None) -> dict[int, np.ndarray]:
+def _read_pyav(name: str, line: Timeline, wanted: list[int]) -> dict[int, np.ndarray]:
     """{index: picture} of the wanted frames, which ascend."""
     pictures: dict[int, np.ndarray] = {}
     with av.open(name) as container:
@@ -151,45 +151,29 @@ def _read_pyav(name: str, line: Timeline, wanted: list[int], size: int | None) -
         for index, frame in _walk(container, stream, line, wanted):
             shape = shape or (frame.width, frame.height)  # a stream may change its size midway
             picture = frame.to_ndarray(format="rgb24", width=shape[0], height=shape[1])
-            pictures[index] = _shrunk(np.ascontiguousarray(np.rot90(picture, _turns(frame))), size)
+            pictures[index] = np.rot90(picture, _turns(frame))
     lost = [index for index in wanted if index not in pictures]
     if lost and line.reader == "order":
         raise VideoError(name, f"frame {lost[0]} of {line.frames} cannot be decoded")
-    return _read_pyav(name, replace(line, reader="order"), wanted, size) if lost else pictures
+    return _read_pyav(name, replace(line, reader="order"), wanted) if lost else pictures
 
 
 def _walk(container, stream, line: Timeline, wanted: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
     """The wanted frames in order; where the times allow it, far ones are sought."""
-    if line.reader == "order":
-        targets = set(wanted)
-        for index, frame in enumerate(to_the_end(container.decode(stream))):
-            if index in targets:
-                yield index, frame
-            if index >= wanted[-1]:
-                return
-    times, position, frames = line.times, -1, to_the_end(container.decode(stream))
-    half, base = np.diff(times).min(initial=1.0) / 2, float(stream.time_base)
+    times, base, position = line.times, float(stream.time_base), -1
+    half, by_time = np.diff(times).min(initial=1.0) / 2, line.reader != "order"
+    frames = enumerate(to_the_end(container.decode(stream)))
     for target in wanted:
-        if target - position > _FAR:
+        if by_time and target - position > _FAR:
             container.seek(int(times[target] / base), stream=stream)
-            frames = to_the_end(container.decode(stream))
-        for frame in frames:
-            position = int(times.searchsorted((frame.pts or 0) * base + half)) - 1
+            frames = enumerate(to_the_end(container.decode(stream)))
+        for count, frame in frames:
+            position = int(times.searchsorted((frame.pts or 0) * base + half)) - 1 if by_time else count
             if position >= target:
                 break
         if position != target:
             return
         yield target, frame
-
-
-def _shrunk(picture: np.ndarray, size: int | None) -> np.ndarray:
-    height, width = picture.shape[:2]
-    if size is None or min(height, width) <= size:
-        return picture
-    scale = size / min(height, width)
-    to = {"width": max(size, round(width * scale)), "height": max(size, round(height * scale))}
-    frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-    return frame.reformat(format="rgb24", interpolation="AREA", **to).to_ndarray()
 
 
 # ------------------------------------------------------------------------------------ decord

@@ -1,7 +1,5 @@
 """The search for the videos that annotations name: file names are compared as they are, never as patterns."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """The texts that stand for a class: they change zero-shot numbers by points, so their name stands beside each."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

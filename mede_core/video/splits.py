@@ -1,7 +1,5 @@
 """Who is in which part: base and novel classes, k-shot samples, the zero-shot classes of Kinetics-600."""
 
-from __future__ import annotations
-
 import os
 import zlib
 from collections.abc import Mapping, Sequence

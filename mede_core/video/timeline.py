@@ -4,11 +4,9 @@ In doubt a sequential decode decides. decord returns neighboring or broken frame
 keyframes (open GOP: most h265, some h264 and mpeg4) or a keyframe is no fresh start (intra refresh).
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 
 import av
@@ -40,7 +38,6 @@ class Timeline:
     start: Fraction = Fraction(0)
     ticks: tuple[int, ...] = ()  # one a frame, in units of ``base`` seconds
     base: Fraction = Fraction(0)
-    why: str = field(default="", compare=False)  # what keeps decord from being right
 
     @property
     def fps(self) -> float:
@@ -56,9 +53,8 @@ class Timeline:
         return float(self.start) + np.arange(self.frames) / float(self.rate or 1)
 
     def __str__(self) -> str:
-        steps = np.diff(self.ticks, prepend=0).tolist()
-        parts = [self.reader, str(self.frames), str(self.rate), str(self.start), str(self.base)]
-        return " ".join(parts if self.ticks else parts[:4]) + "".join(f" {step}" for step in steps)
+        uneven = (self.base, *np.diff(self.ticks, prepend=0).tolist()) if self.ticks else ()
+        return " ".join(map(str, (self.reader, self.frames, self.rate, self.start, *uneven)))
 
 
 def parse(text: str) -> Timeline:
@@ -75,9 +71,10 @@ class Packets:
     base: Fraction
     rates: list[Fraction]  # that the header gives
     announced: int  # frames that the header promises, where the packets end too early; otherwise 0
-    doubt: str  # why only a decode can tell the frames; empty where the packets do
-    unseekable: str  # why decoding cannot begin at any keyframe
-    undecord: str  # why decord's colors or streams are others
+    doubt: bool  # whether only a decode can tell the frames
+    untimed: bool  # whether not even that tells when they are shown
+    seekable: bool  # whether decoding can begin at any keyframe
+    common: bool  # whether decord's colors and streams are the same
 
 
 def video_stream(container, path: str):
@@ -129,20 +126,14 @@ def list_packets(name: str) -> Packets:
         pts = [pts for (pts, _), gone in zip(times, hidden) if not gone]
         rates = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
         announced = _announced(container, stream, ends, len(times))
-        doubt = _doubt(times, keys)
-        if name == "avi" and reordered:
-            doubt = "its frames are reordered, and avi stores no times of display"
-        elif any(hidden):
-            doubt = doubt or "packets that give no frame (an edit list, or invisible pictures)"
-        elif not doubt and (announced or stream.frames not in (0, len(times))):
-            doubt = f"its header announces {announced or stream.frames} frames, it has {len(times)} packets"
+        untimed = name == "avi" and reordered
+        # Hidden packets are of an edit list, or invisible pictures.
+        doubt = untimed or any(hidden) or announced or stream.frames not in (0, len(times)) or _in_doubt(times, keys)
         indexed = any(part in _INDEXED for part in name.split(","))
-        unseekable = doubt or _unseekable(times, keys, fresh)
-        unseekable = unseekable or ("" if indexed else f"its format is {name}, which has no index of keyframes")
-        undecord = "several video streams" if sum(s.type == "video" for s in container.streams) > 1 else ""
-        if any(component.bits > 8 for component in getattr(stream.codec_context.format, "components", ())):
-            undecord = f"more than 8 bits a color ({stream.codec_context.format.name})"
-        return Packets(pts, stream.time_base, rates, announced, doubt, unseekable, undecord)
+        seekable = not doubt and fresh and indexed and _closed(np.array([pts for pts, _ in times]), keys)
+        bits = [component.bits for component in getattr(stream.codec_context.format, "components", ())]
+        common = max(bits, default=0) <= 8 and sum(s.type == "video" for s in container.streams) == 1
+        return Packets(pts, stream.time_base, rates, announced, bool(doubt), untimed, seekable, common)
 
 
 def _is_fresh_start(packet, stream) -> bool:
@@ -174,53 +165,37 @@ def _announced(container, stream, ends: dict[int, float], count: int) -> int:
     return stream.frames if stream.frames > count else round(count * promised / end)
 
 
-def _doubt(times: list[tuple], keys: list[bool]) -> str:
-    """Why packets do not tell which frames are shown when; empty where they do."""
-    if any(pts is None for pts, _ in times):
-        return "frames without timestamps"
-    if len({pts for pts, _ in times}) < len(times):
-        return "frames share timestamps"
-    if not keys[0]:
-        return "it does not start with a keyframe"
-    if min(pts for pts, _ in times) < times[0][0]:
-        return "frames before its first keyframe"
-    decoding = [dts for _, dts in times if dts is not None]
-    return "its packets run backwards in time" if decoding != sorted(decoding) else ""
+def _in_doubt(times: list[tuple], keys: list[bool]) -> bool:
+    """Whether packets do not tell which frames are shown when."""
+    shown, decoding = [pts for pts, _ in times], [dts for _, dts in times if dts is not None]
+    if None in shown or len(set(shown)) < len(shown):
+        return True
+    return not keys[0] or min(shown) < shown[0] or decoding != sorted(decoding)
 
 
-def _unseekable(times: list[tuple], keys: list[bool], fresh: bool) -> str:
-    if not fresh:
-        return "its keyframes are no fresh starts (intra refresh)"
-    shown = np.array([pts for pts, _ in times])
+def _closed(shown: np.ndarray, keys: list[bool]) -> bool:
+    """Whether no frame reaches across a keyframe (closed GOP)."""
     latest, earliest = np.maximum.accumulate(shown), np.minimum.accumulate(shown[::-1])[::-1]
-    for index in np.flatnonzero(keys):
-        if earliest[index] < shown[index] or (index and latest[index - 1] > shown[index]):
-            return "frames reach across keyframes (open GOP)"
-    return ""
+    at = np.flatnonzero(keys)
+    return bool((earliest[at] == shown[at]).all() and (latest[at] == shown[at]).all())
 
 
 def timeline(packets: Packets, decoded: list | None = None) -> Timeline:
     """The timeline that packets tell, or in doubt, the times of all frames that a sequential decode gave."""
     told = None if packets.doubt or None in packets.pts else sorted(packets.pts)
     ticks = told if decoded is None else decoded
-    if "avi stores no" in packets.doubt:
+    if packets.untimed:
         ticks = sorted(packets.pts) if len(packets.pts) == len(decoded) else [None] * len(decoded)
-    increasing = None not in ticks and bool(np.all(np.diff(ticks) > 0))
-    doubt = packets.doubt or ("" if ticks == told else "its packets are not its frames")
-    reader, why = ("order", doubt) if doubt else ("seek", packets.undecord)
-    if packets.unseekable and not doubt:
-        reader, why = "order", packets.unseekable
-    if not increasing:  # the packets tell an average rate, or else the header does
+    if None in ticks or not np.all(np.diff(ticks) > 0):  # the packets tell an average rate, or else the header does
         known = sorted({pts for pts in packets.pts if pts is not None})
         mean = (len(known) - 1) / ((known[-1] - known[0]) * packets.base) if len(known) > 1 else 0
-        return Timeline("order", len(ticks), *([mean] if mean else packets.rates[:1]), why=why)
-    start = ticks[0] * packets.base
-    rate = _ladder(np.array(ticks), packets)
+        return Timeline("order", len(ticks), *([mean] if mean else packets.rates[:1]))
+    reader = "seek" if packets.seekable and ticks == told else "order"
+    rate, start = _ladder(np.array(ticks), packets), ticks[0] * packets.base
     if rate is None:
-        return Timeline(reader, len(ticks), ticks=tuple(ticks), base=packets.base, why=why or "uneven steps of time")
-    if not why and start == 0:
-        return Timeline("decord", len(ticks), rate)
-    return Timeline(reader, len(ticks), rate, start, why=why or f"it starts at {float(start):.3f} s")
+        return Timeline(reader, len(ticks), ticks=tuple(ticks), base=packets.base)
+    plain = reader == "seek" and packets.common and start == 0
+    return Timeline("decord" if plain else reader, len(ticks), rate, start)
 
 
 def _ladder(ticks: np.ndarray, packets: Packets) -> Fraction | None:

@@ -1,7 +1,5 @@
 """Still backgrounds for out-of-context clips: pictures of a folder (such as Places365), noise, sinusoidal stripes."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os

@@ -3,22 +3,21 @@
 Line k of ``scuba.txt`` is the twin of line k of ``in_context.txt``; each names a folder of frames.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
-import os
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from pydantic import Field
 
-from ...files import atomic_write, progress, run_lock, sha256_file, versions
+from ...files import atomic_write, progress, replace_folder, run_lock, sha256_file, versions
 from ...flags import Count, File, Folder
 from ..classes import read_class_names
 from ..decode import VideoError, VideoInfo, probe, read_clip
@@ -62,15 +61,22 @@ def smoothed(alpha: np.ndarray, reach: int) -> np.ndarray:
     return np.rint(np.stack(means)).astype(np.uint8)
 
 
-def finished_clip(folder: Path, facts: dict) -> dict | None:
-    """What is recorded of a clip that is whole and made of the same sources; None where it has to be made."""
+def shrunk(frames: np.ndarray, short: int) -> np.ndarray:
+    """Frames uint8 [T, H, W, 3] whose shorter side has at most so many pixels; 0 leaves them alone."""
+    if not short or min(frames.shape[1:3]) <= short:
+        return frames
+    pictures = [ImageOps.cover(Image.fromarray(one), (short, short), Image.Resampling.BOX) for one in frames]
+    return np.stack([np.asarray(picture) for picture in pictures])
+
+
+def finished_clips(out: Path, folders: Sequence[str], facts: dict) -> dict | None:
+    """What is recorded of a video's clips that are whole and made of the same sources; None where they are to make."""
     try:
-        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not there, or damaged: it is made again
+        record = json.loads((out / folders[0] / _RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not there, or damaged: they are made again
         return None
-    pictures = [file.stat().st_size for file in folder.glob("img_*")]
-    whole = (len(pictures), sum(pictures)) == (record.get("frames"), record.get("bytes"))
-    return record if whole and all(record.get(key) == value for key, value in facts.items()) else None
+    sizes = {folder: sum(file.stat().st_size for file in (out / folder).glob("img_*")) for folder in folders}
+    return record if all(record.get(key) == value for key, value in {**facts, "bytes": sizes}.items()) else None
 
 
 # ------------------------------------------------------------------------------------ all clips
@@ -118,65 +124,50 @@ class Build:
             "mask_sha256": hashlib.sha256(masks.alpha.tobytes()).hexdigest(),
             "frames": len(masks.alpha),
             "first_frame": masks.first + 1,
-            "settings": hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:12],
         }
-        twins = [f"scuba/{name}__{k}" for k in range(self.settings["per_video"])]
-        folders = [f"in_context/{name}", *twins]
-        records = {folder: finished_clip(self.out / folder, facts) for folder in folders}
-        missing = [folder for folder, record in records.items() if record is None]
-        if missing:
-            records |= self._write(missing, path, info, masks, facts)
-        for folder in twins:
-            self.problems.update({f"background {key}": why for key, why in records[folder]["skipped"].items()})
+        folders = [f"in_context/{name}", *(f"scuba/{name}__{k}" for k in range(self.settings["per_video"]))]
+        made = finished_clips(self.out, folders, facts) or self._write(folders, path, info, masks, facts)
+        self.problems |= {f"background {key}": why for key, why in made["skipped"].items()}
+        for folder in folders[1:]:
             self.lists["scuba"].append(f"{folder} {facts['frames']} {label}")
             self.lists["in_context"].append(f"{folders[0]} {facts['frames']} {label}")
-        chosen = [{key: records[folder][key] for key in ("background", "background_sha256")} for folder in twins]
-        self.sources[name] = {**{key: facts[key] for key in facts if key != "settings"}, "backgrounds": chosen}
+        self.sources[name] = {**facts, "backgrounds": made["backgrounds"]}
 
-    def _write(self, folders: list[str], path: Path, info: VideoInfo, masks: ClipMasks, facts: dict) -> dict[str, dict]:
-        """Decode a video once and write clips of it, each under another name until it is whole: {folder: record}."""
-        temporary = {folder: self.out / f".tmp-{os.getpid()}-{number}" for number, folder in enumerate(folders)}
-        backgrounds: dict[str, Background | None] = {}
-        sizes, kind = dict.fromkeys(folders, 0), self.settings["image_format"]
-        try:
-            for folder in temporary.values():
-                folder.mkdir()
+    def _write(self, folders: list[str], path: Path, info: VideoInfo, masks: ClipMasks, facts: dict) -> dict:
+        """Decode a video once and write its clips, under another name until they are whole; what is recorded of it."""
+        sizes, kind, drawn = dict.fromkeys(folders, 0), self.settings["image_format"], []
+        with TemporaryDirectory(prefix=".tmp-", dir=self.out) as temporary:
+            new = {folder: Path(temporary, folder) for folder in folders}
+            for folder in new.values():
+                folder.mkdir(parents=True)
             for start in range(0, facts["frames"], _CHUNK):
                 alpha = masks.alpha[start : start + _CHUNK]
-                chosen = np.arange(len(alpha)) + masks.first + start
-                frames = read_clip(path, chosen, size=self.settings["short_side"] or None, info=info)
+                frames = read_clip(path, np.arange(len(alpha)) + masks.first + start, info=info)
+                frames = shrunk(frames, self.settings["short_side"])
                 height, width = frames.shape[1:3]
                 alpha = np.stack([nearest(mask, height, width) for mask in alpha])
-                backgrounds = backgrounds or {folder: self._draw(folder, height, width) for folder in folders}
-                for folder, background in backgrounds.items():
-                    pictures = frames if background is None else composite(frames, alpha, background.pixels)
+                drawn = drawn or [self._draw(folder, height, width) for folder in folders[1:]]
+                for folder, background in zip(folders, [None, *drawn]):
+                    pictures = composite(frames, alpha, background.pixels) if background else frames
                     for number, picture in enumerate(pictures, start + 1):
-                        file = temporary[folder] / f"img_{number:05d}.{kind}"
+                        file = new[folder] / f"img_{number:05d}.{kind}"
                         Image.fromarray(picture).save(file, **SAVE[kind])
                         sizes[folder] += file.stat().st_size
-            records = {folder: {**facts, "bytes": size} for folder, size in sizes.items()}
-            for folder, record in records.items():
-                if drawn := backgrounds[folder]:
-                    record.update(background=drawn.name, background_sha256=drawn.sha256, skipped=drawn.skipped)
-                atomic_write(temporary[folder] / _RECORD, json.dumps(record, indent=1) + "\n")
-                final = self.out / folder
-                final.parent.mkdir(parents=True, exist_ok=True)
-                if final.exists():  # of an older video or mask, or without its record
-                    shutil.rmtree(final)
-                os.replace(temporary[folder], final)
-            return records
-        finally:
-            for folder in temporary.values():
-                shutil.rmtree(folder, ignore_errors=True)
+            backgrounds = [{"background": one.name, "background_sha256": one.sha256} for one in drawn]
+            skipped = {name: why for one in drawn for name, why in one.skipped.items()}
+            record = {**facts, "bytes": sizes, "backgrounds": backgrounds, "skipped": skipped}
+            atomic_write(new[folders[0]] / _RECORD, json.dumps(record, indent=1) + "\n")
+            for folder in reversed(folders):  # the record comes last
+                (self.out / folder).parent.mkdir(parents=True, exist_ok=True)
+                replace_folder(new[folder], self.out / folder)
+        return record
 
-    def _draw(self, folder: str, height: int, width: int) -> Background | None:
-        if not folder.startswith("scuba/"):
-            return None
+    def _draw(self, folder: str, height: int, width: int) -> Background:
         digest = hashlib.sha256(folder.encode("utf-8", "surrogateescape")).digest()
         generator = np.random.default_rng([self.settings["seed"], *np.frombuffer(digest[:16], "<u4").tolist()])
         return self.backgrounds.draw(generator, height, width)
 
-    def finish(self) -> Build:
+    def finish(self) -> None:
         if not self.lists["scuba"]:
             lines = [f"{name}: {why}" for name, why in {**self.problems, **self.left_out}.items()]
             raise ManifestError(self.manifest.source, lines or ["it lists no video"], "no clip could be made")
@@ -196,7 +187,6 @@ class Build:
             "versions": {name: found[name] for name in ("python", "numpy", "av", "decord")},
         }  # fmt: skip
         atomic_write(self.out / "scuba.json", json.dumps(facts, indent=1) + "\n")
-        return self
 
     def report(self) -> str:
         lines = []
@@ -285,4 +275,5 @@ def build_scuba(
         rows = list(zip(videos.paths, names, videos.labels))
         for row in progress(rows, "building clips", len(rows)):
             build.video(*row)
-        return build.finish()
+        build.finish()
+        return build

@@ -3,9 +3,6 @@
 The published rule for UCF101-24 holds for all: frames outside the annotated span are dropped, gaps in it are empty.
 """
 
-from __future__ import annotations
-
-import csv
 import os
 import pickle
 import re
@@ -16,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from ..lists import is_hidden, read_json
@@ -23,6 +21,7 @@ from .backgrounds import IMAGE_ERRORS
 
 FORMATS = ("png", "npz", "boxes", "puppet")
 _SLACK = 2  # annotated frames that a decoder may lack at a video's end; more is another video, or other numbering
+_COLUMNS = ["video", "frame", "x", "y", "w", "h"]  # of a csv: pixels, frames from 1
 _PROPORTIONS = 0.02  # how far a mask's proportions may be from the video's
 _SAFE = {  # what numpy itself needs to rebuild arrays and numbers, under its old and its new module names
     *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
@@ -200,13 +199,16 @@ def read_boxes(path: str | os.PathLike) -> dict[str, np.ndarray | str]:
     damaged = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError)  # of a pickle
     try:
         if path.suffix == ".csv":
-            return _csv_boxes(path)
-        if path.suffix == ".json":
+            table = pd.read_csv(path, dtype=str, skipinitialspace=True, keep_default_na=False)
+            if lacking := [name for name in _COLUMNS if name not in table]:
+                raise ValueError(f"no column {', '.join(lacking)}; expected {','.join(_COLUMNS)}")
+            content = {video: rows[_COLUMNS[1:]] for video, rows in table.groupby("video")}
+        elif path.suffix == ".json":
             content = read_json(path, "boxes")
         else:
             with open(path, "rb") as stream:  # latin1: UCF101-24's file was pickled by Python 2
                 content = _ArraysOnly(stream, encoding="latin1").load()
-    except (OSError, ValueError, csv.Error, *damaged) as error:
+    except (OSError, ValueError, *damaged) as error:
         raise ValueError(f"boxes {os.fspath(path)!r} cannot be read: {error}") from error
     if not isinstance(content, dict) or not content:
         raise ValueError(f"boxes {os.fspath(path)!r} hold a {type(content).__name__}; expected {{video: boxes}}")
@@ -245,7 +247,7 @@ def _rows(entry, tubes: bool) -> np.ndarray:
         rows = np.concatenate([np.asarray(tube, float) for many in entry.values() for tube in many])
         return np.column_stack([rows[:, 0] - 1, rows[:, 1:3], rows[:, 3:5] - rows[:, 1:3]])
     if not isinstance(entry, dict):
-        rows = np.array(entry, dtype=float)
+        rows = np.asarray(entry).astype(float)
         return rows - np.eye(1, 5) if rows.ndim == 2 and rows.shape[1] == 5 else rows
     parts = []
     for tube in entry["annotations"]:  # sf counts from 0, ef is the frame behind the last
@@ -254,19 +256,3 @@ def _rows(entry, tubes: bool) -> np.ndarray:
             raise ValueError(f"{len(boxes)} boxes for frames sf={first} to ef={end}")
         parts.append(np.column_stack([np.arange(first, first + len(boxes)), boxes]))
     return np.concatenate(parts)
-
-
-def _csv_boxes(path: Path) -> dict[str, np.ndarray | str]:
-    """The columns video,frame,x,y,w,h in pixels, frames from 1."""
-    columns, found, faults = ("video", "frame", "x", "y", "w", "h"), {}, {}
-    with open(path, encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream, skipinitialspace=True)
-        lacking = [name for name in columns if name not in (reader.fieldnames or [])]
-        if lacking:
-            raise ValueError(f"no column {', '.join(lacking)}; expected {','.join(columns)}")
-        for row in reader:
-            try:
-                found.setdefault(row["video"], []).append([float(row[name]) for name in columns[1:]])
-            except (TypeError, ValueError):
-                faults[row["video"]] = f"line {reader.line_num} holds something other than numbers"
-    return {**{video: _checked(rows) for video, rows in found.items()}, **faults}
