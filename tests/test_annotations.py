@@ -148,18 +148,14 @@ def test_peers_lists_keep_odd_names(tmp_path, separator):
     assert all(files.find(entry.names)[0] for entry in found.entries)
 
 
-def test_lists_with_class_names_and_with_an_id_name_csv(tmp_path):
-    (tmp_path / "l.csv").write_text('path,label\n"a, b.mp4","run, fast"\nc.mp4,jump\nbad\n')
-    found = read_lists(tmp_path / "l.csv")
-    assert table(found) == {"a, b.mp4": ("run, fast", ["l"]), "c.mp4": ("jump", ["l"])}
-    assert found.problems == ["l.csv:4: 'bad' is no path and label"]
+def test_lists_with_an_id_name_csv_beside_them(tmp_path):
     (tmp_path / "n").mkdir()
     (tmp_path / "n" / "labels.csv").write_text('id,name\n0,jump\n1,"run, fast"\n')
     (tmp_path / "n" / "val.txt").write_text("c.mp4 0\nd.mp4 1\n")
     found = read_lists(tmp_path / "n")
     assert table(found) == {"c.mp4": ("jump", ["val"]), "d.mp4": ("run, fast", ["val"])}
     (tmp_path / "n" / "labels.csv").unlink()
-    with pytest.raises(ValueError, match="labels are integers; give the classes file"):
+    with pytest.raises(ValueError, match=r"val.txt:1: labels are integers \(0, 1\); give the classes file"):
         read_lists(tmp_path / "n")
     for name, classes in (("a", ["x", "y"]), ("b", ["y", "x"])):
         (tmp_path / "n" / f"{name}-index2cls.json").write_text(json.dumps(dict(enumerate(classes))))

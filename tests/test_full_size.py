@@ -11,7 +11,8 @@ from layouts import FRAMES, lines, rows_of
 
 from mede_core.learner import build_learner
 from mede_core.scoring import evaluate
-from mede_core.video import manifest as manifest_module
+from mede_core.video import decode
+from mede_core.video.classes import clean_name
 from mede_core.video.clips import VideoDataset
 from mede_core.video.manifest import Manifest, select
 from mede_core.video.prepare import prepare
@@ -45,11 +46,10 @@ def ucf(tmp_path_factory, tiny):
 
 
 def test_ucf101_of_full_size_has_the_official_counts_and_is_evaluated(ucf, tmp_path, monkeypatch, learner):
-    probed = []
-    probe = manifest_module.probe
-    monkeypatch.setattr(manifest_module, "probe", lambda path, full: probed.append(path) or probe(path, full=full))
-    prepared = prepare("ucf101", ucf, tmp_path / "ucf.csv", check="full")
-    assert len(probed) == 1  # 13,320 hard links to one file
+    looked, list_packets = [], decode.list_packets
+    monkeypatch.setattr(decode, "list_packets", lambda name: looked.append(name) or list_packets(name))
+    prepared = prepare("ucf101", ucf, tmp_path / "ucf.csv", check="full", workers=1)
+    assert len(looked) == 1  # 13,320 hard links to one file
     assert prepared.problems == {}
     counts = {name: (count["videos"], count["classes"]) for name, count in prepared.sidecar["counts"].items()}
     assert counts.pop("all") == (13320, 101)
@@ -96,7 +96,7 @@ def test_faults_in_ucf101_are_reported_by_name(tmp_path, clip):
     for part in (
         f"missing files: {first}/{gone}: no such file (",
         f"undecodable files: UCF-101/{first}/{bad}: PyAV",
-        f"UCF-101/{second}/{moved}: lies in the folder {second!r}, but is labeled {first!r}",
+        f"UCF-101/{second}/{moved}: lies in the folder {second!r}, but is labeled {clean_name('ucf101', first)!r}",
         "'no folder.avi' has no class folder",
         "testlist03.txt: no such file",
         "counts: all: 13318 usable videos, expected 13320",

@@ -20,7 +20,7 @@ from .decode import VideoInfo
 from .lists import tidy
 from .locate import Files, folder_problem, folders
 from .manifest import COLUMNS, Manifest, ManifestError, check_manifest
-from .splits import Halves, listed_halves, rule_halves, zero_shot_halves
+from .splits import listed_halves, rule_halves, zero_shot_halves
 
 _SHOWN, _CLASSES = 5, 20  # problems of a kind, and classes, that the report spells out; the JSON file holds all
 
@@ -140,20 +140,20 @@ def prepare(
     if not found.classes:
         raise ManifestError(root, found.problems or ["no video is named"], "no usable annotations")
     try:
-        clean = dict(zip(found.classes, check_class_names([clean_name(dataset, name) for name in found.classes])))
+        names = check_class_names([clean_name(dataset, name) for name in found.classes])
     except ValueError as error:
         raise ValueError(f"annotations {os.fspath(annotations or root)!r}: {error}") from error
-    names = [clean[name] for name in found.classes]
+    clean = dict(zip(found.classes, names))
+    for entry in found.entries:
+        entry.label = clean[entry.label]
     known = sorted({split for entry in found.entries for split in entry.splits})
     if set(splits) - set(known):
         raise ValueError(f"splits hold {sorted(set(splits) - set(known))}; allowed: {', '.join(known)}")
     entries = [entry for entry in found.entries if not splits or set(entry.splits) & set(splits)]
     # Lists that cannot be read must end it before hours of decoding; counts are those of the annotations, so that a
     # missing file changes no half.
-    train = Counter(clean[e.label] for e in found.entries if spec.train in e.splits)
-    halves = Halves([], [], "none: no list is given and there is no training split to count", False)
-    if base or train:
-        halves = listed_halves(base, novel, names, train) if base else rule_halves(names, train)
+    train = Counter(entry.label for entry in found.entries if spec.train in entry.splits)
+    halves = listed_halves(base, novel, names, train) if base else rule_halves(names, train)
     sets, zero_problems = zero_shot_halves(zero_shot, names)
     problems = {"bad annotations": [*files.problems, *found.problems]}
     problems["base/novel and zero-shot lists"] = halves.problems + zero_problems
@@ -167,19 +167,24 @@ def prepare(
         if isinstance(info, str):
             continue
         member = [split for split in entry.splits if not splits or split in splits]
-        member += [split for split, chosen in sets.items() if clean[entry.label] in chosen and "val" in member]
+        member += [split for split, chosen in sets.items() if entry.label in chosen and "val" in member]
         seconds = f"{info.frames / info.fps:.6g}" if info and info.fps else ""
         looked = (info.frames, seconds, str(info.timeline)) if info else ("", "", "")
-        rows.append((name, clean[entry.label], " ".join(member), *looked))
+        rows.append((name, entry.label, " ".join(member), *looked))
     if not rows:
         advice = "; ".join(["no usable video", *(f"taken for {said}" for said in found.notes)])
         raise ManifestError(root, [line for lines in problems.values() for line in lines], advice)
     number = {name: i for i, name in enumerate(names)}
     rows.sort(key=lambda row: (number[row[1]], row[0]))
-    counts, problems["counts"] = _counts(rows, [*(splits or known), *sets], spec, bool(splits))
-    if spec.classes not in (None, len(names)):
-        problems["counts"].insert(0, f"{len(names)} classes, expected {spec.classes}")
-    asked, read = Counter(clean[entry.label] for entry in entries), Counter(label for _, label, *_ in rows)
+    counts = {}
+    problems["counts"] = [f"{len(names)} classes, expected {spec.classes}"] * (spec.classes not in (None, len(names)))
+    for split in ("all", *(splits or known), *sets):
+        labels = [label for _, label, members, *_ in rows if split in ("all", *members.split())]
+        expected = None if splits and split == "all" else spec.videos.get(split)
+        counts[split] = {"videos": len(labels), "classes": len(set(labels)), "expected": expected}
+        if expected not in (None, len(labels)):
+            problems["counts"].append(f"{split}: {len(labels)} usable videos, expected {expected}")
+    asked, read = Counter(entry.label for entry in entries), Counter(label for _, label, *_ in rows)
     problems["counts"] += [f"class {c!r}: none of its {n} videos is usable" for c, n in asked.items() if not read[c]]
     problems = {kind: lines for kind, lines in problems.items() if lines}
     odd = Counter(clean[tidy(part)] for name in files.left_out for part in folders(name) if tidy(part) in clean)
@@ -232,15 +237,3 @@ def _locate(entries, files: Files, found: Annotations, spec: Dataset, problems) 
             lines = [f"{source}: {many}, is it the right label file? {lines[0]}"]
         problems["folders against the annotations"] += lines
     return located
-
-
-def _counts(rows, splits, spec: Dataset, partial: bool) -> tuple[dict[str, dict], list[str]]:
-    """Videos and classes of the whole and of each split, with the expected videos where they are known; what is odd."""
-    counts, problems = {}, []
-    for split in ("all", *splits):
-        labels = [label for _, label, members, *_ in rows if split == "all" or split in members.split()]
-        expected = None if partial and split == "all" else spec.videos.get(split)
-        counts[split] = {"videos": len(labels), "classes": len(set(labels)), "expected": expected}
-        if expected not in (None, len(labels)):
-            problems.append(f"{split}: {len(labels)} usable videos, expected {expected}")
-    return counts, problems

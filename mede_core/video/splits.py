@@ -23,6 +23,8 @@ class Halves:
 
 def rule_halves(classes: Sequence[str], counts: Mapping[str, int]) -> Halves:
     """Base = the more frequent half of the classes by training videos: ViFi-CLIP's base-to-novel protocol."""
+    if not counts:
+        return Halves([], [], "none: no list is given and there is no training split to count", False)
     # How the published lists break ties is documented nowhere: ours go by name.
     order = sorted(classes, key=lambda name: (-counts.get(name, 0), name))
     cut = (len(order) + 1) // 2

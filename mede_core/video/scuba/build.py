@@ -109,14 +109,13 @@ class Build:
             share = float(((masks.alpha > 127).mean((1, 2)) >= MIN_AREA).mean())
             if self.settings["area_rule"] and share < MIN_SHARE:
                 rule = f"only {100 * share:.0f} % of its frames have a mask of {100 * MIN_AREA:.0f} % of the area"
-                self.left_out[name] = f"{rule}; {100 * MIN_SHARE:.0f} % are needed"
-                return
+                raise NoMaskError(f"{rule}; {100 * MIN_SHARE:.0f} % are needed")
             self._clips(path, info, name, label, masks)
             self.notes |= {name: masks.note} if masks.note else {}
         except NoMaskError as error:
             self.left_out[name] = str(error)
         except (VideoError, MaskError) as error:
-            self.problems[name] = "; ".join(getattr(error, "reasons", None) or [str(error)])
+            self.problems[name] = str(error)
 
     def _clips(self, path: Path, info: VideoInfo, name: str, label: int, masks: ClipMasks) -> None:
         facts = {

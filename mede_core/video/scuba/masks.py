@@ -35,7 +35,7 @@ class MaskError(ValueError):
 
 
 class NoMaskError(MaskError):
-    """A video has no mask at all (UCF101-24 annotates 24 of 101 classes)."""
+    """A video has no mask, or too little of one: it is left out (UCF101-24 annotates 24 of 101 classes)."""
 
 
 @dataclass(frozen=True)
