@@ -172,7 +172,7 @@ def test_select_refuses_what_is_not_there(folder, tmp_path, caplog):
     prepare("folder", folder, tmp_path / "f.csv", check="open")
     for options, said in (
         ({"split": "test"}, "split is 'test'; allowed for f.csv: all, train, val"),
-        ({"half": "old"}, "half is 'old'; allowed: all, base, novel"),
+        ({"half": "old"}, "half is 'old', but f.json holds no"),
     ):
         with pytest.raises(ValueError, match=said):
             select(tmp_path / "f.csv", **options)

@@ -139,18 +139,17 @@ def damage(path):
         return str(error)
 
 
-def bad_files(folder):
-    (folder / "empty.mp4").touch()
-    (folder / "text.mp4").write_text("no video here\n" * 200)
-    (folder / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(20000))
-    (folder / "dir.mp4").mkdir()
-    make_clip(folder / "sound.mp4", sizes=(), audio=True)
-    return {"missing.mp4": "no such file", "empty.mp4": "empty", "text.mp4": "PyAV", "noise.mp4": "PyAV",
-            "dir.mp4": "folder", "sound.mp4": "no video stream"}  # fmt: skip
+BAD = {"missing.mp4": "no such file", "empty.mp4": "empty", "text.mp4": "PyAV", "noise.mp4": "PyAV",
+       "dir.mp4": "folder", "sound.mp4": "no video stream"}  # fmt: skip
 
 
 def test_an_unreadable_file_raises_one_error_that_names_it(tmp_path):
-    for name, reason in bad_files(tmp_path).items():
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("no video here\n" * 200)
+    (tmp_path / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(20000))
+    (tmp_path / "dir.mp4").mkdir()
+    make_clip(tmp_path / "sound.mp4", sizes=(), audio=True)
+    for name, reason in BAD.items():
         for read in (probe, lambda path: read_clip(path, [0])):
             with pytest.raises(VideoError, match=reason) as caught:
                 read(tmp_path / name)

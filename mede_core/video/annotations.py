@@ -29,24 +29,23 @@ class Annotations:
     problems: list[str] = field(default_factory=list)
     anywhere: bool = False  # file names are unique in this dataset: a video counts wherever it lies below the root
     fold: bool = False  # so are they without upper and lower case
-    entries: list[Entry] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    _seen: dict[str, Entry] = field(default_factory=dict)
+    seen: dict[str, Entry] = field(default_factory=dict)  # by name, or the dataset's own key
+
+    entries = property(lambda self: list(self.seen.values()))
 
     def add(self, names: Sequence[str], label: str, split: str, where: str, key: str = "") -> None:
         """Add a video, or a split to one with the same key (default: name); contradictions become problems."""
         key = key or names[0]
-        entry = self._seen.get(key)
+        entry = self.seen.get(key)
         if entry is None:
-            entry = self._seen[key] = Entry(tuple(names), label, [split] if split else [], where)
-            self.entries.append(entry)
+            self.seen[key] = Entry(tuple(names), label, [split] if split else [], where)
         elif entry.label != label:
             self.problems.append(f"{where}: {names[0]!r} is labeled {label!r}, but {entry.label!r} in {entry.where}")
         elif split in entry.splits and where.rpartition(":")[0] == entry.where.rpartition(":")[0]:
             self.problems.append(f"{where}: {names[0]!r} is there again, after {entry.where}")
         elif split and split not in entry.splits:
-            clash = [other for other in entry.splits if _exclude(split, other)]
-            if clash:
+            if clash := [other for other in entry.splits if _exclude(split, other)]:
                 self.problems.append(f"{where}: {names[0]!r} is in {split}, but in {clash[0]} in {entry.where}")
             entry.splits.append(split)
 

@@ -80,14 +80,10 @@ def _say_once(path: str, reason: str) -> None:
 def _existing(path: str | os.PathLike) -> str:
     """The absolute name of a regular, non-empty file: absolute, so that no part of it reads as a protocol."""
     file = Path(path)
-    if not file.exists():
-        raise VideoError(path, "no such file")
     if not file.is_file():
-        raise VideoError(path, "it is a folder, not a file" if file.is_dir() else "it is not a regular file")
+        raise VideoError(path, "it is a folder or device, not a file" if file.exists() else "no such file")
     if file.stat().st_size == 0:
         raise VideoError(path, "the file is empty")
-    if not os.access(file, os.R_OK):
-        raise VideoError(path, "no permission to read it")
     return os.path.abspath(file)
 
 

@@ -199,6 +199,11 @@ def _by_endings(line: str, separator: str) -> tuple[str, str, str] | None:
     return match["path"], (words or numbers)[-1], "".join(parts)
 
 
+def some(lines: Sequence[str], most: int, where: str = "") -> list[str]:
+    """The first of many lines, and how many more there are, and where."""
+    return [*lines[:most], *[f"and {len(lines) - most} more{where}"] * (len(lines) > most)]
+
+
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is what a system or a tool left behind."""
     return name.startswith(".") or name in _SYSTEMS

@@ -42,11 +42,9 @@ class Files:
                 else:
                     found.append(name)
         self.names = sorted(found)
-        self._all = set(found)
-        self._stems, self._folded = defaultdict(list), defaultdict(list)
+        self._all, self._stems = set(found), defaultdict(list)
         for name in self.names:
-            self._stems[_stem(name)].append(name)
-            self._folded[_stem(name).casefold()].append(name)
+            self._stems[_stem(name).casefold()].append(name)
 
     def find(self, names: Sequence[str], *, anywhere: bool = False, fold: bool = False) -> tuple[str | None, str]:
         """The file that an annotation means, whatever its suffix, relative to the root, and ""; or None and why not."""
@@ -55,7 +53,8 @@ class Files:
                 return name, ""
         for name in names:
             stem, wanted = _stem(name), folders(name)
-            choice = self._stems.get(stem) or (fold and self._folded.get(stem.casefold())) or []
+            alike = self._stems.get(stem.casefold(), [])
+            choice = [found for found in alike if _stem(found) == stem] or alike * fold
             if not anywhere:  # the folders must agree as far as both sides name them
                 ends = [(found, zip(reversed(folders(found)), reversed(wanted))) for found in choice]
                 choice = [found for found, pairs in ends if all(one == two for one, two in pairs)]

@@ -1,7 +1,6 @@
 """Lists of labeled videos, plain ones and those that ``prepare`` wrote; a check of every file in one. Torch-free."""
 
 import hashlib
-import json
 import logging
 import os
 from collections import Counter
@@ -16,7 +15,7 @@ import pandas as pd
 from ..files import available_cpus, progress
 from .classes import check_class_names, resolve, unknown_label
 from .decode import VideoError, VideoInfo, probe
-from .lists import is_there, read_list
+from .lists import is_there, read_json, read_list, some
 from .splits import few_shot
 from .timeline import Timeline, parse
 
@@ -31,8 +30,7 @@ class ManifestError(ValueError):
 
     def __init__(self, source, problems: Sequence[str], advice: str = ""):
         self.problems = list(problems)
-        count, lines = len(self.problems), self.problems[:_SHOWN]
-        lines += [f"and {count - _SHOWN} more"] * (count > _SHOWN)
+        count, lines = len(self.problems), some(self.problems, _SHOWN)
         head = f"{os.fspath(source)}: {count} problem{'' if count == 1 else 's'}{advice and f' ({advice})'}"
         super().__init__("\n  ".join([head, *lines]))
 
@@ -79,7 +77,7 @@ def read_manifest(
         manifest.labels.append(index[name])
     _check_present(manifest, root, problems, advice)
     if again:
-        shown = ", ".join(again[:_SHOWN])
+        shown = ", ".join(some(again, _SHOWN))
         log.warning("%s: %d lines name a video again, which counts each time: lines %s", path, len(again), shown)
     return manifest
 
@@ -101,7 +99,7 @@ def _check_present(manifest: Manifest, root: Path, problems: Sequence[str] = (),
             advice = f"every file is missing: is {os.fspath(root)!r} the right root?{advice and f' {advice}'}"
         raise ManifestError(manifest.source, problems or ["it lists no video"], advice)
     if missing:
-        shown = ", ".join(repr(os.fspath(file)) for file in missing[:_SHOWN])
+        shown = ", ".join(some([repr(os.fspath(file)) for file in missing], _SHOWN))
         log.warning("%s: %d of %d files are missing: %s", manifest.source, len(missing), len(files), shown)
 
 
@@ -111,12 +109,8 @@ def read_sidecar(path: str | os.PathLike) -> dict | None:
     file = csv_path.with_suffix(".json")
     if not file.is_file():
         return None
-    try:
-        sidecar = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{os.fspath(file)!r} is not JSON: {error}; run prepare again") from error
-    lacking = [key for key in ("root", "classes") if not isinstance(sidecar, dict) or key not in sidecar]
-    if lacking:
+    sidecar = read_json(file, "what prepare wrote,")
+    if lacking := [key for key in ("root", "classes") if not isinstance(sidecar, dict) or key not in sidecar]:
         raise ValueError(f"{os.fspath(file)!r} lacks {', '.join(lacking)}; it must be what prepare wrote")
     stamp = sidecar.get("csv_sha256")
     if stamp and stamp != hashlib.sha256(csv_path.read_bytes()).hexdigest():
@@ -127,8 +121,6 @@ def read_sidecar(path: str | os.PathLike) -> dict | None:
 def select(csv: str | os.PathLike, *, split: str = "all", half: str = "all", shots: int = 0, seed: int = 0) -> Manifest:
     """A part of a prepared manifest, or of a plain list, which has no splits and no halves; 0 shots are all videos."""
     path = Path(csv)
-    if half not in ("all", "base", "novel"):
-        raise ValueError(f"half is {half!r}; allowed: all, base, novel")
     if not path.is_file():
         raise ValueError(f"manifest {os.fspath(path)!r}: no such file")
     sidecar = read_sidecar(path)
@@ -151,7 +143,7 @@ def select(csv: str | os.PathLike, *, split: str = "all", half: str = "all", sho
 
 
 def _select_rows(path: Path, sidecar: dict, split: str, half: str) -> Manifest:
-    rows = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False).fillna("").to_dict("records")
     known = sorted({name for row in rows for name in row["split"].split()})
     if split not in ("all", *known):
         raise ValueError(f"split is {split!r}; allowed for {path.name}: all, {', '.join(known)}")

@@ -17,7 +17,7 @@ from . import annotations as forms
 from .annotations import Annotations, Entry
 from .classes import check_class_names, clean_name, plain
 from .decode import VideoInfo
-from .lists import tidy
+from .lists import some, tidy
 from .locate import Files, folder_problem, folders
 from .manifest import COLUMNS, Manifest, ManifestError, check_manifest
 from .splits import listed_halves, rule_halves, zero_shot_halves
@@ -64,7 +64,7 @@ class Prepared:
     notes: list[str]
 
     def report(self) -> str:
-        side = self.sidecar
+        side, rest = self.sidecar, f", see {self.csv.stem}.json"
         usable = f"{side['counts']['all']['videos']:,}"
         lines = [f"{side['dataset']}: {usable} usable videos of {len(side['classes'])} classes"]
         lines += [f"  {'split':12s} {'videos':>9s} {'expected':>9s} {'classes':>8s}"]
@@ -72,24 +72,18 @@ class Prepared:
             expected = "" if count["expected"] is None else f"{count['expected']:,}"
             lines.append(f"  {name:12s} {count['videos']:>9,} {expected:>9s} {count['classes']:>8d}")
         lines.append(f"base {len(side['base'])}, novel {len(side['novel'])} classes; {side['base_novel_source']}")
-        for half in ("base", "novel"):
-            names, more = side[half], len(side[half]) - _SHOWN
-            if names:
-                lines.append(f"  {half}: {', '.join(names[:_SHOWN])}{f', and {more} more' if more > 0 else ''}")
+        lines += [f"  {half}: {', '.join(some(side[half], _SHOWN))}" for half in ("base", "novel") if side[half]]
         if side["base"] and not side["comparable"]:
             lines.append("  not comparable with the published base-to-novel numbers")
         lines += [f"note: {note}" for note in self.notes]
         for kind, found in {**self.problems, "files that are no videos": side["no_videos"]}.items():
-            lines += [f"{kind}: {len(found)}", *self._some(found)] if found else []
+            lines += [f"{kind}: {len(found)}", *(f"  {line}" for line in some(found, _SHOWN, rest))] if found else []
         counted = sorted(side["per_class"].items(), key=lambda item: -item[1][1])  # most left out first
         lines.append(f"read {usable}, left out {sum(out for _, (_, out) in counted):,}:")
-        lines += self._some([f"{name}: {read:,} read, {out:,} left out" for name, (read, out) in counted], _CLASSES)
+        classes = [f"{name}: {read:,} read, {out:,} left out" for name, (read, out) in counted]
+        lines += [f"  {line}" for line in some(classes, _CLASSES, rest)]
         lines.append(f"{sum(map(len, self.problems.values()))} problems; written: {self.csv}, {self.csv.stem}.json")
         return "\n".join(lines)
-
-    def _some(self, lines: Sequence[str], most: int = _SHOWN) -> list[str]:
-        more = [f"  and {len(lines) - most} more, see {self.csv.stem}.json"] * (len(lines) > most)
-        return [*(f"  {line}" for line in lines[:most]), *more]
 
 
 def prepare(

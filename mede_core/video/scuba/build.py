@@ -21,6 +21,7 @@ from ...files import atomic_write, progress, replace_folder, run_lock, sha256_fi
 from ...flags import Count, File, Folder
 from ..classes import read_class_names
 from ..decode import VideoError, VideoInfo, probe, read_clip
+from ..lists import some
 from ..manifest import Manifest, ManifestError, read_manifest, select
 from .backgrounds import Background, Backgrounds
 from .masks import FORMATS, ClipMasks, MaskError, Masks, NoMaskError, nearest
@@ -190,9 +191,9 @@ class Build:
     def report(self) -> str:
         lines = []
         for title, found in (("problem", self.problems), ("left out", self.left_out), ("note", self.notes)):
-            lines += [f"{title}: {name}: {why}" for name, why in [*found.items()][:_SHOWN]]
-            if len(found) > _SHOWN:
-                lines.append(f"{title}: and {len(found) - _SHOWN} more, in scuba.json")
+            lines += some(
+                [f"{title}: {name}: {why}" for name, why in found.items()], _SHOWN, f" ({title}), in scuba.json"
+            )
         made = f"{len(self.lists['scuba'])} clips of {len(self.sources)} videos in {self.out}"
         return "\n".join([*lines, f"{made} (scuba.txt, in_context.txt, scuba.json)"])
 
