@@ -46,9 +46,9 @@ def listed_halves(
     files = [os.fspath(base), os.fspath(novel)]
     halves = [listed_classes(file, classes, problems) for file in files]
     if both := [name for name in halves[1] if name in set(halves[0])]:
-        problems.append(f"{files[0]} and {files[1]} share {len(both)} classes: {', '.join(some(both, 5))}")
+        problems.append(f"{files[0]} and {files[1]} share {len(both)} classes: {_few(both)}")
     if lacking := [name for name in classes if name not in {*halves[0], *halves[1]}]:
-        problems.append(f"{files[0]} and {files[1]} lack {len(lacking)} classes: {', '.join(some(lacking, 5))}")
+        problems.append(f"{files[0]} and {files[1]} lack {len(lacking)} classes: {_few(lacking)}")
     sizes = [len(half) for half in halves]
     means = [float(np.mean([counts.get(name, 0) for name in half])) if half else 0.0 for half in halves]
     asked = f"are {files[0]} (base) and {files[1]} (novel) swapped?"
@@ -95,3 +95,7 @@ def few_shot(names: Sequence[str], labels: Sequence[str], shots: int, seed: int)
         generator = np.random.default_rng([seed, zlib.crc32(label.encode())])
         chosen += [positions[i] for i in generator.permutation(len(positions))[:shots]]
     return sorted(chosen)
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(some([*map(repr, names)], 5))

@@ -191,9 +191,8 @@ class Build:
     def report(self) -> str:
         lines = []
         for title, found in (("problem", self.problems), ("left out", self.left_out), ("note", self.notes)):
-            lines += some(
-                [f"{title}: {name}: {why}" for name, why in found.items()], _SHOWN, f" ({title}), in scuba.json"
-            )
+            shown = some([f"{name}: {why}" for name, why in found.items()], _SHOWN, ", in scuba.json")
+            lines += [f"{title}: {line}" for line in shown]
         made = f"{len(self.lists['scuba'])} clips of {len(self.sources)} videos in {self.out}"
         return "\n".join([*lines, f"{made} (scuba.txt, in_context.txt, scuba.json)"])
 
