@@ -217,3 +217,8 @@ def test_no_annotations_is_an_error_that_says_where_it_looked(tmp_path, read):
         read(tmp_path)
     with pytest.raises(ValueError, match="no such file or folder"):
         read(tmp_path / "none")
+
+
+def test_a_file_that_is_no_list_of_hmdb51_holds_no_class(tmp_path):
+    (tmp_path / "splits.txt").write_text("a.avi 1\n")
+    assert read_hmdb51(tmp_path / "splits.txt").classes == []  # prepare says: no usable annotations

@@ -1,5 +1,6 @@
 """Reading video files: the right frames whichever backend, honest counts, one clear error."""
 
+import contextlib
 import logging
 import pickle
 import shutil
@@ -128,15 +129,8 @@ def test_damage_in_the_middle_is_found_by_a_full_probe(tmp_path):
     data[start : start + 800] = bytes(b ^ 0xFF for b in data[start : start + 800])
     path.write_bytes(data)
     assert probe(path).frames == 60  # a quick look cannot see it
-    assert damage(path)
-
-
-def damage(path):
-    """How a full probe reports damage: a count of concealed frames, or an error."""
-    try:
-        return probe(path, full=True).damaged
-    except VideoError as error:
-        return str(error)
+    with contextlib.suppress(VideoError):  # or it is refused
+        assert probe(path, full=True).damaged
 
 
 BAD = {"missing.mp4": "no such file", "empty.mp4": "empty", "text.mp4": "PyAV", "noise.mp4": "PyAV",

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -57,17 +57,18 @@ def _exclude(one: str, two: str) -> bool:
 
 
 # ------------------------------------------------------------------------------------ finding and reading the files
-def _located(folder: Path, fits: Callable[[str], bool], what: str) -> list[Path]:
-    """The fitting files of the first folder that holds any: the given one, then those one and two below it."""
+def _located(folder: Path, pattern: str, what: str) -> dict[Path, re.Match | None]:
+    """The files of a name in the first folder that holds any: the given one, then those one and two below it."""
+    fits = re.compile(pattern).fullmatch
     if folder.is_file():
-        return [folder]
+        return {folder: fits(folder.name)}
     if not folder.is_dir():
         raise ValueError(f"annotations {os.fspath(folder)!r}: no such file or folder")
     for below in ("*", "*/*", "*/*/*"):
         files = sorted(path for path in folder.glob(below) if fits(path.name) and path.is_file())
         files = [path for path in files if not any(map(is_hidden, path.relative_to(folder).parts))]
         if files:
-            return [path for path in files if path.parent == files[0].parent]
+            return {path: fits(path.name) for path in files if path.parent == files[0].parent}
     raise ValueError(f"annotations {os.fspath(folder)!r}: no {what} there or up to two folders below")
 
 
@@ -79,7 +80,7 @@ def read_kinetics(annotations: Path) -> Annotations:
     """Kinetics-400/600: official CSVs with ``label,youtube_id,time_start,time_end,split`` in any order."""
     found = Annotations([], anywhere=True)
     labels: Counter[str] = Counter()
-    for path in _located(annotations, lambda name: name.lower().endswith(".csv"), "CSV"):
+    for path in _located(annotations, r"(?i).*\.csv", "CSV"):
         lines = read_lines(path, "annotations", found.problems)
         separator, places = header_of(lines[0][1], *([name] for name in _KINETICS)) if lines else ("", [])
         if not separator:
@@ -120,7 +121,7 @@ def read_kinetics(annotations: Path) -> Annotations:
 
 def read_ucf101(annotations: Path) -> Annotations:
     """UCF101: ``classInd.txt``, ``trainlist0N.txt`` ("Class/file.avi 1"), ``testlist0N.txt`` (path only)."""
-    folder = _located(annotations, lambda name: name == "classInd.txt", "classInd.txt")[0].parent
+    folder = min(_located(annotations, r"classInd\.txt", "classInd.txt")).parent
     classes = read_class_names(folder / "classInd.txt")
     found = Annotations(classes, anywhere=True, fold=True)
     # The class is the folder, without case: the lists say HandstandPushups for it, HandStandPushups in file names.
@@ -146,9 +147,8 @@ def read_ucf101(annotations: Path) -> Annotations:
 
 def read_hmdb51(annotations: Path) -> Annotations:
     """HMDB51: ``<class>_test_split{1,2,3}.txt`` with lines "file.avi code"; 1 = train, 2 = test, 0 = unused."""
-    pattern = re.compile(r"(.+)_test_split([123])\.txt")
-    files = _located(annotations, lambda name: bool(pattern.fullmatch(name)), "<class>_test_split1.txt")
-    matches = {path: pattern.fullmatch(path.name) for path in files}
+    files = _located(annotations, r"(.+)_test_split([123])\.txt", "<class>_test_split1.txt")
+    matches = {path: match for path, match in files.items() if match}
     found = Annotations(sorted({match[1] for match in matches.values()}), anywhere=True)
     for label, n in ((label, n) for label in found.classes for n in "123"):
         if not any(match.groups() == (label, n) for match in matches.values()):
@@ -167,11 +167,10 @@ def read_hmdb51(annotations: Path) -> Annotations:
 
 def read_ssv2(annotations: Path) -> Annotations:
     """Something-Something v2: the JSON files ``labels``, ``train`` and ``validation``, with or without the prefix."""
-    pattern = re.compile(r"(?:something-something-v2-)?(labels|train|validation)\.json")
-    files = _located(annotations, lambda name: bool(pattern.fullmatch(name)), "labels.json")
-    paths = {match[1]: path for path in files if (match := pattern.fullmatch(path.name))}
+    files = _located(annotations, r"(?:something-something-v2-)?(labels|train|validation)\.json", "labels.json")
+    paths = {match[1]: path for path, match in files.items() if match}
     if "labels" not in paths:
-        raise ValueError(f"annotations {os.fspath(annotations)!r}: no labels.json beside {files[0].name}")
+        raise ValueError(f"annotations {os.fspath(annotations)!r}: no labels.json beside {min(files).name}")
     found = Annotations(read_class_names(paths["labels"]), anywhere=True)
     classes = set(found.classes)
     for split in ("train", "validation"):
@@ -193,8 +192,7 @@ def read_ssv2(annotations: Path) -> Annotations:
 
 def read_lists(annotations: Path, classes: Path | None = None) -> Annotations:
     """Lists of videos and labels, one file for each split and named like it, unless a column says so."""
-    fits = re.compile(r".*\.(csv|tsv|txt|list|lst)", re.IGNORECASE).fullmatch
-    files = _located(annotations, lambda name: bool(fits(name)), "list (.csv, .txt)")
+    files = [*_located(annotations, r"(?i).*\.(csv|tsv|txt|list|lst)", "list (.csv, .txt)")]
     # Integer labels need the classes: given, or the one `*index2cls*.json` or `id,name` CSV beside the lists.
     header = re.compile(r"\s*(id|index)\s*[,;\t]\s*name\s*([\r\n]|$)", re.IGNORECASE)
     maps = {path for path in files if header.match(read_text(path, "annotations"))}

@@ -40,17 +40,14 @@ def resolve(
     if classes is None and numbers and not named:
         some = ", ".join(sorted(numbers)[:5])
         raise ValueError(f"{rows[0].where}: labels are integers ({some}); give the classes file, or class_names")
-    known = dict(enumerate(sorted(named))) if classes is None else classes
-    names, found = list(known.values()), []
+    names, numbered, found = sorted(named) if classes is None else [*classes.values()], classes or {}, []
     for row in rows:
-        name = row.label
-        if name not in names:
-            number = int(name) if classes and re.fullmatch(r"\d{1,9}", name) else -1
-            name = known.get(number)
-        if name is None:
-            problems.append(f"{row.where}: {unknown_label(row.label, names, min(known, default=0))}")
+        if row.label in names:
+            found.append((row, row.label))
+        elif row.label in numbers and (number := int(row.label[:10])) in numbered:  # no class has a longer one
+            found.append((row, numbered[number]))
         else:
-            found.append((row, name))
+            problems.append(f"{row.where}: {unknown_label(row.label, names, min(numbered, default=0))}")
     return names, found
 
 

@@ -1,7 +1,5 @@
 """Real videos for the core: training clips, tests in and out of context, what departs from the paper. Torch-free."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path
@@ -22,7 +20,7 @@ _LIKE_THE_PAPER = (  # fields whose change does not make a number another number
 _OF_TESTING = ("model", "num_frames", "sampling", "views", "compat", "prompts")  # what matters where nothing is trained
 
 
-def training_clips(config: Config, image_size: int) -> Dataset:
+def training_clips(config: Config, image_size: int) -> "Dataset":
     from .clips import VideoDataset
 
     manifest = select(config.data, split=config.data_split, half=config.half, shots=config.shots, seed=config.seed)
@@ -30,7 +28,7 @@ def training_clips(config: Config, image_size: int) -> Dataset:
     return VideoDataset(manifest, config.num_frames, image_size, train=True, seed=config.seed, **how)
 
 
-def test_clips(config: Config, eval_set: EvalSet, image_size: int, *, skip_bad: bool = False) -> Dataset:  # noqa: PT028
+def test_clips(config: Config, eval_set: EvalSet, image_size: int, *, skip_bad: bool = False) -> "Dataset":  # noqa: PT028
     """The clips of one test: videos of a list, or with ``classes_of`` the frame folders of out-of-context clips."""
     allowed = ("forward", "single") if eval_set.classes_of else ("forward",)
     if eval_set.order not in allowed:
@@ -55,7 +53,7 @@ def test_clips(config: Config, eval_set: EvalSet, image_size: int, *, skip_bad: 
     return FrameFolderDataset(eval_set.data, eval_set.root or None, classes, **how, **size)
 
 
-def facts(config: Config, eval_set: EvalSet, clips: Dataset) -> dict:
+def facts(config: Config, eval_set: EvalSet, clips: "Dataset") -> dict:
     """What a record of a test says beside its number: clips left out, prompts, views, and what ``departs``."""
     from .prompts import load_prompts
 
