@@ -67,7 +67,7 @@ def test_classes_without_a_sentence_are_all_named(tmp_path):
     ("text", "said"),
     [
         ("{", "r.json"),
-        ("{}", "holds no sentence"),
+        ("{}", "expected {class name: sentence}, one at least"),
         ("3", "expected {class name: sentence}"),
         ('{"yoga": ""}', "the sentence of 'yoga' is ''"),
         ('{"0": "no name"}', "entry 0 is 'no name'"),

@@ -4,6 +4,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import filterfalse
 from unicodedata import normalize
 
 import av
@@ -23,18 +24,15 @@ class Files:
     def __init__(self, root: str | os.PathLike):
         self.problems, self.left_out, self.folders, found, visited = [], {}, [], [], set()
         for folder, inside, files in os.walk(root, followlinks=True):
-            stat = os.stat(folder)
-            inside[:] = [name for name in inside if not is_hidden(name)]
-            if (stat.st_dev, stat.st_ino) in visited:
+            if (real := os.path.realpath(folder)) in visited:
                 inside.clear()
                 continue
-            visited.add((stat.st_dev, stat.st_ino))
-            below = os.path.relpath(folder, root).replace(os.sep, "/")
-            self.folders.append("" if below == "." else below)
-            for file in files:
-                name = file if below == "." else f"{below}/{file}"
-                if is_hidden(file):
-                    continue
+            visited.add(real)
+            inside[:] = filterfalse(is_hidden, inside)
+            below = os.path.relpath(folder, root).replace(os.sep, "/").removeprefix(".")
+            self.folders.append(below)
+            for file in filterfalse(is_hidden, files):
+                name = f"{below}/{file}".removeprefix("/")
                 if name.encode("utf-8", "replace").decode() != name:
                     self.problems.append(f"{os.fsencode(name)!r}: the file name is not UTF-8; rename it")
                 elif why := _no_video(os.path.join(folder, file)):

@@ -56,14 +56,12 @@ def _filled(name: str) -> list[str]:
 
 def _rephrased(content) -> tuple[list[str], dict[str, str]]:
     """Class names, and {plain(name): sentence}, of {name: sentence}, {index: "name: sentence"} or a list of those."""
-    if isinstance(content, dict):
-        pairs = list(content.items())
-    elif isinstance(content, list):
-        pairs = [(str(index), sentence) for index, sentence in enumerate(content)]
-    else:
-        raise ValueError("expected {class name: sentence}")
+    if isinstance(content, list):
+        content = {str(index): sentence for index, sentence in enumerate(content)}
+    if not content or not isinstance(content, dict):
+        raise ValueError("expected {class name: sentence}, one at least")
     names, sentences = [], {}
-    for key, sentence in pairs:
+    for key, sentence in content.items():
         if not isinstance(sentence, str) or not sentence.strip():
             raise ValueError(f"the sentence of {key!r} is {sentence!r}; expected text")
         head, colon, tail = sentence.partition(":")
@@ -75,6 +73,4 @@ def _rephrased(content) -> tuple[list[str], dict[str, str]]:
         repeats = bool(colon) and plain(head) == plain(name)
         names.append(name.strip())
         sentences[plain(name)] = (tail if repeats else sentence).strip()
-    if not names:
-        raise ValueError("it holds no sentence")
     return names, sentences
