@@ -95,18 +95,15 @@ def read_kinetics(annotations: Path) -> Annotations:
             values = [row[i] if i is not None and i < len(row) else "" for i in places]
             label, video, split = tidy(values[0]), values[1], values[2] or (from_name[1] if from_name else "")
             split = "val" if split.lower() in ("val", "validate", "validation") else split.lower()
-            try:
-                times = [int(float(value or "nan")) for value in values[3:]]
-            except (ValueError, OverflowError):
-                times = []
+            times = [int(float(value)) for value in values[3:] if re.fullmatch(r"\d{1,9}(\.\d*)?", value)]
             if not label or not video:
                 found.problems.append(f"{where}: label or youtube_id is empty")
             elif split not in ("train", "val", "test"):
                 found.problems.append(f"{where}: split is {split!r}; allowed: train, val, validate, test")
             else:
                 folder = f"{split}/{label.replace('/', '_')}"  # compressed copies leave the times out of the name
-                full = [f"{folder}/{video}_{times[0]:06d}_{times[1]:06d}.mp4"] if times else []
-                if not times and any(values[3:]):
+                full = [f"{folder}/{video}_{times[0]:06d}_{times[1]:06d}.mp4"] if len(times) == 2 else []
+                if not full and any(values[3:]):
                     found.problems.append(f"{where}: times are {values[3]!r} and {values[4]!r}; expected seconds")
                 found.add([*full, f"{folder}/{video}.mp4"], label, split, where, f"{video} {times}")
                 labels[label] += 1
