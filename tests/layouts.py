@@ -98,36 +98,17 @@ def kinetics_rows(classes, sizes, split):
             yield name, "".join(draw.choices(letters, k=11)), start, start + 10, split
 
 
-def write_kinetics(path, rows, is_cc=False):
+def write_kinetics(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["label", "youtube_id", "time_start", "time_end", "split"] + ["is_cc"] * is_cc)
-        writer.writerows([*row, *[0] * is_cc] for row in rows)
+        writer.writerows([["label", "youtube_id", "time_start", "time_end", "split"], *rows])
 
 
 def kinetics_classes(count):
     odd = ["passing American football (not in game)", "tying knot (not on a tie)", 'saying "hi", loudly']
     numbers = [f"{a} thing {b}" for a in words(100) for b in range(1, 8)]
     return sorted([*odd, *random.Random(4).sample(numbers, count - len(odd))])
-
-
-def kinetics400(root, source):
-    """400 classes; 246,534 training rows without videos and 19,881 validation videos, in every naming there is."""
-    classes = kinetics_classes(400)
-    train = [617 if k < 134 else 616 for k in range(400)]
-    write_kinetics(root / "annotations" / "train.csv", kinetics_rows(classes, train, "train"), is_cc=True)
-    rows = list(kinetics_rows(classes, [50 if k < 281 else 49 for k in range(400)], "val"))
-    rows = [(a, b, c, d, "validate") for a, b, c, d, _ in rows]
-    write_kinetics(root / "annotations" / "validate.csv", rows)
-    forms = (
-        lambda label, video, start, end: f"val/{label.replace(' ', '_')}/{video}_{start:06d}_{end:06d}.mp4",
-        lambda label, video, start, end: f"val/{label}/{video}.mp4.mkv",
-        lambda label, video, start, end: f"val_256/{label}/{video}.webm",
-        lambda label, video, start, end: f"{video}_{start:06d}_{end:06d}.mp4",
-    )
-    links(source, root, [forms[i % 4](*row[:4]) for i, row in enumerate(rows)])
-    return classes
 
 
 def kinetics600(root, source):

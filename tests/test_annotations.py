@@ -67,7 +67,7 @@ def test_a_kinetics_video_is_found_under_each_name(tmp_path):
              "abcDEF-_123_000005_000015.mkv", "any/where/abcDEF-_123.mp4.mkv", "train/abcDEF-_123.webm")  # fmt: skip
     for i, name in enumerate(names):
         files = touch(tmp_path / f"{i}", name, "train/riding a bike/ABCdef-_123.mp4", "abcDEF-_1234.mp4")
-        assert files.find(found.entries[0].names, anywhere=True) == (name, "")
+        assert files.find(found.entries[0].names, anywhere=found.anywhere) == (name, "")
 
 
 def test_ucf101_lists_with_the_handstand_quirk_and_bad_lines(tmp_path):

@@ -122,6 +122,8 @@ def test_the_class_without_training_videos_is_novel(folder, tmp_path):
 
 def test_the_command_says_what_is_wrong_and_how_it_ends(folder, tmp_path, capsys):
     command = ["prepare", "--dataset", "folder", "--root", str(folder), "--out", str(tmp_path / "f.csv")]
+    assert main([*command, "--check", "open", "--splits", "val"]) == 0
+    assert "9 usable videos of 3 classes" in capsys.readouterr().out
     assert main([*command, "--check", "open"]) == 0
     assert "18 usable videos of 3 classes" in capsys.readouterr().out
     (folder / "val" / "run" / "1.mp4").unlink()
