@@ -150,7 +150,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_none(tmp_path, monkeyp
     ("name", "text", "words"),
     [
         ("b.json", "{", "cannot be read"), ("b.json", "[]", "hold a list"), ("b.pkl", "junk", "cannot be read"),
-        ("b.csv", "video,frame,x,y,w\n", "no column h"), ("gone.csv", None, "no such file"),
+        ("b.csv", "video,frame,x,y,w\n", "no column h"), ("gone.csv", None, "No such file"),
     ],
 )  # fmt: skip
 def test_a_box_file_that_cannot_be_read_is_named(tmp_path, name, text, words):

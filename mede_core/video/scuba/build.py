@@ -5,6 +5,7 @@ Line k of ``scuba.txt`` is the twin of line k of ``in_context.txt``; each names 
 
 import hashlib
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from pydantic import Field
 
-from ...files import atomic_write, progress, replace_folder, run_lock, sha256_file, versions
+from ...files import atomic_write, progress, run_lock, sha256_file, versions
 from ...flags import Count, File, Folder
 from ..classes import read_class_names
 from ..decode import VideoError, VideoInfo, probe, read_clip
@@ -159,7 +160,8 @@ class Build:
             atomic_write(new[folders[0]] / _RECORD, json.dumps(record, indent=1) + "\n")
             for folder in reversed(folders):  # the record comes last
                 (self.out / folder).parent.mkdir(parents=True, exist_ok=True)
-                replace_folder(new[folder], self.out / folder)
+                shutil.rmtree(self.out / folder, ignore_errors=True)  # of an older video or mask, or not whole
+                os.replace(new[folder], self.out / folder)
         return record
 
     def _draw(self, folder: str, height: int, width: int) -> Background:

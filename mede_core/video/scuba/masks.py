@@ -54,8 +54,6 @@ class Masks:
         self.source, self.kind, self.first_number = Path(source), kind, first_number
         self.boxes: Mapping[str, np.ndarray | str] = {}
         if kind == "boxes":
-            if not self.source.is_file():
-                raise ValueError(f"boxes {os.fspath(source)!r}: no such file (csv, json or pickle)")
             self.boxes = read_boxes(self.source)
         elif not self.source.is_dir():
             raise ValueError(f"masks {os.fspath(source)!r}: no such folder")
