@@ -139,7 +139,7 @@ def _metrics(run_dir: Path):
 def _save_epoch(run_dir, epoch, learner, config, method, optimizer, average, seconds: float) -> None:
     about = _about(learner, config, [epoch], None)
     save_checkpoint(checkpoint_path(run_dir, epoch), learner.trainable_state(), about)
-    with atomic_path(run_dir / "state.pt") as temporary:
+    with atomic_path(run_dir / "state.pt") as temporary, open(temporary, "wb") as file:
         torch.save(
             {
                 "epoch": epoch,
@@ -149,7 +149,7 @@ def _save_epoch(run_dir, epoch, learner, config, method, optimizer, average, sec
                 "metrics_bytes": (run_dir / "metrics.jsonl").stat().st_size,
                 "seconds": seconds,
             },
-            temporary,
+            file,
         )
 
 
