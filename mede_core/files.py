@@ -50,7 +50,7 @@ def atomic_path(path):
             os.fsync(file.fileno())  # or the rename could reach the disk before the content
         os.replace(temporary, path)
     except Exception as error:
-        if "No space left on device" in f"{error} {error.__context__}":  # torch and safetensors have errors of their own
+        if "No space left on device" in f"{error} {error.__context__}":  # torch and safetensors say it their own way
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
     finally:
