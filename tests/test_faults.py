@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -30,11 +31,12 @@ def mede(verb, folder):
 
 
 def bits(folder):
-    """What a training and its scores left: tensors, metrics, and the lines without what names the machine's moment."""
+    """What a training and its scores left: tensors, metrics, and the scores without the commit that stands in them."""
     found = {}
     for file in sorted(Path(folder).rglob("*")):
         if file.suffix in (".safetensors", ".jsonl") and "text_features" not in file.parts:
-            found[str(file.relative_to(folder))] = hashlib.sha256(file.read_bytes()).hexdigest()
+            content = re.sub(rb'"commit": "[^"]*"', b"", file.read_bytes())
+            found[str(file.relative_to(folder))] = hashlib.sha256(content).hexdigest()
     return found
 
 
