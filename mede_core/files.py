@@ -4,6 +4,7 @@ Torch-free at import: `set_threads` and `made_by` load torch when they are calle
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -48,6 +49,10 @@ def atomic_path(path):
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())  # or the rename could reach the disk before the content
         os.replace(temporary, path)
+    except Exception as error:
+        if "No space left on device" in f"{error} {error.__context__}":  # torch and safetensors say it their own way
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

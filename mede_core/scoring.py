@@ -53,6 +53,7 @@ def evaluate(
     *,
     batch_size: int = 64,
     num_workers: int = 0,
+    precision: str = "float32",
     texts: Sequence[Sequence[str]] | None = None,
 ) -> Evaluation:
     """Score every clip against the dataset's classes; under torchrun each process scores its share.
@@ -62,6 +63,7 @@ def evaluate(
         dataset: items (video [T, 3, H, W] or [V, T, 3, H, W], label), with ``class_names``.
         batch_size: clips at once; it does not change a result beyond rounding.
         num_workers: of the data loader.
+        precision: ``float32`` or ``bf16`` (autocast of the image encoder).
         texts: prompts of each class; default: its bare name.
 
     Returns:
@@ -78,9 +80,10 @@ def evaluate(
     logits, labels = [], []
     # No padding to equal shares, as DistributedSampler does it: a clip that counts twice would change the accuracy.
     share = Subset(dataset, range(rank(), len(dataset), world_size())) if world_size() > 1 else dataset
-    for video, label in DataLoader(share, batch_size, num_workers=num_workers):
+    for video, label in DataLoader(share, batch_size, num_workers=num_workers, pin_memory=device.type == "cuda"):
         views = video.shape[1] if video.ndim == 6 else 1
-        output = learner(video.flatten(0, 1).to(device) if video.ndim == 6 else video.to(device))
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            output = learner(video.flatten(0, video.ndim - 5).to(device, non_blocking=True))
         logits.append(output.view(len(label), views, -1).mean(1).float().cpu())
         labels.append(label)
     learner.train(training)

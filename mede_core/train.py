@@ -139,7 +139,7 @@ def _metrics(run_dir: Path):
 def _save_epoch(run_dir, epoch, learner, config, method, optimizer, average, seconds: float) -> None:
     about = _about(learner, config, [epoch], None)
     save_checkpoint(checkpoint_path(run_dir, epoch), learner.trainable_state(), about)
-    with atomic_path(run_dir / "state.pt") as temporary:
+    with atomic_path(run_dir / "state.pt") as temporary, open(temporary, "wb") as file:
         torch.save(
             {
                 "epoch": epoch,
@@ -149,7 +149,7 @@ def _save_epoch(run_dir, epoch, learner, config, method, optimizer, average, sec
                 "metrics_bytes": (run_dir / "metrics.jsonl").stat().st_size,
                 "seconds": seconds,
             },
-            temporary,
+            file,
         )
 
 
@@ -255,6 +255,7 @@ class EpochBatches:
         generator = torch.Generator().manual_seed(_epoch_seed(config.seed, epoch))
         self.steps, self.device = steps, device
         common = {"generator": generator, "num_workers": num_workers, "collate_fn": default_collate}
+        common |= {"pin_memory": device.type == "cuda", "prefetch_factor": 4 if num_workers else None}
         if pairing == "disjoint":
             if world_size() > 1:
                 raise ValueError("pairing is 'disjoint': allowed in one process only")
@@ -267,7 +268,7 @@ class EpochBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for _, (video, labels) in zip(range(self.steps), self.loader):
-            yield video.to(self.device), labels.to(self.device)
+            yield tuple(part.to(self.device, non_blocking=True) for part in (video, labels))
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

@@ -27,7 +27,18 @@ from .files import (
     set_threads,
 )
 from .names import check_disk, code_files, content_hash, digest, source_hash
-from .runs import Run, default_folder, learner_for, room_of, say_what_is_stale, seconds_of_a_pass, teacher_for, trains
+from .runs import (
+    Run,
+    clips_at_once,
+    default_folder,
+    learner_for,
+    room_of,
+    say_what_is_stale,
+    seconds_of_a_pass,
+    speed_up,
+    teacher_for,
+    trains,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,8 +192,9 @@ class Workspace:
         self._estimate(config, learner, clips, before)
         facts = {"settings": config.run_settings(), "code": self._code(config, method), "files": self._files(config)}
         try:
-            fit(learner, clips, config, folder, texts=_texts(config.prompts, clips.class_names), teacher=teacher,
-                method=method, num_workers=self.num_workers, facts={**facts, **made_by()})  # fmt: skip
+            fit(speed_up(learner, config), clips, config, folder, texts=_texts(config.prompts, clips.class_names),
+                teacher=teacher, method=method, num_workers=self.num_workers,
+                facts={**facts, **made_by()})  # fmt: skip
         except KeyboardInterrupt:
             say(f"interrupted: {folder.name} keeps its last whole epoch; ask for it again and it goes on from there")
             raise
@@ -280,7 +292,9 @@ class Workspace:
         learner, room, made, how = self.learner(config, average), room_of(config), {}, {}
         videos = config.data != "synthetic"
         if videos:
-            how = {"batch_size": min(config.batch_size, 8), "num_workers": self.num_workers}
+            how = {"num_workers": self.num_workers, "precision": config.precision}
+            how["batch_size"] = clips_at_once(learner, config)
+        speed_up(learner, config)
         for key, one in progress(todo.items(), f"scoring {_words(config)}", len(todo)):
             clips = room.test_clips(config, one, learner.image_size, **({"skip_bad": self.skip_bad} if videos else {}))
             if not videos and one.order in ("shuffled", "single"):
@@ -319,6 +333,7 @@ def _score_key(config: Config, one: EvalSet, average: Average, code: str) -> str
     else:
         what |= {name: getattr(config, name) for name in ("sampling", "compat", "num_frames")}
         what |= {name: content_hash(path) for name in ("data", "classes_of") if (path := getattr(one, name))}
+        what |= {"precision": config.precision} if config.precision != "float32" else {}
     shares = {name: value for name, value in average.model_dump().items() if name != "name"}
     return digest([what, shares if trains(config) else None, code])[:16]
 

@@ -8,6 +8,8 @@ from torch import nn
 
 from mede_core.adapters import AIMBlock, NeighborAttention, STAdapter, insert_temporal
 from mede_core.learner import build_learner
+from mede_core.meta import meta_gradients
+from mede_core.methods import cross_entropy
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,28 @@ def test_published_st_adapter_equals_a_loop_over_frames_in_float64():
             expected = tokens[3 * clip + t] + mixed @ adapter.up.weight.T + adapter.up.bias
             assert torch.allclose(result[3 * clip + t, 1:], expected[1:], rtol=0, atol=1e-12)
             assert torch.equal(result[3 * clip + t, 0], tokens[3 * clip + t, 0])
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+def test_on_a_gpu_the_convolution_is_the_same_sum_of_shifted_frames(kernel_size):
+    adapter = STAdapter(10, 4, kernel_size=kernel_size).double()
+    hidden = torch.randn(2, 6, 5, 4, dtype=torch.float64)  # [B, T, P, d]
+    expected = adapter.conv(hidden.permute(0, 2, 3, 1).reshape(10, 4, 6)).view(2, 5, 4, 6).permute(0, 3, 1, 2)
+    torch.testing.assert_close(adapter.sum_of_neighbors(hidden), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{}, {"temporal_module": "aim"},
+                                     {"temporal_module": "expanded", "trainable": "visual"}], ids=str)  # fmt: skip
+def test_a_compiled_encoder_is_one_graph_and_is_compiled_once_for_all_steps(options, video):
+    labels = torch.tensor([0, 1])
+    learner = build_learner(**options).set_classes(["a", "b"])
+    expected = meta_gradients(learner, cross_entropy, (video, labels), (video, labels), inner_lr=0.1).grads
+    learner.visual.compile(backend="eager", fullgraph=True)
+    for step in range(3):
+        with torch.compiler.set_stance("fail_on_recompile" if step else "default"):
+            found = meta_gradients(learner, cross_entropy, (video, labels), (video, labels), inner_lr=0.1).grads
+        for name, gradient in expected.items():
+            torch.testing.assert_close(found[name], gradient)
 
 
 def test_aim_block_equals_its_equations_in_float64():
