@@ -106,6 +106,7 @@ def test_a_figure_shows_itself_in_a_notebook_on_the_page_of_its_theme():
     data, size = figure._repr_png_()
     assert data.startswith(b"\x89PNG")
     assert size["width"] == 675
+    assert size["alt"].endswith("center mu (epoch); width sigma (epochs); top-1 accuracy (%)")
     pixels = imread(io.BytesIO(data))
     assert pixels.shape[1] == 2 * 675  # sharp on screens of twice the density
     assert np.allclose(pixels[0, 0, :3], to_rgb(DARK.page), atol=0.01)

@@ -12,7 +12,8 @@ from mede_core.report.page import Page, marked, marks, settings_table
 def test_a_figure_and_a_table_are_saved_and_shown_by_one_call(tmp_path):
     page = Page(tmp_path)
     figure = page.figure("f", lambda: Picture(1, "title", width=2), {"a": [1]}, run="meta-1")
-    assert figure._repr_png_()
+    _, about = figure._repr_png_()
+    assert about == {"width": 200, "height": 100, "alt": "title", "figure": "f"}, "what the gallery shows in its place"
     html = page.table("t", pd.DataFrame({"Method": ["x"], "In": [1.25]}), caption="What it is", notes=["a note"])
     assert "What it is" in html.data and "a note" in html.data
     kinds = {where: {path.suffix for path in (tmp_path / where).iterdir()} for where in ("figures", "tables")}

@@ -30,7 +30,9 @@ class Page:
     def figure(self, name: str, draw: Callable[[], Figure], data=None, *, run: str | None = None) -> Figure:
         """Save the figure that ``draw`` makes, with what is plotted and its run as JSON beside it, and return it."""
         save_figure(draw, self.folder / "figures" / name, data, run=run)
-        return draw()
+        figure = draw()
+        figure.set_label(name)  # the gallery shows the saved figure, light or dark, in place of the cell's picture
+        return figure
 
     def table(self, name: str, table, *, caption: str, notes: Sequence[str] = ()):
         """Save a table (frame or comparison) as HTML, Markdown, LaTeX and CSV, and return its HTML."""

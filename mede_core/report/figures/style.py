@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import math
+import re
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -121,7 +122,15 @@ class Picture(Figure):
         with style(self.theme is DARK):
             self.savefig(buffer, format="png", facecolor=self.theme.page, metadata={"Software": None})
         width, height = (round(inches * 100) for inches in self.get_size_inches())
-        return buffer.getvalue(), {"width": width, "height": height}
+        about = {"width": width, "height": height, "alt": self.words(), "figure": self.get_label()}
+        return buffer.getvalue(), about
+
+    def words(self) -> str:
+        """What the titles and axes say, for those who do not see the picture."""
+        said = [self.get_suptitle()]
+        for axes in self.axes:
+            said += [axes.get_title(loc="left"), axes.get_xlabel(), axes.get_ylabel()]
+        return "; ".join(dict.fromkeys(" ".join(re.sub(r"[$\\]", "", text).split()) for text in said if text))
 
 
 # ------------------------------------------------------------------------------------ saving
