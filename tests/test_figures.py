@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
 
-from mede_core.report.figures import comparisons, film, results, training, trajectories
+from mede_core.report.figures import comparisons, diagram, film, results, training, trajectories
 from mede_core.report.figures.style import DARK, LIGHT, METHOD_STYLE, figure_bytes, save_figure, spread_apart, style
 
 
 # ------------------------------------------------------------------------------------ every figure
 def test_every_public_plot_function_is_covered():
-    modules = (comparisons, film, results, training, trajectories)
+    modules = (comparisons, diagram, film, results, training, trajectories)
     plots = {name for module in modules for name, one in vars(module).items() if hasattr(one, "__wrapped__")}
     assert set(DRAW) == plots
 
@@ -78,6 +78,17 @@ def test_text_keeps_clear_of_other_text_and_of_the_figure_edge(name):
         for other, b in boxes[index + 1 :]:
             wide, high = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
             assert not (wide > 1 and high > 1 and one != other), (one, other)
+
+
+def test_the_bound_strikes_no_number_through():
+    frame = pd.DataFrame({"method": ["frozen", "finetune", "open_mede"], "context": "in", "value": [45.0, 48.0, 60.0]})
+    figure = results.bar_in_out(frame.assign(low=frame["value"] - 1, high=frame["value"] + 1), bound={"in": 50.0})
+    FigureCanvasAgg(figure).draw()
+    (axes,) = figure.axes
+    line = axes.transData.transform((0, 50))[1]
+    numbers = {text.get_text(): text.get_window_extent() for text in axes.texts}
+    assert {"45", "48", "60"} <= set(numbers)
+    assert all(box.y0 > line for box in numbers.values())
 
 
 @pytest.mark.parametrize("name", DRAW)
