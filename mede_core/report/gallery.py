@@ -149,16 +149,15 @@ def _offline(body: str, base: Path, links: Mapping[str, str]) -> str:
     soup = bs4.BeautifulSoup(body, "html.parser")
     for tag in soup.select("script, link, iframe, embed, object, source[srcset]:not(.own)"):
         tag.decompose()
-    for tag in soup.select("img:not(.own), video[src], audio[src]"):
-        address = tag.get("src", "")
-        file = base / address
-        if not address.startswith("data:") and file.is_file():
-            tag["src"] = _data_uri(file)
-            if (twin := file.with_suffix(".dark.svg")).is_file():
-                tag.wrap(soup.new_tag("picture")).insert(0, soup.new_tag("source", srcset=_data_uri(twin), media=DARK))
-        elif not address.startswith("data:"):
-            logger.warning("picture %s is not on this machine", address)
+    for tag in soup.select(":is(img, video, audio)[src]:not(.own, [src^='data:'])"):
+        file = base / tag["src"]
+        if not file.is_file():
+            logger.warning("picture %s is not on this machine", tag["src"])
             tag.replace_with(tag.get("alt", ""))
+            continue
+        tag["src"] = _data_uri(file)
+        if (twin := file.with_suffix(".dark.svg")).is_file():
+            tag.wrap(soup.new_tag("picture")).insert(0, soup.new_tag("source", srcset=_data_uri(twin), media=DARK))
     for anchor in soup.find_all("a", href=True):
         target, _, fragment = anchor["href"].partition("#")
         if target in links:
