@@ -140,11 +140,12 @@ def test_common_formulas_are_converted(tex, caplog):
     assert not caplog.text
 
 
-def test_widget_cells_are_dropped_and_hidden_inputs_hidden(folder):
+def test_widget_cells_are_dropped_and_hidden_inputs_folded(folder):
     build(folder)
     text = read_page(folder, "notebook_one.html")
     assert "SLIDER" not in text and "slider" not in text and "widget-state" not in text and WIDGET not in text
-    assert "hidden" not in text.split("</style>")[-1]
+    (fold,) = bs4.BeautifulSoup(text, "html.parser").select("main details")
+    assert fold.summary.get_text() == "Code" and "hidden = 1" in fold.get_text() and not fold.has_attr("open")
     assert "TABLE" in text and f"data:image/png;base64,{PNG}" in text
 
 

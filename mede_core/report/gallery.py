@@ -92,7 +92,7 @@ def notebook_body(notebook, notebooks: Path, links: Mapping[str, str], own: Coll
             section = title_of({"cells": [cell]}, section)
             continue
         folded = cell.metadata.get("jupyter", {}).get("source_hidden", False)
-        cell.metadata |= {"alt": f"Picture in the section: {section}", "transient": {"remove_source": folded}}
+        cell.metadata |= {"alt": f"Picture in the section: {section}", "tags": ["folded"] if folded else []}
         cell.outputs = [one for one in cell.outputs if not _SCRIPTED & one.get("data", {}).keys()]
         for output in cell.outputs:
             data, about = output.get("data", {}), output.get("metadata", {}).get("image/png", {})
@@ -158,6 +158,8 @@ def _offline(body: str, base: Path, links: Mapping[str, str]) -> str:
         tag["src"] = _data_uri(file)
         if (twin := file.with_suffix(".dark.svg")).is_file():
             tag.wrap(soup.new_tag("picture")).insert(0, soup.new_tag("source", srcset=_data_uri(twin), media=DARK))
+    for code in soup.select(".celltag_folded .input_area"):
+        code.wrap(soup.new_tag("details")).insert(0, soup.new_tag("summary", string="Code"))
     for anchor in soup.find_all("a", href=True):
         target, _, fragment = anchor["href"].partition("#")
         if target in links:

@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import math
-import re
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -130,7 +129,8 @@ class Picture(Figure):
         said = [self.get_suptitle()]
         for axes in self.axes:
             said += [axes.get_title(loc="left"), axes.get_xlabel(), axes.get_ylabel()]
-        return "; ".join(dict.fromkeys(" ".join(re.sub(r"[$\\]", "", text).split()) for text in said if text))
+        plain = (" ".join(text.replace("$", "").replace("\\", "").split()) for text in said if text)
+        return "; ".join(dict.fromkeys(plain))
 
 
 # ------------------------------------------------------------------------------------ saving
