@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from mede_core.report.figures import comparisons, film, results, training, trajectories
+from mede_core.report.figures import comparisons, diagram, film, results, training, trajectories
 from mede_core.report.figures.style import METHOD_STYLE
 
 T, H = 4, 16
@@ -81,6 +81,7 @@ def rho_frame():
 
 
 DRAW = {
+    "pipeline": diagram.pipeline,
     "film_strip": lambda: film.film_strip([clip()[0]] * 2, ["one", "two"]),
     "film_strip_attention": lambda: film.film_strip_attention(clip()[0], np.ones((T, 4, 4)), clip()[1]),
     "trajectory_steps": lambda: trajectories.trajectory_steps(STEPS),

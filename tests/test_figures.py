@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
 
-from mede_core.report.figures import comparisons, film, results, training, trajectories
+from mede_core.report.figures import comparisons, diagram, film, results, training, trajectories
 from mede_core.report.figures.style import DARK, LIGHT, METHOD_STYLE, figure_bytes, save_figure, spread_apart, style
 
 
 # ------------------------------------------------------------------------------------ every figure
 def test_every_public_plot_function_is_covered():
-    modules = (comparisons, film, results, training, trajectories)
+    modules = (comparisons, diagram, film, results, training, trajectories)
     plots = {name for module in modules for name, one in vars(module).items() if hasattr(one, "__wrapped__")}
     assert set(DRAW) == plots
 
@@ -80,6 +80,17 @@ def test_text_keeps_clear_of_other_text_and_of_the_figure_edge(name):
             assert not (wide > 1 and high > 1 and one != other), (one, other)
 
 
+def test_the_bound_strikes_no_number_through():
+    frame = pd.DataFrame({"method": ["frozen", "finetune", "open_mede"], "context": "in", "value": [45.0, 48.0, 60.0]})
+    figure = results.bar_in_out(frame.assign(low=frame["value"] - 1, high=frame["value"] + 1), bound={"in": 50.0})
+    FigureCanvasAgg(figure).draw()
+    (axes,) = figure.axes
+    line = axes.transData.transform((0, 50))[1]
+    numbers = {text.get_text(): text.get_window_extent() for text in axes.texts}
+    assert {"45", "48", "60"} <= set(numbers)
+    assert all(box.y0 > line for box in numbers.values())
+
+
 @pytest.mark.parametrize("name", DRAW)
 def test_every_panel_shows_something(name):
     for axes in DRAW[name]().axes:
@@ -106,6 +117,7 @@ def test_a_figure_shows_itself_in_a_notebook_on_the_page_of_its_theme():
     data, size = figure._repr_png_()
     assert data.startswith(b"\x89PNG")
     assert size["width"] == 675
+    assert size["alt"].endswith("center mu (epoch); width sigma (epochs); top-1 accuracy (%)")
     pixels = imread(io.BytesIO(data))
     assert pixels.shape[1] == 2 * 675  # sharp on screens of twice the density
     assert np.allclose(pixels[0, 0, :3], to_rgb(DARK.page), atol=0.01)

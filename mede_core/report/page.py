@@ -30,7 +30,9 @@ class Page:
     def figure(self, name: str, draw: Callable[[], Figure], data=None, *, run: str | None = None) -> Figure:
         """Save the figure that ``draw`` makes, with what is plotted and its run as JSON beside it, and return it."""
         save_figure(draw, self.folder / "figures" / name, data, run=run)
-        return draw()
+        figure = draw()
+        figure.set_label(name)  # the gallery shows the saved figure, light or dark, in place of the cell's picture
+        return figure
 
     def table(self, name: str, table, *, caption: str, notes: Sequence[str] = ()):
         """Save a table (frame or comparison) as HTML, Markdown, LaTeX and CSV, and return its HTML."""
@@ -40,30 +42,27 @@ class Page:
         return HTML(filename=files["html"])
 
     def settings(self, of: Config | Iterable[Mapping], *names: str):
-        """The effective settings of a configuration, or of result records, to be shown: see :func:`settings_table`."""
-        return settings_table(of, *names).style.hide()
+        """The effective settings of a configuration, or of result records: those asked for, then all that are changed.
 
-
-def settings_table(of: Config | Iterable[Mapping], *names: str) -> pd.DataFrame:
-    """Settings as text, those that are asked for first, then all that differ from the defaults."""
-    # Of records their own settings count, whatever the profile says today; where they differ each value is listed.
-    default = Config().model_dump()
-    if isinstance(of, Config):
-        found = [of.model_dump()]
-    else:
-        found = [record["settings"] for record in of]
-        default["data"] = "world" if any(one["data"] == "world" for one in found) else default["data"]
-    if unknown := [name for name in names if name not in default]:
-        raise ValueError(f"unknown settings {unknown}; known: {', '.join(default)}")
-    changed = [name for name, usual in default.items() if any(one.get(name, usual) != usual for one in found)]
-    rows = [
-        {
-            "Setting": name, "Default": _text(default[name]), "Changed": "yes" if name in changed else "",
-            "Value": ", ".join(dict.fromkeys(_text(one[name]) for one in found if name in one)) or MISSING,
-        }
-        for name in dict.fromkeys((*names, *changed))
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=["Setting", "Value", "Default", "Changed"])
+        Of records their own settings count, whatever the profile says today; where they differ each value is listed.
+        """
+        default = Config().model_dump()
+        if isinstance(of, Config):
+            found = [of.model_dump()]
+        else:
+            found = [record["settings"] for record in of]
+            default["data"] = "world" if any(one["data"] == "world" for one in found) else default["data"]
+        if unknown := [name for name in names if name not in default]:
+            raise ValueError(f"unknown settings {unknown}; known: {', '.join(default)}")
+        changed = [name for name, usual in default.items() if any(one.get(name, usual) != usual for one in found)]
+        rows = [
+            {
+                "Setting": name, "Default": _text(default[name]), "Changed": "yes" if name in changed else "",
+                "Value": ", ".join(dict.fromkeys(_text(one[name]) for one in found if name in one)) or MISSING,
+            }
+            for name in dict.fromkeys((*names, *changed))
+        ]  # fmt: skip
+        return pd.DataFrame(rows, columns=["Setting", "Value", "Default", "Changed"]).style.hide()
 
 
 def _text(value) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..files import atomic_write
-from .gallery import fill_template, page_name, template
+from .gallery import fill_template, page_name
 
 
 def write_summary(folder: Path, steps: Mapping[str, Mapping], facts: Mapping[str, str]) -> str:
@@ -18,7 +18,7 @@ def write_summary(folder: Path, steps: Mapping[str, Mapping], facts: Mapping[str
     total = duration(sum(step.get("seconds") or 0 for step in steps.values()))
     about = {
         "headline": said, "profile": folder.name, "total_time": total, "rows": rows, "facts": [*facts.items()],
-        "tables": _tables(folder, stale), "figures": _figures(folder, stale), "css": template("style.css"),
+        "tables": _tables(folder, stale), "figures": _figures(folder, stale),
     }  # fmt: skip
     for name in ("summary.html", "summary.md"):
         atomic_write(folder / name, fill_template(f"{name}.j2", **about))
@@ -56,14 +56,10 @@ def duration(seconds: float) -> str:
 def _row(folder: Path, step_id: str, step: Mapping) -> dict:
     page = f"gallery/{page_name(step_id)}"
     links = {"log": f"logs/{step_id}.log", "failed notebook": f"executed/{step_id}.failed.ipynb"}
-    memory = step.get("peak_memory_mb")
     return {
+        **step,
         "id": step_id,
-        "notebook": step["notebook"],
-        "status": step["status"],
-        "reason": step.get("reason", ""),
         "time": duration(step["seconds"]) if step.get("seconds") else "",
-        "memory": f"{memory:.0f} MB" if memory else "",
         "page": page if (folder / page).is_file() else "",
         "links": [(name, link) for name, link in links.items() if (folder / link).is_file()],
     }
@@ -83,16 +79,8 @@ def _tables(folder: Path, stale: Mapping[str, str]) -> list[dict]:
 
 
 def _figures(folder: Path, stale: Mapping[str, str]) -> list[dict]:
-    return [
-        {
-            "title": _title(file.stem),
-            "light": f"figures/{file.name}",
-            "dark": f"figures/{file.stem}.dark.svg" if file.with_suffix(".dark.svg").is_file() else "",
-            "stale": stale.get(f"figures/{file.name}", ""),
-        }
-        for file in sorted((folder / "figures").glob("[!.]*.svg"))
-        if not file.name.endswith(".dark.svg")
-    ]
+    names = [file.name.removesuffix(".dark.svg") for file in sorted((folder / "figures").glob("[!.]*.dark.svg"))]
+    return [{"name": name, "title": _title(name), "stale": stale.get(f"figures/{name}.svg", "")} for name in names]
 
 
 def _title(stem: str) -> str:

@@ -22,11 +22,6 @@ import pytest
 from mede_core.files import repo_root
 
 pytestmark = pytest.mark.ui
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 SCREENSHOTS = repo_root() / "reports" / "ui"
 LOCAL = ("http://127.0.0.1", "data:", "blob:")
 # These run in the page. Lab connects a notebook to its kernel late, and "run all" before that silently runs nothing;
@@ -92,18 +87,6 @@ def wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.5)
     pytest.fail(f"JupyterLab did not answer within 2 minutes:\n{log.read_text()[-2000:]}")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium from the distribution's packages."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test-ui")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on the path: install the distribution's package `chromium`")
-    with playwright.sync_playwright() as session:
-        chromium = session.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

@@ -46,8 +46,10 @@ def bar_in_out(
                  edgecolor=theme.page, linewidth=0, label=look.label)  # fmt: skip
         ends = errors(part)
         axes.errorbar(at, part["value"], ends, fmt="none", ecolor=theme.text, elinewidth=0.9, capsize=1.5)
-        for x, value, up in zip(at, part["value"], ends[1], strict=True):
-            beside(axes, f"{value:.0f}", (x, value + up), (0, 3), ha="center", fontsize=7, bbox=backing(), zorder=5)
+        for x, value, up, context in zip(at, part["value"], ends[1], part["context"], strict=True):
+            top, line = value + up, bound[context]
+            top = line if 0 <= line - top < 8 else top  # a number is 7 % high: it would be struck through
+            beside(axes, f"{value:.0f}", (x, top), (0, 3), ha="center", fontsize=7, bbox=backing(), zorder=5)
     handles, _ = axes.get_legend_handles_labels()
     if chance is not None:
         line = {"color": theme.text, "lw": 0.9, "ls": DASHED}

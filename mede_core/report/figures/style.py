@@ -121,7 +121,16 @@ class Picture(Figure):
         with style(self.theme is DARK):
             self.savefig(buffer, format="png", facecolor=self.theme.page, metadata={"Software": None})
         width, height = (round(inches * 100) for inches in self.get_size_inches())
-        return buffer.getvalue(), {"width": width, "height": height}
+        about = {"width": width, "height": height, "alt": self.words(), "figure": self.get_label()}
+        return buffer.getvalue(), about
+
+    def words(self) -> str:
+        """What the titles and axes say, for those who do not see the picture."""
+        said = [self.get_suptitle()]
+        for axes in self.axes:
+            said += [axes.get_title(loc="left"), axes.get_xlabel(), axes.get_ylabel()]
+        plain = (" ".join(text.replace("$", "").replace("\\", "").split()) for text in said if text)
+        return "; ".join(dict.fromkeys(plain))
 
 
 # ------------------------------------------------------------------------------------ saving
