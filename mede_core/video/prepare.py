@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from ..files import atomic_write
 from ..flags import File, NewFile, Workers
@@ -21,8 +23,10 @@ from .classes import check_class_names, clean_name, plain
 from .lists import tidy
 from .locate import Files, folder_problem, folders
 from .manifest import COLUMNS, Manifest, ManifestError, check_manifest
+from .reencode import reencode_all
 from .splits import Halves, listed_halves, rule_halves, zero_shot_halves
 
+Pixels = Annotated[int, Field(ge=32, le=4096)]
 _SHOWN, _CLASSES = 5, 20  # problems of a kind, and classes, that the report spells out; the JSON file holds all
 
 
@@ -108,11 +112,16 @@ def prepare(
     zero_shot: Sequence[File] = (),
     check: Literal["full", "open", "none"] = "full",
     workers: Workers = 0,
+    short_side: Pixels = 0,
+    jobs: Workers = 0,
 ) -> Prepared:
     """Make a manifest of a dataset on disk: a CSV, and beside it a JSON file with classes, splits, counts and problems.
 
     Problems are collected, never stopped at: files that are missing or cannot be decoded are left out of the CSV and
     listed in the JSON file.
+
+    Where the datasets come from, what is to be unpacked where, and all commands up to the tables: the README's section
+    "From dataset to table".
 
     Args:
         dataset: what it is; list: of path,label; folder: one for each class
@@ -126,6 +135,9 @@ def prepare(
         zero_shot: class lists of kinetics600's zero-shot splits test1, test2, ...
         check: full decodes every file (0.1 s a clip), open its beginning (0.01 s), none only looks if it is there
         workers: threads of the check; 0: one for each CPU, at most 8
+        short_side: first write larger videos anew with this short side (256 is usual), into a folder beside the CSV,
+            which then lists them; after an interruption the same line goes on
+        jobs: processes that do so; 0: one for each CPU
     """
     root, out = Path(root), Path(out)
     if not root.is_dir():
@@ -162,7 +174,16 @@ def prepare(
     problems["base/novel and zero-shot lists"] = halves.problems + zero_problems
 
     located = _locate(entries, files, found, spec, problems)
-    located, lengths = _checked(located, root, check, workers, problems)
+    notes = [*[spec.note] * bool(spec.note), *(f"taken for {said}" for said in found.notes)]
+    home = root
+    if short_side:
+        home = out.with_name(f"{out.stem}_{short_side}")
+        paths, bad = reencode_all(root, [name for name, _ in located], home, short_side, jobs)
+        problems["files that cannot be written anew"] = [f"{name}: {why}" for name, why in bad.items()]
+        located = [(path, entry) for path, (name, entry) in zip(paths, located, strict=True) if name not in bad]
+        kept = sum(os.path.isabs(path) for path, _ in located)
+        notes.append(f"{len(located) - kept} videos are read from {home}; {kept} are as small, and stay where they are")
+    located, lengths = _checked(located, home, check, workers, problems)
     if not located:
         advice = "; ".join(["no usable video", *(f"taken for {said}" for said in found.notes)])
         raise ManifestError(root, [line for lines in problems.values() for line in lines], advice)
@@ -180,16 +201,15 @@ def prepare(
     problems["counts"] += [f"class {c!r}: none of its {n} videos is usable" for c, n in asked.items() if not read[c]]
     problems = {kind: lines for kind, lines in problems.items() if lines}
     odd = Counter(clean[tidy(part)] for name in files.left_out for part in folders(name) if tidy(part) in clean)
-    notes = [*[spec.note] * bool(spec.note), *(f"taken for {said}" for said in found.notes)]
     if silent := [name for name in names if not asked[name]]:
         notes.append(f"{len(silent)} classes have no video in the annotations: {', '.join(map(repr, silent[:_SHOWN]))}")
-    if extra := len(files.names) - len({name for name, _ in located}):
+    if extra := len(files.names) - len(located):
         notes.append(f"{extra} more video files below the root are not in the manifest")
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows([COLUMNS, *rows])
     text = stream.getvalue()
     sidecar = {
-        "dataset": dataset, "root": os.path.abspath(root), "classes": names,
+        "dataset": dataset, "root": os.path.abspath(home), "classes": names,
         "splits": {split: {"classes": chosen} for split, chosen in sets.items()},
         "base": halves.base, "novel": halves.novel, "base_novel_source": halves.source,
         "comparable": halves.comparable, "counts": counts, "check": check,
