@@ -79,18 +79,10 @@ def support(model: str) -> Support:
 
 
 def check_tokenizer(model: str) -> None:
-    """Refuse a model whose tokenizer cannot be had: not without transformers, and not from a hub when offline."""
-    if not (name := support(model).tokenizer):
-        return
-    needs = f"model {model!r} reads texts with {name} of a hub, by the package transformers"
-    if find_spec("transformers") is None:
+    """Refuse a model whose tokenizer cannot be read here, before anything is built."""
+    if (name := support(model).tokenizer) and find_spec("transformers") is None:
+        needs = f"model {model!r} reads texts with {name} of a hub, by the package transformers"
         raise ValueError(f"{needs}, which is not installed")
-    from huggingface_hub import constants
-
-    files = ("tokenizer_config.json", "tokenizer.json", "config.json", "spiece.model")
-    if constants.HF_HUB_OFFLINE and not _cached(name, files):
-        fetch = f"python -c \"import open_clip; open_clip.get_tokenizer('{model}')\""
-        raise ValueError(f"{needs}; it is not in the cache here: fetch it once where there is a network, by {fetch}")
 
 
 def _small_folder(weights: str) -> Path:
@@ -146,7 +138,8 @@ def _build_open_clip(model: str, weights: str, random_weights: bool) -> tuple:
                          f"(tags: {told})")  # fmt: skip
     if about and not path.is_file():
         if weights.startswith(HUB):  # what the table says of a tag, its repository says
-            said = json.loads(_from_hub(weights, about, [CONFIG]).read_text(encoding="utf-8"))
+            config = [(_stored(about)[0][0], CONFIG)]
+            said = json.loads((_cached(config) or _from_hub(weights, config)).read_text(encoding="utf-8"))
             about |= {**said["preprocess_cfg"], "quick_gelu": said["model_cfg"].get("quick_gelu", False)}
         quick, plain = about.get("quick_gelu", False), model.removesuffix("-quickgelu")
         differs = quick != open_clip.get_model_config(model).get("quick_gelu", False)
@@ -154,7 +147,7 @@ def _build_open_clip(model: str, weights: str, random_weights: bool) -> tuple:
             fits = f"{plain}-quickgelu" if quick else plain
             raise ValueError(f"weights {weights!r} were trained {'with' if quick else 'without'} QuickGELU: use model "
                              f"{fits} ({model} is refused)")  # fmt: skip
-        path = cached_weights(model, weights) or _from_hub(weights, about)
+        path = cached_weights(model, weights) or _from_hub(weights, _stored(about))
     trusted = _check_archive(path)
     try:
         clip = open_clip.create_model(
@@ -191,45 +184,43 @@ def _about(model: str, weights: str) -> dict:
     return dict(open_clip.get_pretrained_cfg(model, weights))
 
 
-def _on_hub(about: dict) -> tuple[str, list[str]]:
-    """The repository, and the names that its weights may have, the first best."""
+def _stored(about: dict) -> list[tuple[str, str]]:
+    """The (repository, file) pairs under which the hub may hold weights, the first best."""
     repository, _, named = about.get("hf_hub", "").rpartition("/")
-    return repository, [named] if named else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+    names = [named] if named else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+    return [(repository, name) for name in names if repository]
 
 
 def cached_weights(model: str, weights: str) -> Path | None:
     """Where the local caches hold the weights that an open_clip tag or a hf-hub: name means."""
     about = _about(model, weights)
     old = Path("~/.cache/clip").expanduser() / Path(about.get("url") or "none").name
-    return _cached(*_on_hub(about)) or (old if old.is_file() else None)
+    return _cached(_stored(about)) or (old if old.is_file() else None)
 
 
-def _cached(repository: str, files: Sequence[str]) -> Path | None:
+def _cached(stored: Sequence[tuple[str, str]]) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    found = (try_to_load_from_cache(repository, file) for file in files if repository)
+    found = (try_to_load_from_cache(*one) for one in stored)
     return next((Path(one) for one in found if isinstance(one, str)), None)
 
 
-def _from_hub(weights: str, about: dict, files: Sequence[str] = ()) -> Path:
-    """The first of the files that the repository has: from the cache, else fetched into it and compared."""
+def _from_hub(weights: str, stored: Sequence[tuple[str, str]]) -> Path:
+    """The first file that its repository has, fetched into the cache and compared with the hash that the hub states."""
     from multiprocessing.pool import ThreadPool
 
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
-    repository, names = _on_hub(about)
-    if found := _cached(repository, files or names):
-        return found
     why = "this is offline (--offline, or HF_HUB_OFFLINE)"
-    for name in () if constants.HF_HUB_OFFLINE else files or names:
+    for repository, name in () if constants.HF_HUB_OFFLINE else stored:
         try:
             with ThreadPool(1) as pool:  # looking up a host, and trying its addresses, have no limit in common
                 stated = pool.apply_async(get_hf_file_metadata, [hf_hub_url(repository, name)]).get(WAIT_S)
             say(f"fetching {repository}/{name}, {(stated.size or 0) / 1e6:,.1f} MB, into {constants.HF_HUB_CACHE}")
             path = Path(hf_hub_download(repository, name))
         except RemoteEntryNotFoundError:
-            why = f"{repository} has no {' or '.join(files or names)}"
+            why = f"{repository} has no {' or '.join(one for _, one in stored)}"
             continue
         except Exception as error:  # those of the hub's client have no common base
             said = " ".join(str(error).split())[:200] or f"no answer within {WAIT_S:g} s"

@@ -7,7 +7,7 @@ import logging
 import os
 import pickle
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -67,6 +67,8 @@ def over_time(learner: VideoLearner, path, classes: Sequence[str], windows: int,
     from .clips import center_views, uniform_indices
 
     info = probe(path)
+    if info.frames < windows:
+        raise VideoError(path, f"--windows is {windows}, and it has {info.frames} frames")
     times = [*info.timeline.times.tolist(), info.timeline.times[-1] + 1 / (info.fps or 1)]
     edges = [round(info.frames * k / windows) for k in range(windows + 1)]
     found = []
@@ -169,12 +171,10 @@ def answer(
     files, sources = _files(videos), _checkpoints(checkpoint)
     if explain and (len(files) > 1 or len(sources) > 1):
         raise ValueError(f"--explain is one picture; given are {len(files)} videos and {len(sources)} checkpoints")
-    bad = dict(_unreadable(files, windows))
-    if len(bad) == len(files):
-        more = f" (and {len(bad) - 1} other files)" if len(bad) > 1 else ""
-        raise ValueError(f"video {files[0]!r} cannot be read: {bad[files[0]]}{more}")
+    if len(files) == 1:
+        probe(files[0])
 
-    answers = [{"video": name, "error": why} for name, why in bad.items()]
+    answers = []
     for source in sources:
         learner, facts, config = _build(model, weights, source, random_weights, device)
         names = kinetics400() if listed else given or facts["classes"]
@@ -188,13 +188,12 @@ def answer(
         }  # fmt: skip
         extra = {"windows": windows, "order": order_test, "explain": explain, "top_k": top_k}
         for video in files:
-            if video not in bad:
-                try:
-                    answers.append(_one(learner, video, names, reading, about, **extra))
-                except VideoError as error:
-                    if len(files) == 1:
-                        raise
-                    answers.append({"video": video, "error": "; ".join(error.reasons)})
+            try:
+                answers.append(_one(learner, video, names, reading, about, **extra))
+            except VideoError as error:
+                if len(files) == 1:
+                    raise
+                answers.append({"video": video, "error": "; ".join(error.reasons)})
     return answers
 
 
@@ -244,15 +243,6 @@ def _checkpoints(given: str) -> list[str]:
     if not inside:
         raise ValueError(f"checkpoint {given!r} is no finished run (no done.json), and holds neither one nor epochs")
     return [str(one) for one in inside]
-
-
-def _unreadable(files: Sequence[str], windows: int) -> Iterator[tuple[str, str]]:
-    for name in files:
-        try:
-            if (frames := probe(name).frames) < windows:
-                yield name, f"--windows is {windows}; it has {frames} frames"
-        except VideoError as error:
-            yield name, "; ".join(error.reasons)
 
 
 def _prompt_set(given: Sequence[str]) -> Prompts:

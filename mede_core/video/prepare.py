@@ -120,8 +120,13 @@ def prepare(
     Problems are collected, never stopped at: files that are missing or cannot be decoded are left out of the CSV and
     listed in the JSON file.
 
-    Where the datasets come from, what is to be unpacked where, and all commands up to the tables: the README's section
-    "From dataset to table".
+    Below the root belong: ucf101: UCF101.rar of UCF's CRCV, and its ucfTrainTestlist. hmdb51: hmdb51_org.rar of Brown's
+    Serre Lab, each rar in it unpacked, and its split files. kinetics400, kinetics600: the videos as the CVD Foundation
+    (kinetics-dataset) keeps them, and DeepMind's train and validation csv. ssv2: Qualcomm's Something-Something V2,
+    its parts joined and unpacked, and its json labels.
+
+    Then name the CSV in data.yaml: `make reproduce PROFILE=paper DRY=1` times this machine as `mede cost` does, and
+    says the hours and the disk; without DRY=1 it makes the tables.
 
     Args:
         dataset: what it is; list: of path,label; folder: one for each class
