@@ -187,12 +187,12 @@ def test_a_run_folder_stands_for_the_weights_its_method_is_evaluated_with(clip, 
 
 def test_a_folder_of_epochs_or_of_runs_gives_an_answer_each_and_any_other_is_refused(clip, tmp_path):
     epochs = run_folder(tmp_path / "run", "finetune")
-    whole = predictions(ask(clip, checkpoint=str(tmp_path)  + "/run"))
+    whole = predictions(ask(clip, checkpoint=str(tmp_path / "run")))
     found = answer([clip], checkpoint=str(tmp_path))
     assert [predictions(one) for one in found] == [close(whole)]
     (tmp_path / "run" / "done.json").unlink()
     found = answer([clip], checkpoint=str(tmp_path / "run"))
-    assert [one["checkpoint"][-17:] for one in found] == [f"epoch_{k:03d}.safetensors"[-17:] for k in (1, 2, 3)]
+    assert [Path(one["checkpoint"]).stem for one in found] == ["epoch_001", "epoch_002", "epoch_003"]
     wanted = [predict(with_weights(epoch), clip, CLASSES[:2], num_frames=4) for epoch in epochs]
     assert [predictions(one) for one in found] == [close(ranked) for ranked in wanted]
     with pytest.raises(ValueError, match=r"done\.json"):
@@ -343,7 +343,6 @@ def bad_input(folder):
         "folder": ({"video": folder / "nothing"}, ["folder without videos", "nothing"]),
         "pattern": ({"video": folder / "*.avi"}, ["*.avi", "no such file"]),
         "too many windows": ({"windows": 25}, ["--windows", "25", "24 frames"]),
-        "windows": ({"windows": "x"}, ["--windows", "x"]),
         "no classes": ({"classes": None}, ["--classes", "--classes-file"]),
         "duplicates": ({"classes": ["a", "b", "a"]}, ["duplicates", "'a'"]),
         "classes twice": ({"classes-file": folder / "twice.txt"}, ["--classes-file", "both"]),
@@ -351,10 +350,6 @@ def bad_input(folder):
         "no classes file": ({"classes": None, "classes-file": folder / "gone.txt"}, ["gone.txt"]),
         "one class": ({"classes": ["archery,bowling,running"]}, ["one class", "'archery,bowling,running'", "quotes"]),
         "empty class": ({"classes": ["a", " "]}, ["empty"]),
-        "top-k": ({"top-k": 0}, ["--top-k", "0"]),
-        "frames": ({"frames": -1}, ["--frames", "-1"]),
-        "no number": ({"views": "many"}, ["--views", "many"]),
-        "sampling": ({"sampling": "sparse"}, ["--sampling", "uniform", "dense"]),
         "prompt without braces": ({"prompts": ["a video"]}, ["prompts", "'a video'"]),
         "prompt with a name": ({"prompts": ["{} {x}"]}, ["prompts"]),
         "prompt set": ({"prompts": folder / "gone.json"}, ["prompts", "gone.json"]),
@@ -367,7 +362,6 @@ def bad_input(folder):
         "plain openai": ({"model": "ViT-B-32", "weights": "openai"}, ["quickgelu"]),
         "broken checkpoint": ({"checkpoint": folder / "junk.safetensors"}, ["checkpoint"]),
         "explanation": ({"explain": folder / "why.gif"}, ["--explain", "why.gif", ".png"]),
-        "device": ({"device": "abacus"}, ["--device", "abacus"]),
     }
 
 
