@@ -134,13 +134,14 @@ def _build_open_clip(model: str, weights: str, random_weights: bool) -> tuple:
     path, about = Path(weights).expanduser(), _about(model, weights)
     if not path.is_file() and not about:
         told = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
-        raise ValueError(f"weights {weights!r} is neither a local file, nor hf-hub:OWNER/NAME, nor a tag of {model} "
-                         f"(tags: {told})")  # fmt: skip
+        raise ValueError(f"weights {weights!r} is neither a local file nor a tag of {model} (tags: {told}) nor "
+                         "hf-hub:OWNER/NAME")  # fmt: skip
     if about and not path.is_file():
         if weights.startswith(HUB):  # what the table says of a tag, its repository says
             config = [(_stored(about)[0][0], CONFIG)]
             said = json.loads((_cached(config) or _from_hub(weights, config)).read_text(encoding="utf-8"))
-            about |= {**said["preprocess_cfg"], "quick_gelu": said["model_cfg"].get("quick_gelu", False)}
+            about |= said.get("preprocess_cfg", {})
+            about["quick_gelu"] = said.get("model_cfg", {}).get("quick_gelu", False)
         quick, plain = about.get("quick_gelu", False), model.removesuffix("-quickgelu")
         differs = quick != open_clip.get_model_config(model).get("quick_gelu", False)
         if differs and (quick or weights.startswith(HUB)):  # the table leaves it out for a model that has it anyway
@@ -179,8 +180,8 @@ def _about(model: str, weights: str) -> dict:
     import open_clip
 
     if weights.startswith(HUB):
-        name = weights.removeprefix(HUB).strip("/")
-        return {"hf_hub": name if name.count("/") > 1 else f"{name}/"}
+        name = weights.removeprefix(HUB)
+        return {"hf_hub": f"{name}/"} if name.count("/") == 1 else {}
     return dict(open_clip.get_pretrained_cfg(model, weights))
 
 
