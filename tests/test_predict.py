@@ -207,10 +207,10 @@ def test_folders_and_patterns_mean_their_videos_and_a_bad_one_stops_no_other(cli
     given = [str(tmp_path / "in"), str(tmp_path / "*.mp4"), str(tmp_path / "b.mp4"), "--classes", *CLASSES]
     assert main(["predict", *given, "--weights", "shipped", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
-    assert [Path(one["video"]).name for one in found] == ["c.mp4", "a.mp4", "b.mp4"]
-    assert "error" in found[0] and found[1]["predictions"] == found[2]["predictions"]
-    lines = as_text(found).splitlines()
-    assert [sum(part in line for line in lines) for part in ("cannot be read", "weights ", "video ")] == [1, 1, 3]
+    assert [Path(one["video"]).name for one in found] == ["a.mp4", "c.mp4", "b.mp4"]
+    assert "error" in found[1] and found[0]["predictions"] == found[2]["predictions"]
+    starts = [line.split(" ")[0] for line in as_text(found).splitlines()]
+    assert (starts.count("weights"), starts.count("video")) == (1, 3)
 
 
 def test_windows_name_each_part_of_the_video_with_its_seconds(clip, learner):
@@ -251,10 +251,10 @@ def test_a_terminal_shows_bars_of_its_width_and_a_pipe_plain_lines(clip):
     plain, wide = as_text([found]), as_text([found], 100)
     assert "\u2588" not in plain and plain.isascii()
     bars = [line for line in wide.splitlines() if "\u2588" in line]
-    assert max(map(len, wide.splitlines())) <= 100
+    assert len(bars) == 5 and max(map(len, bars)) <= 100
     (first, second) = (line.count("\u2588") for line in bars[:2])
     shares = [value for _, value in predictions(found)[:2]]
-    assert first / second == pytest.approx(shares[0] / shares[1], rel=0.2) and wide.count("(") >= 4
+    assert first / second == pytest.approx(shares[0] / shares[1], rel=0.2)
     for words in ("over time", "in another order", "reversed", "shuffled", "one frame", "0.00 to    1.20 s"):
         assert words in plain
 
