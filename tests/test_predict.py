@@ -215,8 +215,8 @@ def test_folders_and_patterns_mean_their_videos_and_a_bad_one_stops_no_other(cli
 
 def test_windows_name_each_part_of_the_video_with_its_seconds(clip, learner):
     found = ask(clip, classes=CLASSES, **SMALL, windows=3, frames=4)["windows"]
-    assert [(one["start"], one["end"]) for one in found] == pytest.approx([(0, 0.8), (0.8, 1.6), (1.6, 2.4)])
-    assert found[1]["start"] == found[0]["end"]
+    seconds = [one[name] for one in found for name in ("start", "end")]
+    assert seconds == pytest.approx([0, 0.8, 0.8, 1.6, 1.6, 2.4])
     info = probe(clip)
     for one, chosen in zip(found, uniform_indices(24, 12).reshape(3, 4), strict=True):
         frames = center_views(read_clip(clip, chosen, info=info), learner.image_size, 1)
@@ -259,11 +259,10 @@ def test_a_terminal_shows_bars_of_its_width_and_a_pipe_plain_lines(clip):
         assert words in plain
 
 
-def test_the_classes_of_kinetics_are_the_published_400(clip):
+def test_the_classes_of_kinetics_are_the_published_400():
     names = kinetics400()
     assert len(set(names)) == 400 and names == sorted(names)
     assert {"abseiling", "passing American football (in game)", "zumba"} <= set(names)
-    assert len(ask(clip, classes=["kinetics400"], **SMALL, top_k=999)["predictions"]) == 400
 
 
 def test_a_checkpoint_brings_its_reading_and_prompts_and_flags_go_first(clip, tmp_path):
