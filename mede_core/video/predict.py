@@ -158,6 +158,8 @@ def answer(
     if not (classes or classes_file or checkpoint):
         raise ValueError("no classes; give --classes NAME ... or --classes-file FILE")
     told = [name.rstrip(" ,;") for name in classes]  # archery, bowling: of shells, commas are a part of words
+    if taken := [name for name in told if Path(name).is_file()]:
+        raise ValueError(f"classes hold {taken[0]!r}, a file; videos go before --classes, a list to --classes-file")
     listed = told == ["kinetics400"]
     given = read_class_names(classes_file) if classes_file else check_class_names(told) if told else []
     if len(given) == 1 and not listed:
