@@ -104,8 +104,9 @@ WRONG = {
     {1} --classes-file absent.txt | {1} --classes-file empty.txt | {0} --classes-file list.csv | {0} --top-k 0 |
     {0} --top-k x | {0} --views -1 | {0} --frames -8 | {0} --sampling random | {0} --prompts absent.json |
     {0} --prompts '{{}} {{' | {0} --prompts a b | {0} --explain strip.xyz | {0} other.mp4 |
-    other.mp4 {0} --explain a.png | {0} --model ViT-Z | {0} --model ViT-B-16-SigLIP | {0} --device gpu | {1} --checkpoint absent |
-    {0} --checkpoint folder | {0} --windows -1 | {0} --windows x | {0} --order-test=1""".format(
+    other.mp4 {0} --explain a.png | {0} --model ViT-Z | {0} --model ViT-B-16-SigLIP | {0} --device gpu |
+    {1} --checkpoint absent | {0} --checkpoint folder | {0} --windows -1 |
+    {0} --windows x | {0} --order-test=1""".format(
         "clip.mp4 --classes a b", "clip.mp4"
     ),
     "prepare": """ | --dataset ucf101 | --root folder --out a.csv | {0} | --dataset ucf101 --root folder --out |

@@ -154,7 +154,7 @@ def test_what_cannot_be_fetched_ends_in_one_line_that_says_what_to_do(hub, monke
             ("has no open_clip_model.safetensors or open_clip_pytorch_model.bin", "ENDPOINT", constants.ENDPOINT),
             ("no answer within 0.2 s", "HUGGINGFACE_CO_URL_TEMPLATE", silent_url),
             ("ConnectError", "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:1/{repo_id}/{revision}/{filename}"),
-            ("offline", "HF_HUB_OFFLINE", True),
+            ("this is offline (--offline", "HF_HUB_OFFLINE", True),
         ):
             monkeypatch.setattr(weights_module, "WAIT_S", 0.2 if case.endswith("0.2 s") else 60)
             monkeypatch.setattr(constants, name, value)

@@ -51,16 +51,15 @@ def test_prepare_lists_what_it_made_keeps_what_is_small_and_goes_on_where_it_was
     layouts.link(make_clip(tmp_path / "small.mp4", 12, sizes=((48, 32),)), root / "swim" / "small.mp4")
     shutil.copy(large, root / "run" / "large.mp4")
     (root / "swim" / "bad.mp4").write_bytes(b"no video")
-    with open(root / "swim" / "cut.mp4", "wb") as stream:  # its end is missing
-        stream.write(make_clip(tmp_path / "long.mp4", 40, **LARGE).read_bytes()[:-6000])
+    whole = make_clip(tmp_path / "long.mkv", 40, **LARGE).read_bytes()
+    (root / "swim" / "cut.mkv").write_bytes(whole[: len(whole) // 2])
     asked = {"dataset": "folder", "root": root, "out": tmp_path / "f.csv", "short_side": 48, "jobs": 2}
     prepared = prepare(**asked)
     paths = [row["path"] for row in rows_of(tmp_path / "f.csv")]
     assert paths == ["run/large.avi.48.mp4", "run/large.mp4.48.mp4", str(root / "swim" / "small.mp4")]
-    assert "2 videos are read from" in prepared.report() and "1 are as small" in prepared.report()
-    assert {line.partition(":")[0] for line in prepared.problems["files that cannot be written anew"]} == {
-        "swim/bad.mp4", "swim/cut.mp4",
-    }  # fmt: skip
+    assert f"2 videos are read from {tmp_path / 'f_48'}; 1 stay where they are" in prepared.report()
+    assert ["swim/bad.mp4: PyAV" in line for line in prepared.problems["files that cannot be written anew"]] == [True]
+    assert [f"{root}/swim/cut.mkv: truncated" in line for line in prepared.problems["undecodable files"]] == [True]
     manifest = select(tmp_path / "f.csv")
     assert [min(read_clip(path, [0]).shape[1:3]) for path in manifest.paths] == [48, 48, 32]
     assert [line.frames for line in manifest.timelines] == [12, 12, 12]

@@ -186,9 +186,10 @@ def prepare(
         paths, bad = reencode_all(root, [name for name, _ in located], home, short_side, jobs)
         problems["files that cannot be written anew"] = [f"{name}: {why}" for name, why in bad.items()]
         located = [(path, entry) for path, (name, entry) in zip(paths, located, strict=True) if name not in bad]
-        kept = sum(os.path.isabs(path) for path, _ in located)
-        notes.append(f"{len(located) - kept} videos are read from {home}; {kept} are as small, and stay where they are")
     located, lengths = _checked(located, home, check, workers, problems)
+    if short_side:
+        kept = sum(os.path.isabs(path) for path, _ in located)
+        notes.append(f"{len(located) - kept} videos are read from {home}; {kept} stay where they are")
     if not located:
         advice = "; ".join(["no usable video", *(f"taken for {said}" for said in found.notes)])
         raise ManifestError(root, [line for lines in problems.values() for line in lines], advice)
