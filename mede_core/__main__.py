@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from json import dumps
+from shutil import get_terminal_size
 
 import typer
 
@@ -28,10 +29,13 @@ def _show(answer) -> int:
     return 0
 
 
-def _show_ranking(answer: Mapping, *, json: bool = False) -> int:
-    from .video.predict import as_text
+def _show_ranking(answers: Sequence[Mapping], *, json: bool = False) -> int:
+    """Exit code 1 says that some of several videos could not be read; the answers name them."""
+    from .video.predicted import as_text
 
-    return _show(dumps(answer, indent=1) if json else as_text(answer))
+    width = get_terminal_size().columns if sys.stdout.isatty() else 0
+    _show(dumps(answers if answers[1:] else answers[0], indent=1) if json else as_text(answers, width))
+    return 1 if any("error" in one for one in answers) else 0
 
 
 def _show_report(made) -> int:
@@ -71,6 +75,9 @@ VERBS: dict = {  # verb: (what it does, where its function is, how its answer is
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; the exit code is 0, 2 where a person typed something wrong, or what the verb says."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if "--offline" in arguments:  # of every verb, and inherited by the processes that it starts
+        arguments.remove("--offline")
+        os.environ["HF_HUB_OFFLINE"] = "1"
     for stream in (sys.stdout, sys.stderr):
         getattr(stream, "reconfigure", dict)(errors="backslashreplace")  # file names need not be valid text
     handler = logging.StreamHandler()

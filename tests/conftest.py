@@ -9,6 +9,7 @@ for _library in ("OMP", "MKL", "OPENBLAS"):
     os.environ[f"{_library}_NUM_THREADS"] = "1"
 os.environ["MEDE_THREADS"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
+os.environ["HF_HUB_OFFLINE"] = "1"  # weights come from the cache alone, also in processes that tests start
 os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # as the Makefile does
 
 import hypothesis

@@ -99,20 +99,19 @@ WRONG = {
     "train": f"{SETTINGS} | {WORKSPACE} | --method frozen | --again=twice | --model RN50 --random-weights",
     "evaluate": f"""{SETTINGS} | {WORKSPACE} | --out folder | --out file/below | --test-data absent.csv |
     --test-half old | --test-split x | --skip-bad=1 | --test-half base | --data list.csv --test-data broken.csv""",
-    "predict": """ | --video | --classes a b | {1} | {1} --classes | {1} --classes a a | {1} --classes '' b |
-    --video absent.mp4 --classes a b | --video folder --classes a b | --video file --classes a b |
+    "predict": """ | --classes a b | {1} | {1} --classes | {1} --classes a a | {1} --classes '' b | --video {0} |
+    absent.mp4 --classes a b | folder --classes a b | file --classes a b | *.avi --classes a b | --classes a {1} |
     {1} --classes-file absent.txt | {1} --classes-file empty.txt | {0} --classes-file list.csv | {0} --top-k 0 |
     {0} --top-k x | {0} --views -1 | {0} --frames -8 | {0} --sampling random | {0} --prompts absent.json |
-    {0} --prompts '{{}} {{' | {0} --prompts a b | {0} --explain strip.xyz |
-    {0} --model ViT-Z | {0} --model ViT-B-16-SigLIP | {0} --device gpu | {1} --checkpoint absent""".format(
-        "--video clip.mp4 --classes a b", "--video clip.mp4"
-    ),
+    {0} --prompts '{{}} {{' | {0} --prompts a b | {0} --explain strip.xyz | {0} other.mp4 |
+    other.mp4 {0} --explain a.png | {0} --model ViT-Z | {0} --model ViT-B-16-SigLIP | {0} --device gpu |
+    {1} --checkpoint absent | {0} --checkpoint folder | {0} --windows -1 |
+    {0} --windows x | {0} --order-test=1""".format("clip.mp4 --classes a b", "clip.mp4"),
     "prepare": """ | --dataset ucf101 | --root folder --out a.csv | {0} | --dataset ucf101 --root folder --out |
     --dataset ucf101 --root absent --out a.csv | --dataset ucf101 --root file --out a.csv | {0} --out a.txt |
     {0} --dataset imagenet | {0} --dataset list --classes absent.txt | {0} --dataset folders --out folder |
-    {0} --check some | {0} --workers 0 | {0} --workers x | {0} --base absent | {0} --novel absent""".format(
-        "--dataset ucf101 --root folder --out a.csv"
-    ),
+    {0} --check some | {0} --workers 0 | {0} --workers x | {0} --base absent | {0} --novel absent |
+    {0} --short-side 8 | {0} --short-side x | {0} --jobs -1""".format("--dataset ucf101 --root folder --out a.csv"),
     "scuba": """ | --manifest list.csv | --seed 1 | {0} --seed x | {0} --seed -1 | {0} --per-video 0 |
     {0} --smooth -1 | {0} --short-side x | {0} --image-format gif | {0} --first-mask 2 | {0} --split train1 |
     {0} --root absent | {0} --classes absent.txt | {0} --area-rule=3 | {0} --mask-format gif | {0} --masks absent |

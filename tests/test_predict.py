@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,10 +15,13 @@ from mede_core.checkpoints import checkpoint_path, save_checkpoint
 from mede_core.gwa import gaussian_weights
 from mede_core.learner import build_learner
 from mede_core.report.figures.film import film_strip_attention
-from mede_core.video.clips import VideoDataset, read_views
-from mede_core.video.decode import probe
+from mede_core.video import predict as predict_module
+from mede_core.video.classes import kinetics400
+from mede_core.video.clips import VideoDataset, center_views, read_views, uniform_indices
+from mede_core.video.decode import probe, read_clip
 from mede_core.video.manifest import read_manifest
-from mede_core.video.predict import answer, as_text, predict, save_explanation
+from mede_core.video.predict import answer, predict, save_explanation
+from mede_core.video.predicted import as_text
 from mede_core.video.prompts import Prompts, load_prompts
 
 CLASSES = ["a red star rising", "a blue ring falling", "a green cross growing"]
@@ -54,6 +58,12 @@ def test_templates_reach_the_text_encoder(clip, learner):
     assert bare != pytest.approx(dict(predict(learner, clip, CLASSES, prompts=blue)), abs=1e-4)
 
 
+def ask(clip, **options):
+    """The one answer on one video."""
+    (found,) = answer([clip], **options)
+    return found
+
+
 def predictions(found):
     return [(item["class"], item["probability"]) for item in found["predictions"]]
 
@@ -64,11 +74,11 @@ def close(ranked):
 
 def test_the_answer_ranks_and_names_the_weights_as_json_and_as_text(clip, learner, tmp_path):
     (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
-    found = answer(clip, classes_file=str(tmp_path / "classes.txt"), **SMALL, top_k=2)
+    found = ask(clip, classes_file=str(tmp_path / "classes.txt"), **SMALL, top_k=2)
     assert json.loads(json.dumps(found)) == found
     assert (found["weights"], found["random_weights"], found["frames"]) == (learner.weights_id, False, 8)
     assert predictions(found) == close(predict(learner, clip, CLASSES)[:2])
-    out = as_text(found)
+    out = as_text([found])
     assert learner.weights_id in out and learner.weights_id.startswith("shipped:") and "my clip #1.mp4" in out
     for rank, (name, value) in enumerate(predictions(found), 1):
         assert f"{rank}. {100 * value:6.2f} %  {name}" in out
@@ -76,13 +86,13 @@ def test_the_answer_ranks_and_names_the_weights_as_json_and_as_text(clip, learne
 
 
 def test_commas_between_words_of_a_shell_are_no_part_of_a_class(clip):
-    ranked = answer(str(clip), classes=["archery,", "jump, high;", "run"], **SMALL)["predictions"]
+    ranked = ask(str(clip), classes=["archery,", "jump, high;", "run"], **SMALL)["predictions"]
     assert {item["class"] for item in ranked} == {"archery", "jump, high", "run"}
 
 
 def test_random_weights_are_marked_loudly(clip):
-    found = answer(clip, classes=CLASSES, **SMALL, random_weights=True)
-    assert "RANDOM WEIGHTS" in as_text(found)
+    found = ask(clip, classes=CLASSES, **SMALL, random_weights=True)
+    assert "RANDOM WEIGHTS" in as_text([found])
     assert (found["random_weights"], found["weights"]) == (True, "random")
 
 
@@ -109,7 +119,7 @@ def trained():
 
 
 def test_a_checkpoint_brings_its_own_recipe_and_classes(clip, trained, learner, tmp_path):
-    found = answer(clip, checkpoint=checkpoint(tmp_path / "epoch_002.safetensors", trained))
+    found = ask(clip, checkpoint=checkpoint(tmp_path / "epoch_002.safetensors", trained))
     assert (found["model"], found["weights"], found["frames"]) == ("mede-small", trained.weights_id, 4)
     assert predictions(found) == close(predict(trained, clip, CLASSES[:2], num_frames=4))
     assert predictions(found) != close(predict(learner, clip, CLASSES[:2], num_frames=4))
@@ -118,7 +128,7 @@ def test_a_checkpoint_brings_its_own_recipe_and_classes(clip, trained, learner, 
 def test_a_checkpoint_of_random_weights_stays_marked(clip, tmp_path):
     fresh = build_learner("mede-small", "shipped", adapter_width=4, seed=3, random_weights=True)
     path = checkpoint(tmp_path / "epoch_001.safetensors", fresh, random_weights=True)
-    assert "RANDOM WEIGHTS" in as_text(answer(clip, checkpoint=path))
+    assert "RANDOM WEIGHTS" in as_text(answer([clip], checkpoint=path))
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused(clip, trained, tmp_path):
@@ -130,7 +140,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(clip, trained, tmp_path):
         ({"config": {"warp": 9}}, {}, "warp"),  # of a newer version
     ):
         with pytest.raises(ValueError, match=words):
-            answer(clip, checkpoint=checkpoint(path, trained, **facts), **options)
+            ask(clip, checkpoint=checkpoint(path, trained, **facts), **options)
 
 
 def run_folder(folder, method, **config):
@@ -167,7 +177,7 @@ def test_a_run_folder_stands_for_the_weights_its_method_is_evaluated_with(clip, 
         expected = mixed([*epochs, fresh], [0, 0.25, 0.25, 0.5])
     else:
         expected = epochs[2]
-    found = answer(clip, checkpoint=str(tmp_path / "run"))
+    found = ask(clip, checkpoint=str(tmp_path / "run"))
     assert method in found["trained"]
     wanted = predict(with_weights(expected), clip, CLASSES[:2], num_frames=4)
     assert dict(predictions(found)) == pytest.approx(dict(wanted), abs=1e-4)
@@ -175,24 +185,95 @@ def test_a_run_folder_stands_for_the_weights_its_method_is_evaluated_with(clip, 
     assert all(dict(other) != pytest.approx(dict(wanted), abs=1e-3) for other in others)
 
 
-def test_an_unfinished_run_and_a_folder_of_something_else_are_refused(clip, tmp_path):
-    run_folder(tmp_path / "run", "finetune")
+def test_a_folder_of_epochs_or_of_runs_gives_an_answer_each_and_any_other_is_refused(clip, tmp_path):
+    epochs = run_folder(tmp_path / "run", "finetune")
+    whole = predictions(ask(clip, checkpoint=str(tmp_path / "run")))
+    found = answer([clip], checkpoint=str(tmp_path))
+    assert [predictions(one) for one in found] == [close(whole)]
     (tmp_path / "run" / "done.json").unlink()
-    for folder in (tmp_path / "run", tmp_path):
-        with pytest.raises(ValueError, match=r"done\.json") as caught:
-            answer(clip, checkpoint=str(folder))
-        assert folder.name in str(caught.value)
+    found = answer([clip], checkpoint=str(tmp_path / "run"))
+    assert [Path(one["checkpoint"]).stem for one in found] == ["epoch_001", "epoch_002", "epoch_003"]
+    wanted = [predict(with_weights(epoch), clip, CLASSES[:2], num_frames=4) for epoch in epochs]
+    assert [predictions(one) for one in found] == [close(ranked) for ranked in wanted]
+    with pytest.raises(ValueError, match=r"done\.json"):
+        ask(clip, checkpoint=str(tmp_path))
+
+
+def test_folders_and_patterns_mean_their_videos_and_a_bad_one_stops_no_other(clip, tmp_path, capsys):
+    for name in ("b.mp4", "in/a.mp4", "in/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(clip.read_bytes() if name.endswith("mp4") else b"")
+    (tmp_path / "in" / "c.mp4").write_text("no video")
+    given = [str(tmp_path / "in"), str(tmp_path / "*.mp4"), str(tmp_path / "b.mp4"), "--classes", *CLASSES]
+    assert main(["predict", *given, "--weights", "shipped", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [Path(one["video"]).name for one in found] == ["a.mp4", "c.mp4", "b.mp4"]
+    assert "error" in found[1] and found[0]["predictions"] == found[2]["predictions"]
+    starts = [line.split(" ")[0] for line in as_text(found).splitlines()]
+    assert (starts.count("weights"), starts.count("video")) == (1, 3)
+
+
+def test_windows_name_each_part_of_the_video_with_its_seconds(clip, learner):
+    found = ask(clip, classes=CLASSES, **SMALL, windows=3, frames=4)["windows"]
+    seconds = [one[name] for one in found for name in ("start", "end")]
+    assert seconds == pytest.approx([0, 0.8, 0.8, 1.6, 1.6, 2.4])
+    info = probe(clip)
+    for one, chosen in zip(found, uniform_indices(24, 12).reshape(3, 4), strict=True):
+        frames = center_views(read_clip(clip, chosen, info=info), learner.image_size, 1)
+        assert len(set(chosen // 8)) == 1  # of one third of the video
+        learner.set_classes(CLASSES)
+        with torch.inference_mode():
+            value, best = learner(frames)[0].softmax(0).max(0)
+        assert (one["class"], one["probability"]) == (CLASSES[best], pytest.approx(value.item(), abs=1e-5))
+
+
+class Ordered(torch.nn.Module):
+    """Says "up" where the first frame is darker than the last, "down" where lighter, and "none" where alike."""
+
+    def forward(self, clip):
+        step = (clip[:, -1].float() - clip[:, 0].float()).mean((1, 2, 3))
+        return torch.stack([step, -step, torch.full_like(step, 0.5)], 1)
+
+
+def test_the_order_test_says_whether_the_answer_would_change():
+    rising = torch.arange(8).view(1, 8, 1, 1, 1).expand(2, 8, 3, 4, 4).to(torch.uint8)
+    found = {one["order"]: one for one in predict_module.order_test(Ordered(), rising, ["up", "down", "none"])}
+    assert [(name, found[name]["class"], found[name]["changed"]) for name in ("reversed", "one frame")] == [
+        ("reversed", "down", True), ("one frame", "none", True),
+    ]  # fmt: skip
+    still = predict_module.order_test(Ordered(), rising * 0, ["up", "down", "none"])
+    assert [(one["class"], one["changed"]) for one in still] == [("none", False)] * 3
+    assert found["reversed"]["before"] < 0.01 and still[0]["before"] == still[0]["probability"]
+
+
+def test_a_terminal_shows_bars_of_its_width_and_a_pipe_plain_lines(clip):
+    found = ask(clip, classes=CLASSES, **SMALL, windows=2, order_test=True)
+    plain, wide = as_text([found]), as_text([found], 100)
+    assert "\u2588" not in plain and plain.isascii()
+    bars = [line for line in wide.splitlines() if "\u2588" in line]
+    assert len(bars) == 5 and max(map(len, bars)) <= 100
+    (first, second) = (line.count("\u2588") for line in bars[:2])
+    shares = [value for _, value in predictions(found)[:2]]
+    assert first / second == pytest.approx(shares[0] / shares[1], rel=0.2)
+    for words in ("over time", "in another order", "reversed", "shuffled", "one frame", "0.00 to    1.20 s"):
+        assert words in plain
+
+
+def test_the_classes_of_kinetics_are_the_published_400():
+    names = kinetics400()
+    assert len(set(names)) == 400 and names == sorted(names)
+    assert {"abseiling", "passing American football (in game)", "zumba"} <= set(names)
 
 
 def test_a_checkpoint_brings_its_reading_and_prompts_and_flags_go_first(clip, tmp_path):
     epochs = run_folder(tmp_path / "run", "finetune", views=3, sampling="dense", prompts="templates")
     learner, run = with_weights(epochs[2]), str(tmp_path / "run")
-    found = answer(clip, checkpoint=run)
+    found = ask(clip, checkpoint=run)
     assert (found["views"], found["sampling"], found["prompts"]) == (3, "dense", "28 templates")
     reading = {"num_frames": 4, "views": 3, "sampling": "dense", "prompts": load_prompts("templates")}
     assert predictions(found) == close(predict(learner, clip, CLASSES[:2], **reading))
     mine = ["juggling", "sleeping"]
-    found = answer(clip, checkpoint=run, classes=mine, views=1, sampling="uniform", prompts=["{}"])
+    found = ask(clip, checkpoint=run, classes=mine, views=1, sampling="uniform", prompts=["{}"])
     assert (found["views"], found["sampling"], found["prompts"]) == (1, "uniform", "name")
     assert predictions(found) == close(predict(learner, clip, mine, num_frames=4))
 
@@ -201,7 +282,7 @@ def test_a_checkpoint_brings_its_reading_and_prompts_and_flags_go_first(clip, tm
 def test_an_explanation_is_the_film_strip_of_the_frames_that_were_read(clip, tmp_path, kind):
     file = tmp_path / "new folder" / f"why.{kind}"
     names = ["wins $^$", "costs $_{$"]  # no formulas
-    assert str(file) in as_text(answer(clip, classes=names, **SMALL, explain=str(file), frames=4))
+    assert str(file) in as_text(answer([clip], classes=names, **SMALL, explain=str(file), frames=4))
     data = file.read_bytes()
     assert data.startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[kind])
     pictures, least = {"png": (b"IDAT", 1), "svg": (b"<image", 2), "pdf": (b"/Image", 2)}[kind]
@@ -229,14 +310,14 @@ def test_an_explanation_of_random_weights_is_marked(clip, monkeypatch, tmp_path)
     titles = []
     monkeypatch.setattr("mede_core.video.predict.save_explanation", lambda *args, **_: titles.append(args[3]))
     for random_weights in (True, False):
-        answer(clip, classes=["a", "b"], **SMALL, explain=str(tmp_path / "why.png"), random_weights=random_weights)
+        ask(clip, classes=["a", "b"], **SMALL, explain=str(tmp_path / "why.png"), random_weights=random_weights)
     assert [title.startswith("RANDOM WEIGHTS") for title in titles] == [True, False]
 
 
 def test_what_is_wrong_is_said_before_torch_or_a_plot_library_is_loaded():
     code = (
         "import sys\nfrom mede_core.video.predict import answer\n"
-        "try: answer('gone.mp4', classes=['a', 'b'])\n"
+        "try: answer(['gone.mp4'], classes=['a', 'b'])\n"
         "except ValueError as error: print(error, {'matplotlib', 'torch'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -251,13 +332,16 @@ def bad_input(folder):
     for name in ("junk.safetensors", "junk.pt"):
         (folder / name).write_bytes(b"junk" * 100)
     make_clip(folder / "sound.mp4", sizes=(), audio=True)
+    (folder / "nothing").mkdir()
     tiny = {"model": "ViT-S-32-alt", "weights": None}
     return {
         "missing video": ({"video": folder / "gone.mp4"}, ["gone.mp4", "no such file"]),
         "empty video": ({"video": folder / "empty.mp4"}, ["empty.mp4", "empty"]),
         "no video inside": ({"video": folder / "text.mp4"}, ["text.mp4"]),
         "sound only": ({"video": folder / "sound.mp4"}, ["sound.mp4", "no video stream"]),
-        "folder": ({"video": folder}, ["folder"]),
+        "folder": ({"video": folder / "nothing"}, ["folder without videos", "nothing"]),
+        "pattern": ({"video": folder / "*.avi"}, ["*.avi", "no such file"]),
+        "too many windows": ({"windows": 25}, ["--windows", "25", "24 frames"]),
         "no classes": ({"classes": None}, ["--classes", "--classes-file"]),
         "duplicates": ({"classes": ["a", "b", "a"]}, ["duplicates", "'a'"]),
         "classes twice": ({"classes-file": folder / "twice.txt"}, ["--classes-file", "both"]),
@@ -265,10 +349,6 @@ def bad_input(folder):
         "no classes file": ({"classes": None, "classes-file": folder / "gone.txt"}, ["gone.txt"]),
         "one class": ({"classes": ["archery,bowling,running"]}, ["one class", "'archery,bowling,running'", "quotes"]),
         "empty class": ({"classes": ["a", " "]}, ["empty"]),
-        "top-k": ({"top-k": 0}, ["--top-k", "0"]),
-        "frames": ({"frames": -1}, ["--frames", "-1"]),
-        "no number": ({"views": "many"}, ["--views", "many"]),
-        "sampling": ({"sampling": "sparse"}, ["--sampling", "uniform", "dense"]),
         "prompt without braces": ({"prompts": ["a video"]}, ["prompts", "'a video'"]),
         "prompt with a name": ({"prompts": ["{} {x}"]}, ["prompts"]),
         "prompt set": ({"prompts": folder / "gone.json"}, ["prompts", "gone.json"]),
@@ -281,14 +361,14 @@ def bad_input(folder):
         "plain openai": ({"model": "ViT-B-32", "weights": "openai"}, ["quickgelu"]),
         "broken checkpoint": ({"checkpoint": folder / "junk.safetensors"}, ["checkpoint"]),
         "explanation": ({"explain": folder / "why.gif"}, ["--explain", "why.gif", ".png"]),
-        "device": ({"device": "abacus"}, ["--device", "abacus"]),
     }
 
 
 def flags(options):
     """The command line of options; None leaves one out."""
+    yield str(options["video"])
     for name, value in options.items():
-        if value is not None:
+        if value is not None and name != "video":
             yield from (f"--{name}", *map(str, value if isinstance(value, list) else [value]))
 
 

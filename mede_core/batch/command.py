@@ -74,7 +74,7 @@ def _metavar(of: FieldInfo) -> str:
 
 def command(verbs: Mapping, arguments: Sequence[str]) -> int:
     """Run a verb of {name: (summary, "module:function", show), or a mapping of further verbs}; the exit code."""
-    app, lists = _group(verbs, list(arguments), "Open-MeDe. `mede VERB --help` says more.")
+    app, lists = _group(verbs, list(arguments), "Open-MeDe. `mede VERB --help` says more; --offline: no network.")
     return app(_spread(arguments, lists), prog_name="mede", standalone_mode=False) or 0
 
 

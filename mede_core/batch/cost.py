@@ -185,12 +185,12 @@ def find_weights(plan: Plan) -> str:
         return f"weights {Path(data.weights).name}: a file of this machine"
     if data.model == "mede-small":
         return "weights shipped with the package"
-    code = "import sys; from mede_core.batch.doctor import cached_weights; print(cached_weights(*sys.argv[1:]) or '')"
+    code = "import sys; from mede_core.weights import cached_weights; print(cached_weights(*sys.argv[1:]) or '')"
     command = [sys.executable, "-c", code, data.model, data.weights]  # in a process of its own: it imports torch
     answer = subprocess.run(command, capture_output=True, text=True)
     if answer.returncode:
         return f"weights not looked for: {last_line(answer.stderr)}"
-    absent = "NOT on this machine: download the tag once, or name a file"
+    absent = "NOT on this machine: fetched at first use"
     return f"weights {data.weights}: {'found in the cache' if answer.stdout.strip() else absent}"
 
 

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ..config import Config, load_config
 from ..video.manifest import read_sidecar
-from ..weights import model_files, support
+from ..weights import HUB, model_files, support
 from . import PlanError
 
 DATASETS = ("kinetics400", "kinetics600", "ucf101", "hmdb51", "ssv2")
@@ -54,7 +54,7 @@ def _weights(name: str, info: ValidationInfo) -> str:
         return str(path)
     if not name and not random:
         raise ValueError("expected an open_clip tag such as openai, or the path of a file of weights")
-    if "/" in name or path.suffix in WEIGHT_SUFFIXES:
+    if not name.startswith(HUB) and ("/" in name or path.suffix in WEIGHT_SUFFIXES):
         raise ValueError(f"no such file ({path})")
     if name == "openai" and not random and not model.endswith("-quickgelu"):
         raise ValueError(f"OpenAI's weights need QuickGELU; with them model is {model}-quickgelu")

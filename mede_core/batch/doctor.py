@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ..files import ASSETS, available_cpus, repo_root, sha256_file, version_of, versions
+from ..weights import cached_weights
 
 logger = logging.getLogger(__name__)
 
@@ -111,23 +112,8 @@ def check_weights() -> list[Finding]:
     else:
         shipped = Finding("mede-small", "the shipped weights are missing", fault=True)
     cached = ((model, tag, cached_weights(model, tag)) for model, tag in PRETRAINED)
-    return [shipped, *(Finding(model, f"{tag}: {found or 'not on this machine'}") for model, tag, found in cached)]
-
-
-def cached_weights(model: str, tag: str) -> Path | None:
-    """Where the local caches hold an open_clip tag's weights; the network is not asked."""
-    import open_clip
-    from huggingface_hub import try_to_load_from_cache
-
-    entry = open_clip.get_pretrained_cfg(model, tag)
-    repository, _, named = entry.get("hf_hub", "").rpartition("/")
-    files = [named] if named else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
-    for file in files if repository else ():
-        found = try_to_load_from_cache(repository, file)
-        if isinstance(found, str):
-            return Path(found)
-    old_cache = Path("~/.cache/clip").expanduser() / Path(entry.get("url", "none")).name
-    return old_cache if old_cache.is_file() else None
+    absent = "not on this machine; fetched at first use"
+    return [shipped, *(Finding(model, f"{tag}: {found or absent}") for model, tag, found in cached)]
 
 
 def check_data() -> list[Finding]:

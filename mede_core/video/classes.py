@@ -78,6 +78,13 @@ def check_class_names(names: Sequence[str]) -> list[str]:
     return tidied
 
 
+def kinetics400() -> list[str]:
+    """The 400 class names of Kinetics-400, as torchvision's models list them; torch is loaded."""
+    from torchvision.models.video import R3D_18_Weights
+
+    return R3D_18_Weights.KINETICS400_V1.meta["categories"]
+
+
 def read_class_names(path: str | os.PathLike) -> list[str]:
     return list(read_classes(path).values())
 

@@ -139,6 +139,11 @@ def _turns(frame: av.VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
+def upright(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
+    """A decoded frame as it is displayed, uint8 [H, W, 3]; the width and height are those before it is turned."""
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24", width=width, height=height), _turns(frame)))
+
+
 def _read_pyav(name: str, line: Timeline, wanted: list[int]) -> dict[int, np.ndarray]:
     """{index: picture} of the wanted frames, which ascend."""
     pictures: dict[int, np.ndarray] = {}
@@ -146,8 +151,7 @@ def _read_pyav(name: str, line: Timeline, wanted: list[int]) -> dict[int, np.nda
         stream, shape = video_stream(container, name), None
         for index, frame in _walk(container, stream, line, wanted):
             shape = shape or (frame.width, frame.height)  # a stream may change its size midway
-            picture = frame.to_ndarray(format="rgb24", width=shape[0], height=shape[1])
-            pictures[index] = np.rot90(picture, _turns(frame))
+            pictures[index] = upright(frame, *shape)
     lost = [index for index in wanted if index not in pictures]
     if lost and line.reader == "order":
         raise VideoError(name, f"frame {lost[0]} of {line.frames} cannot be decoded")

@@ -1,4 +1,4 @@
-"""Name the action in a video, by CLIP or by a trained checkpoint, and show where the model looks."""
+"""Name the action in videos, by CLIP or a trained checkpoint: over time, in other orders, and where the model looks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import logging
 import os
 import pickle
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,8 +18,10 @@ from ..config import METHODS, Config
 from ..files import atomic_write
 from ..flags import Count, Device, File, NewFile
 from ..weights import check_tokenizer
-from .classes import check_class_names, read_class_names
-from .decode import probe
+from .classes import check_class_names, kinetics400, read_class_names
+from .decode import VideoError, probe, read_clip
+from .locate import Files
+from .predicted import RANDOM
 from .prompts import Prompts, load_prompts
 
 if TYPE_CHECKING:
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RANDOM = "RANDOM WEIGHTS: this is a smoke run, its ranking means nothing"
 PICTURES = (".png", ".svg", ".pdf")
 _TITLE = 90  # characters that fit over the strip
 Optional = Annotated[int, Field(ge=0, le=1000)]  # 0: the checkpoint's
@@ -38,10 +40,14 @@ def predict(
     learner: VideoLearner, path: str | os.PathLike, classes: Sequence[str], prompts: Prompts | None = None, **reading
 ) -> list[tuple[str, float]]:
     """Rank classes for one video, as an evaluation would score it: (name, probability), most probable first."""
-    import torch
-
     clip = _clip(learner, path, **reading)
     learner.set_classes(classes, texts=(prompts or load_prompts("name")).texts(classes))
+    return _ranked(learner, clip, classes)
+
+
+def _ranked(learner: VideoLearner, clip: Tensor, classes: Sequence[str]) -> list[tuple[str, float]]:
+    import torch
+
     with torch.inference_mode():
         logits = learner(clip).float().mean(0)
     # They compare the given classes, and do not say whether any of them is right.
@@ -54,6 +60,39 @@ def _clip(learner: VideoLearner, path, *, num_frames: int = 8, views: int = 1, s
 
     reading = {"num_frames": num_frames, "views": views, "sampling": sampling, "image_size": learner.image_size}
     return read_views(path, probe(path), **reading).to(learner.logit_scale.device)
+
+
+def over_time(learner: VideoLearner, path, classes: Sequence[str], windows: int, num_frames: int) -> list[dict]:
+    """The most probable class in each of some equal parts of a video, whose classes are set, and its seconds."""
+    from .clips import center_views, uniform_indices
+
+    info = probe(path)
+    if info.frames < windows:
+        raise VideoError(path, f"--windows is {windows}, and it has {info.frames} frames")
+    times = [*info.timeline.times.tolist(), info.timeline.times[-1] + 1 / (info.fps or 1)]
+    edges = [round(info.frames * k / windows) for k in range(windows + 1)]
+    found = []
+    for k, chosen in enumerate(uniform_indices(info.frames, windows * num_frames).reshape(windows, num_frames)):
+        clip = center_views(read_clip(path, chosen, info=info), learner.image_size, 1)
+        name, value = _ranked(learner, clip.to(learner.logit_scale.device), classes)[0]
+        start, end = (times[edge] if info.timed else None for edge in edges[k : k + 2])
+        found.append({"start": start, "end": end, "class": name, "probability": value})
+    return found
+
+
+def order_test(learner: VideoLearner, clip: Tensor, classes: Sequence[str]) -> list[dict]:
+    """What a clip [V, T, 3, S, S] is taken for when its frames are reversed, shuffled, or all the middle one."""
+    import numpy as np
+
+    count, first = clip.shape[1], _ranked(learner, clip, classes)[0][0]
+    orders = {"reversed": range(count)[::-1], "shuffled": np.random.default_rng(0).permutation(count)}
+    orders["one frame"] = [count // 2] * count
+    found = []
+    for order, frames in orders.items():
+        ranked = _ranked(learner, clip[:, list(frames)], classes)
+        (name, value), kept = ranked[0], dict(ranked)[first]
+        found.append({"order": order, "class": name, "probability": value, "changed": name != first, "before": kept})
+    return found
 
 
 def save_explanation(file: str | os.PathLike, learner: VideoLearner, video, title: str, **reading) -> Path:
@@ -72,7 +111,8 @@ def save_explanation(file: str | os.PathLike, learner: VideoLearner, video, titl
 
 # ------------------------------------------------------------------------------------ the command
 def answer(
-    video: str,
+    videos: Sequence[str],
+    /,
     *,
     classes: Sequence[str] = (),
     classes_file: File = "",
@@ -85,18 +125,21 @@ def answer(
     views: Optional = 0,
     sampling: Literal["", "uniform", "dense"] = "",
     prompts: Sequence[str] = (),
+    windows: Optional = 0,
+    order_test: bool = False,
     explain: NewFile = "",
     device: Device = "",
-) -> dict:
-    """Rank actions for a video, by CLIP or by a trained checkpoint.
+) -> list[dict]:
+    """Rank actions for videos, by CLIP or by a trained checkpoint. Weights that are not here are fetched, once.
 
     Args:
-        video: the video file
-        classes: class names; quote those with blanks
+        videos: files, folders of them, or patterns such as "clips/*.mp4"
+        classes: class names, quoting those with blanks; or kinetics400
         classes_file: class names, one on each line
         model: open_clip model or mede-small (default: ViT-B-16-quickgelu)
-        weights: open_clip tag, local file, or shipped, which is mede-small (default: openai)
-        checkpoint: a finished training run's folder (its method's weights), or its epoch_NNN .safetensors
+        weights: open_clip tag, hf-hub:OWNER/NAME, local file, or shipped, which is mede-small (default: openai)
+        checkpoint: a finished training run's folder (its method's weights), an epoch_NNN.safetensors of it, or a folder
+            of either: one answer each
         random_weights: smoke run without pretrained weights
         top_k: how many to give
         frames: frames of a view (default: 8, or the checkpoint's)
@@ -104,6 +147,8 @@ def answer(
         sampling: default: uniform, or the checkpoint's
         prompts: templates with a {} each; or: name, templates (28 of them), a JSON file of rephrased names (default:
             name, or the checkpoint's)
+        windows: also the best class of each of so many equal parts of the video
+        order_test: also what is named when the frames are reversed, shuffled, or one alone
         explain: save where the model looks, as .png, .svg or .pdf
         device: default: cuda where there is one, otherwise cpu
     """
@@ -113,41 +158,93 @@ def answer(
     if not (classes or classes_file or checkpoint):
         raise ValueError("no classes; give --classes NAME ... or --classes-file FILE")
     told = [name.rstrip(" ,;") for name in classes]  # archery, bowling: of shells, commas are a part of words
+    if taken := [name for name in told if Path(name).is_file()]:
+        raise ValueError(f"classes hold {taken[0]!r}, a file; videos go before --classes, a list to --classes-file")
+    listed = told == ["kinetics400"]
     given = read_class_names(classes_file) if classes_file else check_class_names(told) if told else []
-    if len(given) == 1:
+    if len(given) == 1 and not listed:
         several = 'give several, each in its own quotes: "archery" "bowling"'
         raise ValueError(f"classes hold one class, {given[0]!r}, which would get 100 %; {several}")
     if explain and Path(explain).suffix.lower() not in PICTURES:
         raise ValueError(f"--explain is {explain!r}; it must end in {', '.join(PICTURES)}")
-    if checkpoint and not Path(checkpoint).exists():
-        raise ValueError(f"checkpoint {checkpoint!r}: no such file or folder")
     texts = _prompt_set(prompts) if prompts else None
     if model:
         check_tokenizer(model)
-    info = probe(video)
+    files, sources = _files(videos), _checkpoints(checkpoint)
+    if explain and (len(files) > 1 or len(sources) > 1):
+        raise ValueError(f"--explain is one picture; given are {len(files)} videos and {len(sources)} checkpoints")
+    if len(files) == 1:
+        probe(files[0])
 
-    learner, facts, config = _build(model, weights, checkpoint, random_weights, device)
-    names = given or facts["classes"]
-    texts = texts or _prompt_set([config.prompts])
-    reading = {"num_frames": frames or config.num_frames, "sampling": sampling or config.sampling}
-    views = views or config.views
-    ranked = predict(learner, video, names, views=views, prompts=texts, **reading)
-    random = learner.weights_id == "random"
-    if explain:
-        name, value = ranked[0]
-        mark = f"{RANDOM.partition(':')[0]} - " if random else ""
-        title = f"{mark}{name} ({100 * value:.1f} %): where the class token looks"
-        save_explanation(explain, learner, video, title, **reading)
-    return {
-        **({"warning": RANDOM} if random else {}),
-        "video": os.fspath(video),
-        "frames_in_file": info.frames, "fps": info.fps, "size": [info.width, info.height], "backend": info.backend,
-        "model": config.model, "weights": learner.weights_id, "random_weights": random,
-        "checkpoint": checkpoint or None, "trained": facts.get("trained"),
-        "frames": reading["num_frames"], "views": views, "sampling": reading["sampling"], "prompts": texts.id,
-        **({"explanation": explain} if explain else {}),
+    answers = []
+    for source in sources:
+        learner, facts, config = _build(model, weights, source, random_weights, device)
+        names = kinetics400() if listed else given or facts["classes"]
+        asked = texts or _prompt_set([config.prompts])
+        learner.set_classes(names, texts=asked.texts(names))
+        reading = {"num_frames": frames or config.num_frames, "sampling": sampling or config.sampling}
+        about = {
+            "model": config.model, "weights": learner.weights_id, "random_weights": learner.weights_id == "random",
+            "checkpoint": source or None, "trained": facts.get("trained"), "frames": reading["num_frames"],
+            "views": views or config.views, "sampling": reading["sampling"], "prompts": asked.id,
+        }  # fmt: skip
+        extra = {"windows": windows, "order": order_test, "explain": explain, "top_k": top_k}
+        for video in files:
+            try:
+                answers.append(_one(learner, video, names, reading, about, **extra))
+            except VideoError as error:
+                if len(files) == 1:
+                    raise
+                answers.append({"video": video, "error": "; ".join(error.reasons)})
+    return answers
+
+
+def _one(learner, video: str, names, reading: Mapping, about: Mapping, *, windows, order, explain, top_k) -> dict:
+    info, clip = probe(video), _clip(learner, video, views=about["views"], **reading)
+    ranked = _ranked(learner, clip, names)
+    found = {
+        **({"warning": RANDOM} if about["random_weights"] else {}),
+        "video": video, "frames_in_file": info.frames, "fps": info.fps, "size": [info.width, info.height],
+        "backend": info.backend, **about, **({"explanation": explain} if explain else {}),
         "predictions": [{"class": name, "probability": value} for name, value in ranked[:top_k]],
     }  # fmt: skip
+    if windows:
+        found["windows"] = over_time(learner, video, names, windows, about["frames"])
+    if order:
+        found["order_test"] = order_test(learner, clip, names)
+    if explain:
+        name, value = ranked[0]
+        mark = f"{RANDOM.partition(':')[0]} - " if about["random_weights"] else ""
+        title = f"{mark}{name} ({100 * value:.1f} %): where the class token looks"
+        save_explanation(explain, learner, video, title, **reading)
+    return found
+
+
+def _files(given: Sequence[str]) -> list[str]:
+    """The videos that files, folders and patterns mean, each once; one that is not there stays, to be named."""
+    found = []
+    for one in map(os.fspath, given):
+        if Path(one).is_dir():
+            inside = [os.path.join(one, name) for name in Files(one).names]
+            if not inside:
+                raise ValueError(f"{one!r} is a folder without videos")
+        else:
+            inside = [one] if Path(one).exists() else sorted(glob(one, recursive=True))
+        found += inside or [one]
+    return list(dict.fromkeys(found))
+
+
+def _checkpoints(given: str) -> list[str]:
+    """A checkpoint or a finished run as it is; of another folder, those inside."""
+    folder = Path(given)
+    if given and not folder.exists():
+        raise ValueError(f"checkpoint {given!r}: no such file or folder")
+    if not given or folder.is_file() or (folder / "done.json").is_file():
+        return [given]
+    inside = sorted(one for one in folder.iterdir() if one.suffix == ".safetensors" or (one / "done.json").is_file())
+    if not inside:
+        raise ValueError(f"checkpoint {given!r} is no finished run (no done.json), and holds neither one nor epochs")
+    return [str(one) for one in inside]
 
 
 def _prompt_set(given: Sequence[str]) -> Prompts:
@@ -212,8 +309,6 @@ def _read_facts(path: Path) -> tuple[dict, Config]:
     from ..checkpoints import checkpoint_path, load_checkpoint
 
     whole = path.is_dir()
-    if whole and not (path / "done.json").is_file():
-        raise ValueError(f"checkpoint {path} is no finished run (no done.json); one of its epoch_NNN files will do")
     epochs = json.loads((path / "done.json").read_text(encoding="utf-8"))["epochs"] if whole else 0
     facts = load_checkpoint(checkpoint_path(path, epochs) if whole else path)[1]
     values = facts.get("config", {})
@@ -239,23 +334,3 @@ def _check_base(trained_on: str, given: str) -> None:
         raise ValueError(f"the checkpoint was trained on CLIP weights {trained_on}, but these are {given}")
     message = "the checkpoint was trained on CLIP weights %s, these are %s: nobody can tell if they are the same"
     log.warning(message, trained_on, given)
-
-
-def as_text(answer: dict) -> str:
-    width, height = answer["size"]
-    mark = [f"*** {RANDOM} ***"] if answer["random_weights"] else []
-    file = f"{answer['frames_in_file']} frames, {answer['fps']:.4g} fps, {width}x{height}, {answer['backend']}"
-    views = f", {answer['views']} views" if answer["views"] > 1 else ""
-    facts = {
-        "video": f"{answer['video']} ({file})",
-        "model": answer["model"],
-        "weights": answer["weights"],
-        "checkpoint": answer["checkpoint"] and f"{answer['checkpoint']} ({answer['trained']})",
-        "read": f"{answer['frames']} frames, {answer['sampling']}{views}",
-        "prompts": answer["prompts"],
-        "explained": answer.get("explanation"),
-    }
-    lines = [f"{name:10s}  {value}" for name, value in facts.items() if value is not None]
-    ranked = enumerate(answer["predictions"], 1)
-    ranking = [f"{rank:3d}. {100 * item['probability']:6.2f} %  {item['class']}" for rank, item in ranked]
-    return "\n".join([*mark, *lines, "", *ranking, *(["", *mark] if mark else [])])

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pandas as pd
+from pydantic import Field
 
 from ..files import atomic_write
 from ..flags import File, NewFile, Workers
@@ -20,8 +21,10 @@ from .decode import VideoInfo
 from .lists import some, tidy
 from .locate import Files, folder_problem, folders
 from .manifest import COLUMNS, Manifest, ManifestError, check_manifest
+from .reencode import reencode_all
 from .splits import listed_halves, rule_halves, zero_shot_halves
 
+Pixels = Annotated[int, Field(ge=32, le=4096)]
 _SHOWN, _CLASSES = 5, 20  # problems of a kind, and classes, that the report spells out; the JSON file holds all
 
 
@@ -99,11 +102,21 @@ def prepare(
     zero_shot: Sequence[File] = (),
     check: Literal["full", "open", "none"] = "full",
     workers: Workers = 0,
+    short_side: Pixels = 0,
+    jobs: Workers = 0,
 ) -> Prepared:
     """Make a manifest of a dataset on disk: a CSV, and beside it a JSON file with classes, splits, counts and problems.
 
     Problems are collected, never stopped at: files that are missing or cannot be decoded are left out of the CSV and
     listed in the JSON file.
+
+    Below the root belong: ucf101: UCF101.rar of UCF's CRCV, and its ucfTrainTestlist. hmdb51: hmdb51_org.rar of Brown's
+    Serre Lab, each rar in it unpacked, and its split files. kinetics400, kinetics600: the videos as the CVD Foundation
+    (kinetics-dataset) keeps them, and DeepMind's train and validation csv. ssv2: Qualcomm's Something-Something V2,
+    its parts joined and unpacked, and its json labels.
+
+    Then name the CSV in data.yaml: `make reproduce PROFILE=paper DRY=1` times this machine as `mede cost` does, and
+    says the hours and the disk; without DRY=1 it makes the tables.
 
     Args:
         dataset: what it is; list: of path,label; folder: one for each class
@@ -117,6 +130,9 @@ def prepare(
         zero_shot: class lists of kinetics600's zero-shot splits test1, test2, ...
         check: full decodes every file (0.1 s a clip), open its beginning (0.01 s), none only looks if it is there
         workers: threads of the check; 0: one for each CPU, at most 8
+        short_side: first write larger videos anew with this short side (256 is usual), into a folder beside the CSV,
+            which then lists them; after an interruption the same line goes on
+        jobs: processes that do so; 0: one for each CPU
     """
     root, out = Path(root), Path(out)
     if not root.is_dir():
@@ -152,10 +168,16 @@ def prepare(
     problems = {"bad annotations": [*files.problems, *found.problems]}
     problems["base/novel and zero-shot lists"] = halves.problems + zero_problems
 
-    located, rows = _locate(entries, files, found, spec, problems), []
+    located, rows, home = _locate(entries, files, found, spec, problems), [], root
+    notes = [*[spec.note] * bool(spec.note), *(f"taken for {said}" for said in found.notes)]
+    if short_side:
+        home = out.with_name(f"{out.stem}_{short_side}")
+        paths, bad = reencode_all(root, list(located), home, short_side, jobs)
+        problems["files that cannot be written anew"] = [f"{name}: {why}" for name, why in bad.items()]
+        located = {path: entry for path, (name, entry) in zip(paths, located.items(), strict=True) if name not in bad}
     infos: list[VideoInfo | str | None] = [None] * len(located)
     if check != "none":
-        infos = check_manifest(Manifest([root / name for name in located], [], names, root), check, workers=workers)
+        infos = check_manifest(Manifest([home / name for name in located], [], names, home), check, workers=workers)
     problems["undecodable files"] = [f"{name}: {one}" for name, one in zip(located, infos) if isinstance(one, str)]
     for (name, entry), info in zip(located.items(), infos):
         if isinstance(info, str):
@@ -165,6 +187,9 @@ def prepare(
         seconds = f"{info.frames / info.fps:.6g}" if info and info.fps else ""
         looked = (info.frames, seconds, str(info.timeline)) if info else ("", "", "")
         rows.append((name, entry.label, " ".join(member), *looked))
+    if short_side:
+        kept = sum(os.path.isabs(name) for name, *_ in rows)
+        notes.append(f"{len(rows) - kept} videos are read from {home}; {kept} stay where they are")
     if not rows:
         advice = "; ".join(["no usable video", *(f"taken for {said}" for said in found.notes)])
         raise ManifestError(root, [line for lines in problems.values() for line in lines], advice)
@@ -182,14 +207,13 @@ def prepare(
     problems["counts"] += [f"class {c!r}: none of its {n} videos is usable" for c, n in asked.items() if not read[c]]
     problems = {kind: lines for kind, lines in problems.items() if lines}
     odd = Counter(clean[tidy(part)] for name in files.left_out for part in folders(name) if tidy(part) in clean)
-    notes = [*[spec.note] * bool(spec.note), *(f"taken for {said}" for said in found.notes)]
     if silent := [name for name in names if not asked[name]]:
         notes.append(f"{len(silent)} classes have no video in the annotations: {', '.join(map(repr, silent[:_SHOWN]))}")
     if extra := len(files.names) - len(rows):
         notes.append(f"{extra} more video files below the root are not in the manifest")
     text = pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False, lineterminator="\n")
     sidecar = {
-        "dataset": dataset, "root": os.path.abspath(root), "classes": names,
+        "dataset": dataset, "root": os.path.abspath(home), "classes": names,
         "splits": {split: {"classes": chosen} for split, chosen in sets.items()},
         "base": halves.base, "novel": halves.novel, "base_novel_source": halves.source,
         "comparable": halves.comparable, "counts": counts, "check": check,
