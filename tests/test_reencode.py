@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from clips import cut_clip, make_clip, turn
 from layouts import rows_of
+from PIL import Image, ImageOps
 
 from mede_core.video.decode import probe, read_clip
 from mede_core.video.manifest import select
@@ -28,7 +29,8 @@ KINDS = {
 
 def brightness(file, frames):
     """float64 [T, H, W]: these tests' pictures lose much of their colors to h264, which halves their resolution."""
-    return read_clip(file, frames, size=48) @ [0.299, 0.587, 0.114]
+    small = (ImageOps.cover(Image.fromarray(frame), (48, 48), Image.Resampling.BOX) for frame in read_clip(file, frames))
+    return np.stack([*small]) @ [0.299, 0.587, 0.114]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -37,7 +39,7 @@ def test_frames_and_times_stay(kind, tmp_path):
     reencode(source, made, 48)
     old, new = probe(source, full=True), probe(made, full=True)
     assert new.frames == old.frames and (new.width, new.height) == ((48, 80) if kind == "turned" else (80, 48))
-    assert new.rotation == 0 and np.abs(new.timeline.times - old.timeline.times).max() < 1e-9
+    assert np.abs(new.timeline.times - old.timeline.times).max() < 1e-9
     every = range(old.frames)
     before, after = (brightness(file, every) for file in (source, made))
     away = np.abs(before[:, None] - after[None]).mean((2, 3))  # of each old frame from each new one
