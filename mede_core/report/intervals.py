@@ -58,6 +58,13 @@ def harmonic_interval(first, second, *, paired_clips: bool) -> Interval:
     return _interval(blocks, harmonic_mean, limits=(0, 100))
 
 
+def harmonic_difference(ours, theirs, *, paired_clips: bool) -> Interval:
+    """One harmonic mean minus another, in points, each of a pair of accuracies as :func:`harmonic_interval` has it."""
+    blocks = [_pair(*both) for both in zip(ours, theirs, strict=True)]
+    blocks = [[group for block in blocks for group in block]] if paired_clips else blocks
+    return _interval(blocks, lambda a, b, c, d: harmonic_mean(a, c) - harmonic_mean(b, d))
+
+
 def _rows(correct) -> list[np.ndarray]:
     return [np.asarray(row, float) for row in (correct if np.ndim(correct[0]) else [correct])]
 

@@ -1,5 +1,6 @@
 """Tables from result records, as long frames and as a reader sees them. Torch-free. A long frame has a row a
-number (``LONG``): value in percent, a gap in points; std over seeds (ddof=1; NaN for one)."""
+number (``LONG``): value in percent, a gap in points; std over seeds (ddof=1; NaN for one); gain: the paired difference
+to frozen CLIP in points, NaN where that was not measured."""
 
 import itertools
 import math
@@ -10,11 +11,11 @@ import pandas as pd
 
 from ..config import OUT_OF_CONTEXT, SPLITS
 from ..files import unpack_correct
-from .intervals import Interval, accuracy_interval, harmonic_interval, paired_difference
+from .intervals import Interval, accuracy_interval, harmonic_difference, harmonic_interval, paired_difference
 from .paper import PAPER_ROWS
 from .write import MISSING, format_interval, format_signed
 
-LONG = ("method", "column", "value", "std", "low", "high", "seeds", "clips")
+LONG = ("method", "column", "value", "std", "low", "high", "seeds", "clips", "gain", "gain_low", "gain_high")
 NOT_RUN = "not run"
 COLUMN_LABELS = {  # keys of the long frames -> what a reader sees
     "base": "Base", "novel": "Novel", "hm": "HM", "in": "In context", "scene": "Other scene",
@@ -62,27 +63,47 @@ def clip_scores(
 
 
 # ------------------------------------------------------------------------------------ long frames
+def long_rows(
+    scores: Mapping[str, Mapping[str, Mapping[int, np.ndarray]]], joined: tuple[str, str], *, paired_clips: bool
+) -> list[dict]:
+    """Rows of a long frame of {method: {column: {seed: scores of clips}}}, with "hm" of the two ``joined`` columns."""
+    rows, frozen = [], scores.get("frozen", {})
+    for method, own in scores.items():
+        numbers = dict(zip(own, _together(method, *own.values())))
+        known = own.keys() <= frozen.keys() and method != "frozen"
+        common = [seed for seed in next(iter(own.values())) if known and all(seed in one for one in frozen.values())]
+        ours, theirs = ({name: [one[seed] for seed in common] for name, one in each.items()} for each in (own, frozen))
+        for name in own:
+            gain = paired_difference(ours[name], theirs[name]) if common else None
+            rows.append(_row(method, name, accuracy_interval(numbers[name]), gain))
+        if {*joined} <= own.keys():
+            mean = harmonic_interval(*(numbers[name] for name in joined), paired_clips=paired_clips)
+            pairs = ([each[name] for name in joined] for each in (ours, theirs))
+            gain = harmonic_difference(*pairs, paired_clips=paired_clips) if common else None
+            rows.append(_row(method, "hm", mean, gain))
+    return rows
+
+
 def base_novel(records: Sequence[Mapping], test_set: str = "source") -> pd.DataFrame:
     """Long frame of "base", "novel" and "hm", their harmonic mean, in context."""
-    rows = []
-    for method in methods_of(records):
-        both = _together(method, *(clip_scores(records, method, test_set, (split,), ("in",)) for split in SPLITS))
-        rows += [_row(method, split, accuracy_interval(scores)) for split, scores in zip(SPLITS, both, strict=True)]
-        rows.append(_row(method, "hm", harmonic_interval(*both, paired_clips=False)))
-    return pd.DataFrame(rows, columns=list(LONG))
+    scores = {
+        method: {split: clip_scores(records, method, test_set, (split,), ("in",)) for split in SPLITS}
+        for method in methods_of(records)
+    }
+    return pd.DataFrame(long_rows(scores, SPLITS, paired_clips=False), columns=list(LONG))
 
 
 def in_and_out(records: Sequence[Mapping], test_set: str = "source") -> pd.DataFrame:
     """Long frame of "in", each swapped background, "out" (mean over them), "hm" (of in and out) and "gap" (in minus
     out, in points: how much leans on the background); base and novel clips together."""
-    rows = []
-    for method in methods_of(records):
-        named = {"in": ("in",), **{context: (context,) for context in OUT_OF_CONTEXT}, "out": OUT_OF_CONTEXT}
-        scores = {name: clip_scores(records, method, test_set, SPLITS, contexts) for name, contexts in named.items()}
-        both = _together(method, scores["in"], scores["out"])
-        rows += [_row(method, name, accuracy_interval([*one.values()])) for name, one in scores.items()]
-        rows.append(_row(method, "hm", harmonic_interval(*both, paired_clips=True)))
-        rows.append(_row(method, "gap", paired_difference(*both)))
+    named = {"in": ("in",), **{context: (context,) for context in OUT_OF_CONTEXT}, "out": OUT_OF_CONTEXT}
+    scores = {
+        method: {name: clip_scores(records, method, test_set, SPLITS, contexts) for name, contexts in named.items()}
+        for method in methods_of(records)
+    }
+    rows = long_rows(scores, ("in", "out"), paired_clips=True)
+    for method, own in scores.items():
+        rows.append(_row(method, "gap", paired_difference(*_together(method, own["in"], own["out"]))))
     return pd.DataFrame(rows, columns=list(LONG))
 
 
@@ -93,12 +114,6 @@ def accuracies(records: Sequence[Mapping], sets: Sequence[str], contexts: Sequen
         scores = clip_scores(records, method, name, SPLITS, (context,))
         rows.append(_row(method, f"{name}/{context}", accuracy_interval([*scores.values()])))
     return pd.DataFrame(rows, columns=list(LONG))
-
-
-def paper_cells(long: pd.DataFrame, columns: Mapping[str, str], **facts) -> list[dict]:
-    """The rows of a long frame as ``compare_with_paper`` takes them; columns: the frame's key -> the paper's column."""
-    rows = long[long["column"].isin(list(columns))].to_dict("records")
-    return [{**row, "column": columns[row["column"]], **facts} for row in rows]
 
 
 def dial(records: Sequence[Mapping]) -> pd.DataFrame:
@@ -151,8 +166,9 @@ def order_blind_bounds(rho: float, scenes: int) -> dict[str, float]:
     return {"in": 100 * inside, **dict.fromkeys((*OUT_OF_CONTEXT, "out"), 50.0)}
 
 
-def _row(method: str, column: str, interval: Interval) -> dict:
-    return {"method": method, "column": column, **vars(interval)}
+def _row(method: str, column: str, interval: Interval, gain: Interval | None = None) -> dict:
+    gained = (gain.value, gain.low, gain.high) if gain else [math.nan] * 3
+    return {"method": method, "column": column, **vars(interval), **dict(zip(LONG[-3:], gained))}
 
 
 def _together(what: str, first: Mapping, *others: Mapping) -> list[list[np.ndarray]]:

@@ -76,7 +76,7 @@ def render_table(table, path_stem, *, caption: str, notes: Sequence[str] = ()) -
         raw = shown = _flat(table)
     else:
         facts = {"comparable": table.comparable, "outside_tolerance": table.outside_tolerance, "marks": table.counts()}
-        notes, raw, shown = [*table.notes(), *notes], table.frame, table.display()
+        notes, raw, shown = [*table.notes, *notes], table.frame, table.display()
     right = [pd.api.types.is_numeric_dtype(shown[name]) or _looks_numeric(shown[name]) for name in shown.columns]
     text = shown.map(_text)
     name = re.sub(r"[^A-Za-z0-9]+", "-", stem.name).strip("-")
