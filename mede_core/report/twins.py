@@ -7,6 +7,7 @@ import pandas as pd
 
 from ..files import unpack_correct
 from ..video.protocol import IN_CONTEXT_CLIPS
+from ..world.synthetic import World
 from .intervals import Interval
 from .metrics import harmonic_mean, mean_std
 from .paper import IN_OUT_COLUMNS, paper_table
@@ -32,11 +33,13 @@ def standing(records: Iterable[Mapping], profile: str) -> dict:
     return {"comparable": not reason, "reason": reason}
 
 
-def weights_note(records: Iterable[Mapping]) -> str:
-    """CLIP weights and prompts of records, which stand below each table: other prompts give other numbers."""
-    found = [*records]
-    weights, prompts = (sorted({r.get(key, "name") for r in found}) for key in ("weights", "prompts"))
-    return f"CLIP weights: {', '.join(weights)}; prompts: {', '.join(prompts)}." if found else "None measured."
+def facts_note(records: Sequence[Mapping]) -> str:
+    """CLIP weights, prompts and numbers of classes of records: a number depends on them, so they stand below it."""
+    weights, prompts = (", ".join(sorted({r.get(key, "name") for r in records})) for key in ("weights", "prompts"))
+    where = {(r["set"], r["split"]): r["world_seed"] for r in records if r["set"] in TWINS.values()}
+    counts = {(name, len(World(seed).class_names(name, half))): None for (name, half), seed in where.items()}
+    classes = ", ".join(f"{count} ({name})" for name, count in counts) or "as in its list"
+    return f"CLIP weights: {weights or MISSING}; prompts: {prompts or MISSING}; classes to choose from: {classes}."
 
 
 def paper_remarks(table: str, rows: Sequence[str]) -> list[str]:

@@ -133,6 +133,15 @@ def search_table(records: Sequence[Mapping]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def search_edges(records: Sequence[Mapping]) -> str:
+    """Which recipes chose the largest learning rate that was tried, where their score had not yet stopped to climb."""
+    trials, chosen = _trials(records), chosen_trials(records)
+    rate = max(changes["outer_lr"] for changes in trials["changes"])
+    edge = [method_label(method) for method, changes in chosen.items() if changes["outer_lr"] == rate]
+    told = f"Here: {len(edge)} of {len(chosen)} recipes chose the largest rate that was tried, {rate:g}"
+    return told + (f" ({', '.join(edge)}), still climbing: a larger one may suit them better." if edge else ".")
+
+
 # ------------------------------------------------------------------------------------ all methods
 def accuracy_table(records: Sequence[Mapping]) -> pd.DataFrame:
     """Base, novel, HM; in and out of context, HM, static gap: mean and standard deviation (ddof=1) over seeds."""
