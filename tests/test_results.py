@@ -309,14 +309,12 @@ def test_the_sidecar_says_whether_a_comparable_number_is_off(tmp_path, compariso
 
 
 def test_plain_frames_are_written_too(tmp_path):
-    frame = pd.DataFrame({("top-1", "in"): [71.234, math.nan], ("top-1", "out"): [40.0, 41.0]},
-                         index=pd.Index(["a_b", "c"], name="method"))  # fmt: skip
+    frame = pd.DataFrame({"in": [71.234, math.nan], "out": [40.0, 41.0]}, index=pd.Index(["a_b", "c"], name="method"))
     paths = render_table(frame, tmp_path / "t", caption="Plain")
     assert paths["md"].read_text().splitlines()[2:] == [
-        "| method | top-1 / in | top-1 / out |", "| :--- | ---: | ---: |",
-        "| a_b | 71.2 | 40.0 |", "| c | – | 41.0 |",
+        "| method | in | out |", "| :--- | ---: | ---: |", "| a_b | 71.2 | 40.0 |", "| c | – | 41.0 |",
     ]  # fmt: skip
-    assert paths["csv"].read_text() == "method,top-1 / in,top-1 / out\na_b,71.234,40\nc,,41\n"
+    assert paths["csv"].read_text() == "method,in,out\na_b,71.234,40\nc,,41\n"
     cells_too = pd.DataFrame({"a_b": ["50 % & more"]})
     latex = render_table(cells_too, tmp_path / "l", caption="c")["tex"].read_text()
     assert "a\\_b \\\\\n\\midrule\n50 \\% \\& more" in latex

@@ -259,7 +259,7 @@ def test_a_slow_machine_is_not_held_up_by_its_own_estimate():
 
 def test_costs_are_ratios_to_fine_tuning_and_an_untrained_method_has_none():
     ratios = cost_ratio(COSTS)
-    assert ratios["Time of a step"] == {"finetune": 1, "froster": 1.5, "open_mede": 2.1}
+    assert ratios["Time of a step"].dropna().to_dict() == {"finetune": 1, "froster": 1.5, "open_mede": 2.1}
     assert ratios["Time a clip, training"]["open_mede"] == pytest.approx(1.05)
     assert ratios["Time a clip, testing"]["frozen"] == 0.5
     table = cost_table(COSTS).set_index("Method")
@@ -270,7 +270,7 @@ def test_costs_are_ratios_to_fine_tuning_and_an_untrained_method_has_none():
 
 def test_the_cost_plot_has_a_panel_a_quantity():
     figure = cost_ratios(cost_ratio(COSTS))
-    assert len(figure.axes) == 5
+    assert len(figure.axes) == 5, "frozen CLIP, which does not train, has no bar"
     assert [text.get_text() for text in figure.axes[0].texts] == ["1.00", "1.50", "2.10"]
 
 

@@ -1,6 +1,7 @@
 """The paper's tables, and ours beside them: on real data judged by a tolerance and a mark, on the synthetic twins by
 the signs of differences and by rankings. Torch-free."""
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import pandas as pd
 
 from ..files import ASSETS
 from .metrics import harmonic_mean
-from .write import MISSING, format_interval, format_mean_std, format_signed
+from .write import MISSING, format_difference, format_interval, format_mean_std, format_signed
 
 PAPER_TABLES = ("base_to_novel", "cross_dataset", "out_of_context", "findings")
 MARKS = ("within", "outside", "not comparable", "not run")
@@ -62,9 +63,7 @@ class PaperComparison:
             ours = format_mean_std(cell["value"], cell["std"])
             if math.isnan(cell["std"]):
                 ours = format_interval(cell["value"], cell["low"], cell["high"])
-            gain = format_signed(cell["gain"])
-            if not math.isnan(cell["gain_low"]):
-                gain += f" [{format_signed(cell['gain_low'])}, {format_signed(cell['gain_high'])}]"
+            gain = format_difference(cell["gain"], cell["gain_low"], cell["gain_high"])
             row = {"Measured on": cell["where"], "In place of": cell["column"]} if self.twin else {}
             row = (row or {"Column": cell["column"]}) | {
                 "Method": cell["row"], "Paper": paper, "This world" if self.twin else "Reproduced": ours,
@@ -80,17 +79,13 @@ class PaperComparison:
 
     def rankings(self) -> pd.DataFrame:
         """The order of the methods that both have, best first, in the paper and here, column by column, as text."""
-        rows = []
-        both = self.frame.dropna(subset=["paper", "value"])
-        for column, own in both.groupby("column", sort=False):
-            orders = [own.sort_values(key, ascending=False, kind="stable")["row"] for key in ("paper", "value")]
-            pairs = np.sign(np.subtract.outer(*[own["paper"].to_numpy()] * 2))
-            ours = np.sign(np.subtract.outer(*[own["value"].to_numpy()] * 2))
-            upper = np.triu_indices(len(own), 1)
-            said = f"{(pairs == ours)[upper].sum()} of {len(upper[0])}"
-            titles = ("Paper's column", "Paper", "Here", "Pairs in the same order")
-            rows.append(dict(zip(titles, (column, *(", ".join(order) for order in orders), said))))
-        return pd.DataFrame(rows)
+        rows, titles = [], ("Paper's column", "Paper", "Here", "Pairs in the same order")
+        for column, own in self.frame.dropna(subset=["paper", "value"]).groupby("column", sort=False):
+            orders = (own.sort_values(by, ascending=False, kind="stable")["row"] for by in ("paper", "value"))
+            pairs = [*itertools.combinations(own.to_dict("records"), 2)]
+            same = sum((a["paper"] - b["paper"]) * (a["value"] - b["value"]) > 0 for a, b in pairs)
+            rows.append((column, *(", ".join(order) for order in orders), f"{same} of {len(pairs)}"))
+        return pd.DataFrame(rows, columns=titles)
 
 
 def _same_sign(cell: Mapping) -> str:

@@ -63,10 +63,10 @@ def clip_scores(
 
 
 # ------------------------------------------------------------------------------------ long frames
-def long_rows(
-    scores: Mapping[str, Mapping[str, Mapping[int, np.ndarray]]], joined: tuple[str, str], *, paired_clips: bool
-) -> list[dict]:
-    """Rows of a long frame of {method: {column: {seed: scores of clips}}}, with "hm" of the two ``joined`` columns."""
+def long_frame(
+    scores: Mapping[str, Mapping[str, Mapping[int, np.ndarray]]], joined: Sequence[str] = (), *, paired_clips=False
+) -> pd.DataFrame:
+    """Long frame of {method: {column: {seed: scores of clips}}}, with "hm" of the two ``joined`` columns."""
     rows, frozen = [], scores.get("frozen", {})
     for method, own in scores.items():
         numbers = dict(zip(own, _together(method, *own.values())))
@@ -76,44 +76,41 @@ def long_rows(
         for name in own:
             gain = paired_difference(ours[name], theirs[name]) if common else None
             rows.append(_row(method, name, accuracy_interval(numbers[name]), gain))
-        if {*joined} <= own.keys():
+        if joined and {*joined} <= own.keys():
             mean = harmonic_interval(*(numbers[name] for name in joined), paired_clips=paired_clips)
             pairs = ([each[name] for name in joined] for each in (ours, theirs))
             gain = harmonic_difference(*pairs, paired_clips=paired_clips) if common else None
             rows.append(_row(method, "hm", mean, gain))
-    return rows
+    return pd.DataFrame(rows, columns=list(LONG))
+
+
+def _scores(records: Sequence[Mapping], tests: Mapping[str, tuple]) -> dict[str, dict[str, dict[int, np.ndarray]]]:
+    """{method: {column: clip scores}} of tests, column -> (set, splits, contexts)."""
+    return {method: {name: clip_scores(records, method, *test) for name, test in tests.items()}
+            for method in methods_of(records)}  # fmt: skip
 
 
 def base_novel(records: Sequence[Mapping], test_set: str = "source") -> pd.DataFrame:
     """Long frame of "base", "novel" and "hm", their harmonic mean, in context."""
-    scores = {
-        method: {split: clip_scores(records, method, test_set, (split,), ("in",)) for split in SPLITS}
-        for method in methods_of(records)
-    }
-    return pd.DataFrame(long_rows(scores, SPLITS, paired_clips=False), columns=list(LONG))
+    return long_frame(_scores(records, {split: (test_set, (split,), ("in",)) for split in SPLITS}), SPLITS)
 
 
 def in_and_out(records: Sequence[Mapping], test_set: str = "source") -> pd.DataFrame:
     """Long frame of "in", each swapped background, "out" (mean over them), "hm" (of in and out) and "gap" (in minus
     out, in points: how much leans on the background); base and novel clips together."""
-    named = {"in": ("in",), **{context: (context,) for context in OUT_OF_CONTEXT}, "out": OUT_OF_CONTEXT}
-    scores = {
-        method: {name: clip_scores(records, method, test_set, SPLITS, contexts) for name, contexts in named.items()}
-        for method in methods_of(records)
-    }
-    rows = long_rows(scores, ("in", "out"), paired_clips=True)
+    contexts = {**{name: (name,) for name in ("in", *OUT_OF_CONTEXT)}, "out": OUT_OF_CONTEXT}
+    scores = _scores(records, {name: (test_set, SPLITS, found) for name, found in contexts.items()})
+    long = long_frame(scores, ("in", "out"), paired_clips=True)
     for method, own in scores.items():
-        rows.append(_row(method, "gap", paired_difference(*_together(method, own["in"], own["out"]))))
-    return pd.DataFrame(rows, columns=list(LONG))
+        gap = paired_difference(*_together(method, own["in"], own["out"]))
+        long.loc[len(long)] = _row(method, "gap", gap)
+    return long
 
 
 def accuracies(records: Sequence[Mapping], sets: Sequence[str], contexts: Sequence[str]) -> pd.DataFrame:
     """Long frame of several test sets, base and novel clips together; the column is "<set>/<context>"."""
-    rows = []
-    for method, name, context in itertools.product(methods_of(records), sets, contexts):
-        scores = clip_scores(records, method, name, SPLITS, (context,))
-        rows.append(_row(method, f"{name}/{context}", accuracy_interval([*scores.values()])))
-    return pd.DataFrame(rows, columns=list(LONG))
+    tests = {f"{name}/{context}": (name, SPLITS, (context,)) for name, context in itertools.product(sets, contexts)}
+    return long_frame(_scores(records, tests))
 
 
 def dial(records: Sequence[Mapping]) -> pd.DataFrame:
@@ -129,18 +126,13 @@ def dial(records: Sequence[Mapping]) -> pd.DataFrame:
     return joined[["rho", "method", "context", "value", "low", "high"]]
 
 
-def differences(
-    records: Sequence[Mapping],
-    pairs: Sequence[tuple[str, str]],
-    test_set: str = "source",
-    splits: Sequence[str] = SPLITS,
-) -> pd.DataFrame:
+def differences(records: Sequence[Mapping], pairs: Sequence[tuple[str, str]], test_set: str = "source") -> pd.DataFrame:
     """First minus second method of each pair in points ("in", "out", "gap"), paired over seeds and clips, with a
     verdict each."""
     rows = []
     for first, second in pairs:
         scores = [
-            clip_scores(records, method, test_set, splits, contexts)
+            clip_scores(records, method, test_set, SPLITS, contexts)
             for contexts in (("in",), OUT_OF_CONTEXT)
             for method in (first, second)
         ]

@@ -11,8 +11,8 @@ from ..world.synthetic import World
 from .intervals import Interval
 from .metrics import harmonic_mean, mean_std
 from .paper import IN_OUT_COLUMNS, paper_table
-from .tables import LONG, SPLITS, base_novel, column_label, long_rows, method_label, methods_of, wide
-from .write import MISSING, format_mean_std, format_signed
+from .tables import LONG, SPLITS, base_novel, column_label, long_frame, method_label, methods_of, wide
+from .write import MISSING, format_difference, format_mean_std, format_signed
 
 TWINS = {"K400": "source", "UCF": "transfer_a", "HMDB": "transfer_b", "SSv2": "direction", "K600": "superset"}
 REAL = {"K400": "kinetics400", "UCF": "ucf101", "HMDB": "hmdb51", "SSv2": "ssv2", "K600": "kinetics600"}
@@ -115,9 +115,8 @@ def split_means(records: Sequence[Mapping], sets: Mapping[str, str]) -> list[dic
     cells = []
     for dataset, name in sets.items():
         found = _parts([r for r in records if r["set"] == name], "part")
-        rows = long_rows({method: {dataset: _mean_over(parts)} for method, parts in found.items()}, ("", ""),
-                         paired_clips=False)  # fmt: skip
-        for row in rows:
+        long = long_frame({method: {dataset: _mean_over(parts)} for method, parts in found.items()})
+        for row in long.to_dict("records"):
             splits = {part: 100 * bits.mean() for part, bits in found[row["method"]].items()}
             cells.append({**row, "std": mean_std([*splits.values()]).std, "splits": splits, "where": name})
     return cells
@@ -145,7 +144,7 @@ def scuba(inside: Sequence[Mapping], outside: Sequence[Mapping]) -> pd.DataFrame
         own |= {name: {0: bits} for name, bits in alone.items()}
         swapped = {name: bits for name, bits in alone.items() if name != IN_CONTEXT_CLIPS}
         scores[method] = own | ({"out": _mean_over(swapped)} if swapped else {})
-    return pd.DataFrame(long_rows(scores, ("in", "out"), paired_clips=False), columns=list(LONG))
+    return long_frame(scores, ("in", "out"))
 
 
 def contrasted(records: Sequence[Mapping]) -> list[Mapping]:
@@ -187,7 +186,7 @@ def gwa_gain_table(gains: Mapping[str, Interval]) -> pd.DataFrame:
         claimed = column["Open-MeDe (full)"] - column["Open-MeDe (w/o GWA)"]
         row = {"Quantity": f"Gain of GWA {title}", "Paper": format_signed(claimed), "Here": "not run", "Same sign": ""}
         if ours:
-            row["Here"] = f"{format_signed(ours.value)} [{format_signed(ours.low)} to {format_signed(ours.high)}]"
+            row["Here"] = format_difference(ours.value, ours.low, ours.high)
             row["Same sign"] = "undecided" if ours.low <= 0 <= ours.high else "yes" if ours.value > 0 else "no"
         rows.append(row)
     return pd.DataFrame(rows)

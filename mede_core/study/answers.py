@@ -25,7 +25,7 @@ def answer(main: Sequence[Mapping], controls: Sequence[Mapping]) -> pd.DataFrame
     return frame[frame["quantity"] == "out"].reset_index(drop=True)
 
 
-def paired(records: Sequence[Mapping], pairs: Sequence[tuple[str, str]], **where) -> pd.DataFrame:
+def paired(records: Sequence[Mapping], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """Rows of ``tables.differences`` for those pairs whose records are there, each on the seeds that both have."""
     seeds = {}
     for record in records:
@@ -35,7 +35,7 @@ def paired(records: Sequence[Mapping], pairs: Sequence[tuple[str, str]], **where
         both = seeds.get(first, set()) & seeds.get(second, set())
         if both:
             own = [r for r in records if r["method"] in (first, second) and r["seed"] in both]
-            frames.append(differences(own, [(first, second)], **where))
+            frames.append(differences(own, [(first, second)]))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 

@@ -175,21 +175,20 @@ def mass_on_actor(frame: pd.DataFrame, *, area: float):
 
 
 @styled
-def cost_ratios(panels: Mapping[str, Mapping[str, float]], *, title: str = "What a training step costs"):
-    """Horizontal bars of ratios to a reference method: quantity -> {method: ratio}, a panel each; a line marks 1."""
-    methods = methods_in(pd.DataFrame({"method": [method for panel in panels.values() for method in panel]}))
-    figure = Picture(0.9 + 0.26 * len(methods), title)
-    theme = figure.theme
-    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axes, (name, panel) in zip(grid, panels.items(), strict=True):
-        for method, ratio in panel.items():
-            look, at = look_of(method), methods.index(method)
-            axes.barh(at, ratio, 0.68, color=look.color, hatch=look.hatch, edgecolor=theme.page, linewidth=0)
+def cost_ratios(ratios: pd.DataFrame, *, title: str = "What a training step costs"):
+    """Horizontal bars of ratios to a reference method, a row a method, a panel a column; a line marks 1."""
+    ratios = ratios.dropna()
+    figure = Picture(0.9 + 0.26 * len(ratios), title)
+    grid = figure.subplots(1, len(ratios.columns), sharey=True, squeeze=False)[0]
+    for axes, (name, panel) in zip(grid, ratios.items(), strict=True):
+        for at, (method, ratio) in enumerate(panel.items()):
+            look = look_of(method)
+            axes.barh(at, ratio, 0.68, color=look.color, hatch=look.hatch, edgecolor=figure.theme.page, linewidth=0)
             beside(axes, f"{ratio:.2f}", (ratio, at), (3, 0), va="center", bbox=backing(), zorder=5)
-        axes.axvline(1, color=theme.text, lw=0.9, ls=DASHED)
-        axes.set_xlim(0, 1.22 * max([1.0, *panel.values()]))
+        axes.axvline(1, color=figure.theme.text, lw=0.9, ls=DASHED)
+        axes.set_xlim(0, 1.22 * max(1.0, panel.max()))
         axes.set_title(name, fontweight="normal", fontsize=8.5)
-        _name_rows(axes, methods)
+        _name_rows(axes, list(ratios.index))
     grid[0].invert_yaxis()
     return figure
 
