@@ -10,7 +10,7 @@ T, H = 4, 16
 EPOCHS = np.arange(1, 9)
 FOREST = pd.DataFrame({
     "label": ["a", "a", "b"], "quantity": ["in", "out", "out"], "value": [1.0, -2.0, 3.0], "low": [0.5, -3.0, 1.0],
-    "high": [1.5, -1.0, 5.0],
+    "high": [1.5, -1.0, 5.0], "seeds": [5, 5, 2],
 })  # fmt: skip
 LINES = pd.DataFrame({"series": ["x", "x", "y", "y"], "epoch": [1, 2, 1, 2], "value": [0.1, 0.2, -0.1, -0.3]})
 LOOKS = pd.DataFrame({"method": ["frozen", "finetune"], "drop": [40.0, 20.0], "order_gap": [0.0, 12.0]})

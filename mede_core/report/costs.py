@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from ..config import METHODS, Config
-from .tables import method_label, methods_of
+from .tables import in_order, method_label
 from .write import MISSING
 
 
@@ -146,7 +146,7 @@ def cost_ratio(costs: Mapping[str, Cost], reference: str = "finetune") -> pd.Dat
         "Time of a step": one["seconds_per_step"], "Clips in a step": one["clips_per_step"],
         "Time a clip, training": one["seconds_per_step"] / one["clips_per_step"],
         "Peak memory of a step": one["peak_bytes"], "Time a clip, testing": 1 / one["clips_per_second_eval"],
-    }).loc[methods_of([{"method": name} for name in costs])]  # fmt: skip
+    }).loc[in_order(costs)]  # fmt: skip
 
 
 def cost_table(costs: Mapping[str, Cost]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from .intervals import Interval, accuracy_interval, harmonic_difference, harmoni
 from .paper import PAPER_ROWS
 from .write import MISSING, format_interval, format_signed
 
-LONG = ("method", "column", "value", "std", "low", "high", "seeds", "clips", "gain", "gain_low", "gain_high")
+LONG = ("method", "column", "value", "std", "low", "high", "seeds", "gain", "gain_low", "gain_high")
 NOT_RUN = "not run"
 COLUMN_LABELS = {  # keys of the long frames -> what a reader sees
     "base": "Base", "novel": "Novel", "hm": "HM", "in": "In context", "scene": "Other scene",
@@ -23,10 +23,14 @@ COLUMN_LABELS = {  # keys of the long frames -> what a reader sees
 }  # fmt: skip
 
 
-def methods_of(records: Iterable[Mapping]) -> list[str]:
-    """The methods that have records, in the fixed order of all tables and figures."""
-    found = {record["method"] for record in records}
+def in_order(methods: Iterable[str]) -> list[str]:
+    """Methods, each once, in the fixed order of all tables and figures; a reader's own ones last."""
+    found = set(methods)
     return [*(method for method in PAPER_ROWS if method in found), *sorted(found - PAPER_ROWS.keys())]
+
+
+def methods_of(records: Iterable[Mapping]) -> list[str]:
+    return in_order(record["method"] for record in records)
 
 
 def clip_scores(
@@ -194,7 +198,7 @@ def wide(long: pd.DataFrame, *, methods: Sequence[str] = ()) -> pd.DataFrame:
     """A long frame as text, "63.2 [61.0, 65.1]", a row a method; ``methods`` without numbers say "not run"."""
     numbers = {(row["method"], row["column"]): row for row in long.to_dict("records")}
     rows, measured = [], frozenset(long["method"])
-    for method in methods_of([{"method": name} for name in (*methods, *measured)]):
+    for method in in_order((*methods, *measured)):
         row = {"Method": method_label(method)}
         for column in dict.fromkeys(long["column"]):
             cell, absent = numbers.get((method, column)), MISSING if method in measured else NOT_RUN

@@ -11,7 +11,7 @@ from ..world.synthetic import World
 from .intervals import Interval
 from .metrics import harmonic_mean, mean_std
 from .paper import IN_OUT_COLUMNS, paper_table
-from .tables import LONG, SPLITS, base_novel, column_label, long_frame, method_label, methods_of, wide
+from .tables import LONG, SPLITS, base_novel, column_label, in_order, long_frame, method_label, methods_of, wide
 from .write import MISSING, format_difference, format_mean_std, format_signed
 
 TWINS = {"K400": "source", "UCF": "transfer_a", "HMDB": "transfer_b", "SSv2": "direction", "K600": "superset"}
@@ -100,7 +100,7 @@ def _parts(records: Iterable[Mapping], by: str) -> dict[str, dict]:
         if r[by] in own:
             raise ValueError(f"{r['method']} on {r['set']}: {by} {r[by]} is there twice; each may be there once")
         own[r[by]] = unpack_correct(r["correct"], r["n"]).astype(float)
-    return {method: found[method] for method in methods_of([{"method": name} for name in found])}
+    return {method: found[method] for method in in_order(found)}
 
 
 def _mean_over(parts: Mapping[str, np.ndarray]) -> dict[int, np.ndarray]:
@@ -118,7 +118,7 @@ def split_means(records: Sequence[Mapping], sets: Mapping[str, str]) -> list[dic
         long = long_frame({method: {dataset: _mean_over(parts)} for method, parts in found.items()})
         for row in long.to_dict("records"):
             splits = {part: 100 * bits.mean() for part, bits in found[row["method"]].items()}
-            cells.append({**row, "std": mean_std([*splits.values()]).std, "splits": splits, "where": name})
+            cells.append({**row, "std": mean_std([*splits.values()])[1], "splits": splits, "where": name})
     return cells
 
 

@@ -31,7 +31,7 @@ _TABLE_CSS = [
         "caption": "caption-side:top;text-align:left;font-weight:bold;padding-bottom:0.5em",
         "th": "border-bottom:2px solid #7f7f7f;padding:0.25em 0.7em;text-align:left",
         "td": "border-bottom:1px solid #7f7f7f55;padding:0.25em 0.7em;text-align:left",
-        "td.right": "text-align:right",
+        "td.right": "text-align:right;white-space:nowrap",
     }.items()
 ]
 _LONG = 40  # characters from which a LaTeX column wraps
@@ -77,11 +77,11 @@ def latex_escape(text: str) -> str:
 def render_table(table, path_stem, *, caption: str, notes: Sequence[str] = ()) -> dict[str, Path]:
     """Write ``<stem>.html .md .tex``, ``.csv`` (unrounded) and ``.json`` of a frame or a comparison: ending -> path."""
     notes, stem = list(notes), Path(path_stem)
-    facts = {"comparable": False, "outside_tolerance": False, "marks": {}}
+    facts = {"comparable": False, "outside_tolerance": False}
     if isinstance(table, pd.DataFrame):
         raw = shown = table if isinstance(table.index, pd.RangeIndex) else table.reset_index()
     else:
-        facts = {"comparable": table.comparable, "outside_tolerance": table.outside_tolerance, "marks": table.counts()}
+        facts = {"comparable": table.comparable, "outside_tolerance": table.outside_tolerance}
         notes, raw, shown = [*table.notes, *notes], table.frame, table.display()
     right = [pd.api.types.is_numeric_dtype(shown[name]) or _looks_numeric(shown[name]) for name in shown.columns]
     text = shown.map(_text)

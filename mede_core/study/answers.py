@@ -88,7 +88,7 @@ def per_seed(records: Iterable[Mapping], by: str = "method") -> pd.DataFrame:
 
 
 def spread(values: Sequence[float]) -> str:
-    return format_mean_std(*mean_std(list(values))[:2]) if len(values) else MISSING
+    return format_mean_std(*mean_std(values)) if len(values) else MISSING
 
 
 def spread_table(frame: pd.DataFrame, by: str, titles: Mapping[str, str], names: Iterable[str] = ()) -> pd.DataFrame:

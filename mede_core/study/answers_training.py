@@ -80,7 +80,7 @@ def expansion_fails(records: Iterable[Mapping], alpha: float) -> str:
     for method, own in wide.groupby("method", sort=False):
         epochs = own.index.get_level_values("epoch")[(own["measured"] * own["predicted"] < 0).to_numpy()]
         parts.append(f"{method}: {', '.join(map(str, epochs)) or 'none'}")
-    return f"Epochs in which measured and predicted change differ in sign at α = {alpha:g}: {'; '.join(parts)}."
+    return f"epochs in which measured and predicted change differ in sign at α = {alpha:g}: {'; '.join(parts)}."
 
 
 # ------------------------------------------------------------------------------------ averages of a trajectory
@@ -166,8 +166,8 @@ def selection_table(frame: pd.DataFrame) -> pd.DataFrame:
     fixed = frame[frame["criterion"] == "fixed"].set_index("seed")["out"]
     chosen, gains = [], []
     for _, own in frame.groupby("criterion", sort=False):
-        gain = mean_std(list(own.set_index("seed")["out"] - fixed))
-        gains.append(format_signed(gain.mean) + (f" ± {gain.std:.1f}" if gain.n > 1 else ""))
+        gain, std = mean_std(own.set_index("seed")["out"] - fixed)
+        gains.append(format_signed(gain) + ("" if std != std else f" ± {std:.1f}"))
         ratios = sorted({f"{mu:g}, {sigma:g}" for mu, sigma in zip(own["mu"], own["sigma"]) if mu == mu})
         chosen.append("; ".join(ratios) or MISSING)
     table = spread_table(frame, "criterion", REACHED)
