@@ -113,20 +113,21 @@ def compare_with_paper(
     if comparable and any(record.get("weights") == "random" for record in records):
         raise ValueError("comparable is True, but there are records with weights='random'; allowed: trained weights")
     paper = _printed(table)
-    columns = list(dict.fromkeys(column for column, _ in paper.index))
-    frame = paper.join(_ours(records, columns), how="outer").reset_index()
+    columns = list(paper["column"].unique())
+    frame = paper.merge(_ours(records, columns), how="outer", on=["column", "method"])
     order = {name: at for at, name in enumerate((*columns, *PAPER_ROWS))}
     frame = frame.sort_values(["column", "method"], key=lambda names: names.map(order), ignore_index=True)
+    trained = frame["method"] != "frozen"
+    frame["gain"] = frame["gain"].fillna((frame["value"] - _of("frozen", frame, "value")).where(trained))
     frame["row"] = frame["method"].map(lambda method: PAPER_ROWS.get(method, method))
     frame["where"] = frame["where"].fillna(frame["column"].map(frame.groupby("column")["where"].first())).fillna("")
     if twin:
         frame["same sign"] = [_same_sign(cell) for cell in frame.to_dict("records")]
     else:
         absolute = frame["value"] - frame["paper"]
-        frame["difference"] = (frame["gain"] - frame["paper_gain"]).where(frame["method"] != "frozen", absolute)
-        best = frame[frame["method"] == "open_mede"].set_index("column")
-        claimed, ahead = (frame["column"].map(best[key]) - frame[key] for key in ("paper", "value"))
-        reverse = (ahead < -np.maximum(claimed / 2, 2 * frame["paper_std"].fillna(0))) & (frame["method"] != "frozen")
+        frame["difference"] = (frame["gain"] - frame["paper_gain"]).where(trained, absolute)
+        claimed, ahead = (_of("open_mede", frame, key) - frame[key] for key in ("paper", "value"))
+        reverse = (ahead < -np.fmax(claimed / 2, 2 * frame["paper_std"])) & trained
         near = (frame["difference"].abs() <= frame["tolerance"] + 1e-9) & ~reverse
         absent = (reason != "") | frame["difference"].isna()
         told = np.where(absent, "not comparable", np.where(near, "within", "outside"))
@@ -134,19 +135,22 @@ def compare_with_paper(
     return PaperComparison(frame, comparable, twin, tuple(_notes(frame, table, reason, twin)))
 
 
+def _of(method: str, frame: pd.DataFrame, key: str) -> pd.Series:
+    """The number that one method has in the column of each row."""
+    return frame["column"].map(frame[frame["method"] == method].set_index("column")[key])
+
+
 def _printed(table: str) -> pd.DataFrame:
-    """The paper's numbers by column and method, with their differences to frozen CLIP and what they tolerate."""
+    """The paper's numbers, with their differences to frozen CLIP and what they tolerate."""
     frame = paper_table(table).rename(columns={"value": "stated", "std": "paper_std"})
     frame["method"], frame["paper"] = frame["row"].map(_METHODS), frame["stated"]
     if table == "out_of_context":  # its HM is not that of the columns beside it: we compare with the recomputed one
         inside, outside, joined = (frame[frame["column"] == name] for name in IN_OUT_COLUMNS.values())
         frame.loc[joined.index, "paper"] = harmonic_mean(inside["paper"], outside["paper"])
-    frame = frame.set_index(["column", "method"])
-    frozen, best = (frame["paper"].xs(method, level="method") for method in ("frozen", "open_mede"))
-    gains = frame["paper"].sub(frozen, level="column")
-    claimed = gains.abs().clip(lower=(best - frozen).reindex(frame.index, level="column"))
-    frame["paper_gain"] = gains.where(frame.index.get_level_values("method") != "frozen")
-    frame["tolerance"] = np.maximum(claimed / 2, 2 * frame["paper_std"].fillna(0))
+    frozen, best = (_of(method, frame, "paper") for method in ("frozen", "open_mede"))
+    frame["paper_gain"] = (frame["paper"] - frozen).where(frame["method"] != "frozen")
+    claimed = np.fmax(frame["paper_gain"].abs(), best - frozen)
+    frame["tolerance"] = np.fmax(claimed / 2, 2 * frame["paper_std"])
     return frame.drop(columns=["row", "source"])
 
 
@@ -164,14 +168,10 @@ def _ours(records: Iterable[Mapping], columns: list[str]) -> pd.DataFrame:
         key = record["column"], _METHODS.get(label, label)
         if key in cells:
             raise ValueError(f"{key[0]} of {label} is there more than once; average over seeds first")
-        cells[key] = {name: float(record.get(name, math.nan)) for name in _NUMBERS} | {"where": record.get("where")}
-    frozen = {column: cell["value"] for (column, method), cell in cells.items() if method == "frozen"}
-    for (column, method), cell in cells.items():
-        if math.isnan(cell["gain"]) and method != "frozen":
-            cell["gain"] = cell["value"] - frozen.get(column, math.nan)
-    index = pd.MultiIndex.from_tuples(cells, names=["column", "method"]) if cells else pd.MultiIndex.from_arrays(
-        [[], []], names=["column", "method"])  # fmt: skip
-    return pd.DataFrame([*cells.values()], index=index, columns=[*_NUMBERS, "where"])
+        numbers = {name: float(record.get(name, math.nan)) for name in _NUMBERS}
+        cells[key] = {"column": key[0], "method": key[1], "where": record.get("where"), **numbers}
+    frame = pd.DataFrame([*cells.values()], columns=["column", "method", "where", *_NUMBERS])
+    return frame.astype(dict.fromkeys(_NUMBERS, float))
 
 
 def _notes(frame: pd.DataFrame, table: str, reason: str, twin: bool) -> list[str]:

@@ -7,7 +7,6 @@ import pandas as pd
 
 from ..files import unpack_correct
 from ..video.protocol import IN_CONTEXT_CLIPS
-from ..world.synthetic import World
 from .intervals import Interval
 from .metrics import harmonic_mean, mean_std
 from .paper import IN_OUT_COLUMNS, paper_table
@@ -35,6 +34,8 @@ def standing(records: Iterable[Mapping], profile: str) -> dict:
 
 def facts_note(records: Sequence[Mapping]) -> str:
     """CLIP weights, prompts and numbers of classes of records: a number depends on them, so they stand below it."""
+    from ..world.synthetic import World  # which loads torch
+
     weights, prompts = (", ".join(sorted({r.get(key, "name") for r in records})) for key in ("weights", "prompts"))
     where = {(r["set"], r["split"]): r["world_seed"] for r in records if r["set"] in TWINS.values()}
     counts = {(name, len(World(seed).class_names(name, half))): None for (name, half), seed in where.items()}
