@@ -129,12 +129,12 @@ def test_the_numbers_of_a_seed_are_those_of_its_clips():
 
 def test_pairs_are_compared_on_the_seeds_that_both_have():
     def records(method, seeds, bits):
-        where = {"set": "source", "metric": "top1", "split": "base", "n": 4, "correct": bits}
-        contexts = ("in", "scene", "noise", "stripes")
-        return [{**where, "method": method, "seed": s, "world_seed": s, "context": c} for s in seeds for c in contexts]
+        where = {"set": "source", "metric": "top1", "method": method, "n": 4, "correct": bits}
+        tests = [(half, context) for half in ("base", "novel") for context in ("in", "scene", "noise", "stripes")]
+        return [{**where, "split": half, "seed": seed, "context": at} for seed in seeds for half, at in tests]
 
     both = records("a", (4, 5, 6), "f0") + records("b", (5, 6, 7), "00")
-    rows = answers.paired(both, [("a", "b"), ("a", "gone")], splits=("base",))
+    rows = answers.paired(both, [("a", "b"), ("a", "gone")])
     assert set(rows["seeds"]) == {2} and set(rows[rows["quantity"] == "out"]["value"]) == {100.0}
 
 
