@@ -10,7 +10,7 @@ T, H = 4, 16
 EPOCHS = np.arange(1, 9)
 FOREST = pd.DataFrame({
     "label": ["a", "a", "b"], "quantity": ["in", "out", "out"], "value": [1.0, -2.0, 3.0], "low": [0.5, -3.0, 1.0],
-    "high": [1.5, -1.0, 5.0],
+    "high": [1.5, -1.0, 5.0], "seeds": [5, 5, 2],
 })  # fmt: skip
 LINES = pd.DataFrame({"series": ["x", "x", "y", "y"], "epoch": [1, 2, 1, 2], "value": [0.1, 0.2, -0.1, -0.3]})
 LOOKS = pd.DataFrame({"method": ["frozen", "finetune"], "drop": [40.0, 20.0], "order_gap": [0.0, 12.0]})
@@ -88,7 +88,7 @@ DRAW = {
     "weight_curves": lambda: trajectories.weight_curves(curves(), 5, 2),
     "bar_in_out": lambda: results.bar_in_out(methods_frame(), bound=BOUND, chance=1.4),
     "lines_base_novel": lambda: results.lines_base_novel(base_novel_frame()),
-    "cost_ratios": lambda: results.cost_ratios({"Time": {"finetune": 1.0, "open_mede": 2.0}}),
+    "cost_ratios": lambda: results.cost_ratios(pd.DataFrame({"Time": {"finetune": 1.0, "open_mede": 2.0}})),
     "training_curves": lambda: training.training_curves(metrics_frame(), warmup_epochs=1),
     "inner_step_curves": lambda: training.inner_step_curves(LENGTHS, 0.5),
     "meta_step_2d": lambda: training.meta_step_2d(**meta_arguments(), query_weight=1.0),

@@ -31,7 +31,7 @@ def test_every_clip_is_a_dot_and_the_title_counts_where_the_background_counts_mo
 def test_effects_are_tabled_with_intervals_over_clips():
     rows = effects_table(EFFECTS).set_index("Method")
     assert rows.loc["Open-MeDe", "Motion reversed (logits)"].startswith("+1.00 [")
-    assert rows.loc["Frozen CLIP", "Motion reversed (logits)"] == "0.00 [0.00 to 0.00]"
+    assert rows.loc["Frozen CLIP", "Motion reversed (logits)"] == "0.00 [0.00, 0.00]"
     assert rows.loc["Open-MeDe", "Background counts more (%)"].startswith("25.0 [")
 
 

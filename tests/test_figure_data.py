@@ -174,6 +174,8 @@ def test_a_forest_has_a_line_a_label_in_the_order_given():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
     points = sorted((x, round(y)) for line in axes.containers for x, y in zip(*line.lines[0].get_data()))
     assert points == [(-2.0, 0), (1.0, 0), (3.0, 1)]
+    hollow = {one.get_label(): one.lines[0].get_mfc() != one.lines[0].get_color() for one in axes.containers}
+    assert hollow == {"in context": False, "out of context": False, "out of context, fewer than 4 seeds": True}
 
 
 def test_epoch_lines_have_one_line_a_series_and_one_panel_a_value():

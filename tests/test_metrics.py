@@ -1,6 +1,5 @@
 """Properties of the metrics; scipy's bootstrap and published tables are the references."""
 
-
 import numpy as np
 import pytest
 import scipy.stats
@@ -35,12 +34,6 @@ def test_harmonic_mean_recomputes_each_published_row(triple):
     assert lowest - 0.05 <= published <= highest + 0.05
 
 
-def test_published_rows_that_rounding_shifts_are_these_four():
-    assert len(TRIPLES) == 36
-    shifted = {hm for base, novel, hm in TRIPLES if round(harmonic_mean(base, novel), 1) != hm}
-    assert shifted == {48.5, 70.7, 55.8, 6.4}
-
-
 def test_harmonic_mean_is_zero_where_either_is_zero_and_works_elementwise():
     assert harmonic_mean(0, 80) == harmonic_mean(80, 0) == harmonic_mean(0, 0) == 0
     assert harmonic_mean([60.0, 0.0], [30.0, 5.0]) == pytest.approx([40.0, 0.0])
@@ -63,12 +56,11 @@ def test_harmonic_mean_refuses_values_without_meaning(bad):
 
 # ------------------------------------------------------------------------------------- spread and gaps
 def test_mean_std_is_the_sample_standard_deviation_and_says_so():
-    assert mean_std([82.0, 84.0, 86.0]) == (84.0, 2.0, 3)
+    assert mean_std([82.0, 84.0, 86.0]) == (84.0, 2.0)
 
 
 def test_one_seed_has_no_spread_rather_than_a_spread_of_zero():
-    assert np.isnan(mean_std([63.2]).std)
-    assert mean_std([63.2]).n == 1
+    assert np.isnan(mean_std([63.2])[1])
 
 
 # ------------------------------------------------------------------------------------- one seed: over its clips
@@ -123,7 +115,7 @@ def test_several_seeds_have_the_t_interval_of_their_paired_differences():
     ours, per_seed = paired_difference(first, second), 100 * (first.mean(1) - second.mean(1))
     reference = scipy.stats.ttest_1samp(per_seed, 0).confidence_interval()
     assert (ours.value, ours.low, ours.high) == pytest.approx((per_seed.mean(), reference.low, reference.high))
-    assert (ours.seeds, ours.clips) == (5, 400)
+    assert ours.seeds == 5
 
 
 @pytest.mark.parametrize("seeds", [4, 5, 6, 8])

@@ -45,6 +45,10 @@ def test_recipes_take_what_the_committed_search_chose():
     for method, settings in chosen.items():
         assert dict(METHODS[method].tuned) == settings, method
     assert METHODS["open_mede"].tuned == METHODS["open_mede_no_gwa"].tuned
+    rates = {settings["outer_lr"] for settings in chosen.values()}
+    at_edge = sum(settings["outer_lr"] == max(rates) for settings in chosen.values())
+    edges = answers.search_edges(store.study_records("search", by="variant"))
+    assert f"{at_edge} of {len(SEARCH)} recipes chose the largest rate that was tried, {max(rates):g}" in edges
 
 
 def test_every_control_is_compared_with_one_that_exists():
@@ -125,12 +129,12 @@ def test_the_numbers_of_a_seed_are_those_of_its_clips():
 
 def test_pairs_are_compared_on_the_seeds_that_both_have():
     def records(method, seeds, bits):
-        where = {"set": "source", "metric": "top1", "split": "base", "n": 4, "correct": bits}
-        contexts = ("in", "scene", "noise", "stripes")
-        return [{**where, "method": method, "seed": s, "world_seed": s, "context": c} for s in seeds for c in contexts]
+        where = {"set": "source", "metric": "top1", "method": method, "n": 4, "correct": bits}
+        tests = [(half, context) for half in ("base", "novel") for context in ("in", "scene", "noise", "stripes")]
+        return [{**where, "split": half, "seed": seed, "context": at} for seed in seeds for half, at in tests]
 
     both = records("a", (4, 5, 6), "f0") + records("b", (5, 6, 7), "00")
-    rows = answers.paired(both, [("a", "b"), ("a", "gone")], splits=("base",))
+    rows = answers.paired(both, [("a", "b"), ("a", "gone")])
     assert set(rows["seeds"]) == {2} and set(rows[rows["quantity"] == "out"]["value"]) == {100.0}
 
 
@@ -160,16 +164,18 @@ def test_the_table_of_controls_takes_the_same_seeds_for_every_row():
     assert set(training.control_table(records).set_index("Variant").loc[["meta-step", "joint"], "Seeds"]) == {len(FEW)}
 
 
-def test_training_curves_and_predictions_are_means_over_seeds():
+def test_predictions_are_means_over_seeds_and_say_where_they_fail():
     where = {"set": "train", "split": "base", "context": "in", "part": 1}
-    values = [{**where, "method": "m", "metric": "cosine", "average": "", "value": v} for v in (0.2, 0.4)]
-    assert training.over_epochs(values, "cosine")["value"].tolist() == pytest.approx([0.3])
     changes = [
         {**where, "method": "m", "metric": f"change_{kind}", "average": "0.5", "value": v}
         for kind, v in (("measured", -1.0), ("measured", -3.0), ("predicted", -2.5), ("predicted", -2.5))
     ]
     assert training.predictions(changes).set_index("kind")["value"].to_dict() == {"measured": -2.0, "predicted": -2.5}
+    assert training.gradient_products(changes)["value"].tolist() == [5.0], "minus the prediction over alpha"
+    assert training.expansion_fails(changes, 0.5).endswith("m: none.")
     later = [{**r, "part": 2, "value": -0.5} for r in changes]
+    turned = [{**r, "value": abs(r["value"])} if r["metric"] == "change_measured" else r for r in later]
+    assert training.expansion_fails([*changes, *turned], 0.5).endswith("m: 2.")
     table = training.prediction_table([*changes, *later])
     assert list(table.index) == [0] and table["Measured"][0] == "-0.5000", "the last epoch alone, numbered from 0"
 

@@ -1,5 +1,6 @@
 """Averages of one trajectory side by side, as tables and as what heat maps take. Torch-free at import."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from ..config import Average, Config
 from ..files import unpack_correct
 from .intervals import Interval, paired_difference
 from .metrics import harmonic_mean
-from .write import MISSING, format_signed
+from .write import MISSING, format_difference, format_mean_std
 
 
 def scores_of_average(records: Sequence[Mapping], average: str) -> dict[str, np.ndarray]:
@@ -33,24 +34,21 @@ def gain(records: Sequence[Mapping], first: str, second: str) -> dict[str, Inter
 
 def rules_table(records: Sequence[Mapping], config: Config) -> pd.DataFrame:
     """The averages of ``averages.rules`` as text, with the gains over the last epoch in points."""
-    rows = []
+    rows, nan = [], math.nan
     for average in rules(config):
         shares = epoch_shares(average, config.epochs)
-        numbers = {where: 100 * bits.mean() for where, bits in scores_of_average(records, average.name).items()}
-        row = {
+        scores = scores_of_average(records, average.name)
+        inside, outside = (100 * scores[where].mean() if where in scores else nan for where in ("in", "out"))
+        joined = harmonic_mean(inside, outside) if len(scores) == 2 else nan
+        numbers = {"In context": inside, "Out of context": outside, "HM": joined}
+        gains = gain(records, average.name, "last") if average.name != "last" else {}
+        told = {where: format_difference(one.value, one.low, one.high) for where, one in gains.items()}
+        rows.append({
             "Average": RULE_LABELS[average.name], "Epoch 0 counts": f"{100 * shares[0].item():.1f} %",
             "Effective epochs": f"{effective_epochs(shares):.1f}",
-        }  # fmt: skip
-        for where, title in (("in", "In context"), ("out", "Out of context")):
-            row[title] = f"{numbers[where]:.1f}" if where in numbers else MISSING
-        row["HM"] = f"{harmonic_mean(numbers['in'], numbers['out']):.1f}" if len(numbers) == 2 else MISSING
-        gains = gain(records, average.name, "last") if average.name != "last" else {}
-        for where, title in (("in", "Gain in context"), ("out", "Gain out of context")):
-            row[title] = MISSING
-            if where in gains:
-                one = gains[where]
-                row[title] = f"{format_signed(one.value)} [{format_signed(one.low)} to {format_signed(one.high)}]"
-        rows.append(row)
+            **{title: format_mean_std(value) for title, value in numbers.items()},
+            "Gain in context": told.get("in", MISSING), "Gain out of context": told.get("out", MISSING),
+        })  # fmt: skip
     return pd.DataFrame(rows)
 
 

@@ -13,12 +13,8 @@ from typing import Any
 import pandas as pd
 
 from ..config import METHODS, Config
-from .tables import method_label, methods_of
+from .tables import in_order, method_label
 from .write import MISSING
-
-RATIOS = (
-    "Time of a step", "Clips in a step", "Time a clip, training", "Peak memory of a step", "Time a clip, testing"
-)  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------ measured
@@ -142,34 +138,29 @@ def _timed(work: Callable[[], None], device: str) -> float:
 
 
 # ------------------------------------------------------------------------------------ as tables
-def cost_ratio(costs: Mapping[str, Cost], reference: str = "finetune") -> dict[str, dict[str, float]]:
-    """{quantity: {method: ratio to the reference}}; a method that does not train has a ratio at test time only."""
-    one = costs[reference]
-    found: dict[str, dict[str, float]] = {name: {} for name in RATIOS}
-    for method in methods_of([{"method": name} for name in costs]):
-        cost = costs[method]
-        if cost.clips_per_step:
-            step, clips = cost.seconds_per_step / one.seconds_per_step, cost.clips_per_step / one.clips_per_step
-            for name, ratio in zip(RATIOS, (step, clips, step / clips, cost.peak_bytes / one.peak_bytes)):
-                found[name][method] = ratio
-        found[RATIOS[-1]][method] = one.clips_per_second_eval / cost.clips_per_second_eval
-    return found
+def cost_ratio(costs: Mapping[str, Cost], reference: str = "finetune") -> pd.DataFrame:
+    """Ratios to the reference, a row a method; NaN in what a method that does not train lacks."""
+    measured = pd.DataFrame({name: vars(cost) for name, cost in costs.items()}).T.drop(columns="device").astype(float)
+    one = measured.where(measured != 0) / measured.loc[reference]
+    return pd.DataFrame({
+        "Time of a step": one["seconds_per_step"], "Clips in a step": one["clips_per_step"],
+        "Time a clip, training": one["seconds_per_step"] / one["clips_per_step"],
+        "Peak memory of a step": one["peak_bytes"], "Time a clip, testing": 1 / one["clips_per_second_eval"],
+    }).loc[in_order(costs)]  # fmt: skip
 
 
 def cost_table(costs: Mapping[str, Cost]) -> pd.DataFrame:
     """:func:`cost_ratio` as text, a row a method; seconds are left out on purpose."""
-    ratios, rows = cost_ratio(costs), []
-    for method in ratios[RATIOS[-1]]:
-        shown = {name: f"{found[method]:.2f}" if method in found else MISSING for name, found in ratios.items()}
-        size = costs[method].trainable_bytes
-        shown["On disk, an epoch"] = f"{size / 1e6:.2f} MB" if size else MISSING
-        rows.append({"Method": method_label(method), **shown})
-    return pd.DataFrame(rows)
+    shown = cost_ratio(costs).map(lambda ratio: MISSING if math.isnan(ratio) else f"{ratio:.2f}")
+    sizes = [costs[method].trainable_bytes for method in shown.index]
+    shown["On disk, an epoch"] = [f"{size / 1e6:.2f} MB" if size else MISSING for size in sizes]
+    shown.insert(0, "Method", [method_label(method) for method in shown.index])
+    return shown.reset_index(drop=True)
 
 
 def cost_claims(costs: Mapping[str, Cost]) -> pd.DataFrame:
     """What the note says of costs beside what was measured, as text; ``finetune`` and ``open_mede`` are needed."""
-    step, clips, per_clip, memory, test = (found["open_mede"] for found in cost_ratio(costs).values())
+    step, clips, per_clip, memory, test = cost_ratio(costs).loc["open_mede"]
     lines = [
         ("no additional overhead", "time of a step, to fine-tuning", step),
         ("no additional overhead", "time of a step for each clip in it, to fine-tuning", per_clip),
@@ -178,7 +169,7 @@ def cost_claims(costs: Mapping[str, Cost]) -> pd.DataFrame:
         ("(of GWA: one model)", "time a clip at test time, to fine-tuning", test),
     ]
     if "froster" in costs:
-        ratio = cost_ratio(costs, "froster")[RATIOS[0]]["open_mede"]
+        ratio = cost_ratio(costs, "froster").loc["open_mede", "Time of a step"]
         lines.append(("CLIP regularization costs extra forward passes", "time of a step, to FROSTER", ratio))
     titles = ("The note says", "Measured as", "Ratio here")
     return pd.DataFrame([(says, what, f"{ratio:.2f}") for says, what, ratio in lines], columns=titles)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from .intervals import accuracy_interval, t_interval
 from .tables import method_label
-from .write import format_interval, format_signed
+from .write import format_difference, format_interval
 
 
 def effects_table(effects: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
@@ -40,5 +40,4 @@ def maps_table(tested: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
 
 
 def _mean(values: np.ndarray, decimals: int) -> str:
-    mean, low, high = t_interval(values)
-    return f"{format_signed(mean, decimals)} [{format_signed(low, decimals)} to {format_signed(high, decimals)}]"
+    return format_difference(*t_interval(values), decimals)

@@ -17,13 +17,12 @@ VERDICT_FROM = 4  # seeds
 
 @dataclass(frozen=True)
 class Interval:
-    """A number in percent or points, its interval, the training seeds behind it, and the (fewest) clips of a seed."""
+    """A number in percent or points, its interval, and the training seeds behind it."""
 
     value: float
     low: float
     high: float
     seeds: int
-    clips: int
     std: float = math.nan  # over seeds, ddof=1; NaN for one
 
     def verdict(self) -> str:
@@ -58,6 +57,13 @@ def harmonic_interval(first, second, *, paired_clips: bool) -> Interval:
     return _interval(blocks, harmonic_mean, limits=(0, 100))
 
 
+def harmonic_difference(ours, theirs, *, paired_clips: bool) -> Interval:
+    """One harmonic mean minus another, in points, each of a pair of accuracies as :func:`harmonic_interval` has it."""
+    blocks = [_pair(*both) for both in zip(ours, theirs, strict=True)]
+    blocks = [[group for block in blocks for group in block]] if paired_clips else blocks
+    return _interval(blocks, lambda a, b, c, d: harmonic_mean(a, c) - harmonic_mean(b, d))
+
+
 def _rows(correct) -> list[np.ndarray]:
     return [np.asarray(row, float) for row in (correct if np.ndim(correct[0]) else [correct])]
 
@@ -86,7 +92,7 @@ def _interval(blocks: Sequence[Sequence], formula: Callable, limits=(-np.inf, np
             drawn += [*(100 * _resampled_means(np.stack([rows[0] for rows in block]), rng))]
         low, high = np.quantile(formula(*drawn), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     low, high = (float(np.clip(end, *limits)) for end in (low, high))
-    return Interval(value, low, high, len(numbers), min(len(row) for row in groups[0]), mean_std(numbers).std)
+    return Interval(value, low, high, len(numbers), mean_std(numbers)[1])
 
 
 def _resampled_means(table: np.ndarray, rng: np.random.Generator) -> np.ndarray:

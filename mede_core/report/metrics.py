@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -23,16 +22,7 @@ def harmonic_mean(first, second):
     return float(result) if result.ndim == 0 else result
 
 
-class MeanStd(NamedTuple):
-    """A mean over ``n`` seeds or splits, and their sample standard deviation (ddof=1), NaN for one."""
-
-    mean: float
-    std: float
-    n: int
-
-
-def mean_std(values: Sequence[float]) -> MeanStd:
-    """Mean and sample standard deviation (ddof=1). One value shows no spread: NaN, never 0."""
+def mean_std(values: Sequence[float]) -> tuple[float, float]:
+    """Mean over seeds or splits, and sample standard deviation (ddof=1): of one value NaN, never 0."""
     values = np.asarray(values, float)
-    std = float(values.std(ddof=1)) if values.size > 1 else math.nan
-    return MeanStd(float(values.mean()), std, int(values.size))
+    return float(values.mean()), float(values.std(ddof=1)) if values.size > 1 else math.nan

@@ -1,18 +1,19 @@
-"""The paper's tables, and our numbers beside them with a tolerance and a mark. Torch-free."""
+"""The paper's tables, and ours beside them: on real data judged by a tolerance and a mark, on the synthetic twins by
+the signs of differences and by rankings. Torch-free."""
 
 import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from ..files import ASSETS
 from .metrics import harmonic_mean
-from .write import MISSING, format_mean_std, format_signed
+from .write import MISSING, format_difference, format_interval, format_mean_std, format_signed
 
 PAPER_TABLES = ("base_to_novel", "cross_dataset", "out_of_context", "findings")
-MARKS = ("within", "outside", "not comparable", "not run")
 PAPER_ROWS = {  # method -> its row in the paper; the paper has no plain fine-tuning
     "frozen": "Frozen CLIP",
     "finetune": "Fine-tuning",
@@ -21,12 +22,11 @@ PAPER_ROWS = {  # method -> its row in the paper; the paper has no plain fine-tu
     "open_mede_no_gwa": "Open-MeDe (w/o GWA)",
     "open_mede": "Open-MeDe",
 }
+_METHODS = {row: method for method, row in PAPER_ROWS.items()} | {"Open-MeDe (full)": "open_mede"}
 IN_OUT_COLUMNS = {"in": "UCF (in-ctx)", "out": "UCF-SCUBA (out-ctx)", "hm": "HM"}  # of the out-of-context table
-_FULL = "Open-MeDe (full)"  # what that table calls Open-MeDe
-_NOTHING = {"reproduced": math.nan, "reproduced_std": math.nan, "seeds": 0, "low": math.nan, "high": math.nan}
+_NUMBERS = ("value", "std", "low", "high", "seeds", "gain", "gain_low", "gain_high")  # of ours
 
 
-# ------------------------------------------------------------------------------------ the paper
 def paper_table(name: str, *, wide: bool = False) -> pd.DataFrame:
     """One of ``PAPER_TABLES``, exactly as printed, contradictions included; ``wide``: values alone, a row a method."""
     numbers = {"value": float, "std": lambda cell: float(cell or "nan")}
@@ -38,87 +38,71 @@ def paper_table(name: str, *, wide: bool = False) -> pd.DataFrame:
     return frame.pivot(index="row", columns="column", values="value").reindex(**order)
 
 
-def claim_reference(table: str, row: str, column: str) -> str:
-    """The row against which the paper's claim for a cell is measured: our choice, the paper states none."""
-    # Frozen CLIP, which every method starts from; itself against the paper's own method. Out of context the claim for
-    # meta-optimization without GWA is that it keeps what CLIP regularization loses: against Open-VCLIP (the paper says
-    # it only "approaches" Frozen CLIP there).
-    if row == "Frozen CLIP":
-        return _FULL if table == "out_of_context" else "Open-MeDe"
-    return "Open-VCLIP" if row == "Open-MeDe (w/o GWA)" and column != IN_OUT_COLUMNS["in"] else "Frozen CLIP"
-
-
-# ------------------------------------------------------------------------------------ the comparison
 @dataclass(frozen=True)
 class PaperComparison:
-    table: str
-    frame: pd.DataFrame  # a row a cell, see `_line`; NaN or "" where there is nothing
+    frame: pd.DataFrame  # a row a column and method: the paper's numbers and ours; NaN where there is nothing
     comparable: bool
-    reason: str  # why the two may not be compared at all, "" where they may
-    origin: dict[str, str]  # what the records say of themselves
+    twin: bool  # ours are of the synthetic world: no difference, tolerance or mark
+    notes: tuple[str, ...]  # what a reader must know
 
     @property
     def outside_tolerance(self) -> bool:
-        return bool((self.frame["mark"] == "outside").any())
-
-    def counts(self) -> dict[str, int]:
-        return self.frame["mark"].value_counts().reindex(MARKS, fill_value=0).to_dict()
+        return not self.twin and bool((self.frame["mark"] == "outside").any())
 
     def display(self) -> pd.DataFrame:
-        """The table as text; the reason that holds for all lines stands in the notes."""
+        """The table as text."""
         rows = []
         for cell in self.frame.to_dict("records"):
             paper = format_mean_std(cell["paper"], cell["paper_std"])
-            if abs(cell["stated"] - cell["paper"]) > 0.05:
-                paper += f" (stated {cell['stated']:.1f})"
-            interval = MISSING if math.isnan(cell["low"]) else f"{cell['low']:.1f} to {cell['high']:.1f}"
-            rows.append({
-                "Column": cell["column"], "Method": cell["row"], "Paper": paper,
-                "Reproduced": format_mean_std(cell["reproduced"], cell["reproduced_std"]),
-                "Seeds": str(cell["seeds"]) if cell["seeds"] else MISSING,
-                "95 % interval": interval, "Difference": format_signed(cell["difference"]),
-                "Tolerance": MISSING if math.isnan(cell["tolerance"]) else f"± {cell['tolerance']:.1f}",
-                "Mark": cell["mark"],
-                "Reason": MISSING if cell["reason"] in ("", self.reason) else cell["reason"],
-            })  # fmt: skip
-        shown = pd.DataFrame(rows)
-        return shown.drop(columns="Reason") if (shown["Reason"] == MISSING).all() else shown
+            paper += f" (stated {cell['stated']:.1f})" if abs(cell["stated"] - cell["paper"]) > 0.05 else ""
+            ours = format_mean_std(cell["value"], cell["std"])
+            if math.isnan(cell["std"]):
+                ours = format_interval(cell["value"], cell["low"], cell["high"])
+            gain = format_difference(cell["gain"], cell["gain_low"], cell["gain_high"])
+            row = {"Measured on": cell["where"], "In place of": cell["column"]} if self.twin else {}
+            row = (row or {"Column": cell["column"]}) | {
+                "Method": cell["row"], "Paper": paper, "This world" if self.twin else "Reproduced": ours,
+                "To frozen CLIP, paper": format_signed(cell["paper_gain"]), "To frozen CLIP, here": gain,
+            }  # fmt: skip
+            if self.twin:
+                row["Same sign"] = cell["same sign"]
+            else:
+                tolerance = MISSING if math.isnan(cell["tolerance"]) else f"± {cell['tolerance']:.1f}"
+                row |= {"Difference": format_signed(cell["difference"]), "Tolerance": tolerance, "Mark": cell["mark"]}
+            rows.append(row)
+        return pd.DataFrame(rows)
 
-    def notes(self) -> list[str]:
-        """What a reader must know: why not comparable, how tolerance is set, the paper's contradictions."""
-        notes = [] if self.comparable else [f"Not comparable with the paper: {self.reason}."]
-        notes += [f"{name}: {said}." for name, said in self.origin.items()]
-        notes.append(
-            "Reproduced: mean over the test splits ± standard deviation (ddof=1) over the splits, as the paper; it "
-            "says nothing about other training seeds."
-            if self.table == "cross_dataset"
-            else "Reproduced: mean over seeds ± standard deviation (ddof=1); the 95 % interval is a t-interval over "
-            "seeds; with one seed it covers the choice of clips only."
-        )
-        notes.append(
-            "Tolerance: the larger of half the claimed effect and two standard deviations (the paper's where printed, "
-            "otherwise ours over seeds). The claimed effect is the paper's difference to Frozen CLIP; of Frozen CLIP "
-            "itself, to the paper's own method; of Open-MeDe without GWA out of context, to Open-VCLIP."
-        )
-        if (self.frame["stated"] - self.frame["paper"]).abs().max() > 0.05:
-            notes.append(
-                "The paper's HM column is not the harmonic mean of the two columns it prints; rounding can explain the "
-                "row of Open-VCLIP only. We compare with the recomputed value and show the stated one beside it."
-            )
-        return notes
+    def rankings(self) -> pd.DataFrame:
+        """The order of the methods that both have, best first, in the paper and here, column by column, as text."""
+        rows, titles = [], ("Paper's column", "Paper", "Here", "Pairs in the same order")
+        for column, own in self.frame.dropna(subset=["paper", "value"]).groupby("column", sort=False):
+            orders = (own.sort_values(by, ascending=False, kind="stable")["row"] for by in ("paper", "value"))
+            pairs = [*itertools.combinations(own.to_dict("records"), 2)]
+            same = sum((a["paper"] - b["paper"]) * (a["value"] - b["value"]) > 0 for a, b in pairs)
+            rows.append((column, *(", ".join(order) for order in orders), f"{same} of {len(pairs)}"))
+        return pd.DataFrame(rows, columns=titles)
+
+
+def _same_sign(cell: Mapping) -> str:
+    if math.isnan(cell["paper_gain"] * cell["gain"]):
+        return MISSING
+    if cell["gain_low"] <= 0 <= cell["gain_high"]:
+        return "undecided"
+    return "yes" if cell["paper_gain"] * cell["gain"] > 0 else "no"
 
 
 def compare_with_paper(
-    table: str, reproduced: pd.DataFrame | Iterable[Mapping], *, comparable: bool, reason: str = ""
+    table: str, reproduced: pd.DataFrame | Iterable[Mapping], *, comparable: bool, reason: str = "", twin: bool = False
 ) -> PaperComparison:
     """Put our numbers beside a table of the paper: "base_to_novel", "cross_dataset" or "out_of_context".
 
     ``reproduced``: a frame or mappings, one a cell: ``method`` (ours, or the paper's label as ``row``), ``column`` of
-    the paper, ``value`` in percent; optional ``std`` and ``seeds``, and ``low`` and ``high``, the ends of a 95 %
-    interval. It may be empty ("not run"), and a method that the paper lacks has its line. The out-of-context table's HM
-    is made from its other two columns unless given. ``comparable``: whether data, weights and protocol are the paper's,
-    never with random weights; else ``reason`` says why not. A ValueError names what is unknown, missing, there twice or
-    no percentage.
+    the paper, ``value`` in percent; optional ``std``, ``seeds``, the ends ``low`` and ``high`` of a 95 % interval,
+    ``gain`` over frozen CLIP in points with ``gain_low`` and ``gain_high``, else formed of the values, and ``where`` it
+    was measured. It may be empty ("not run"), and a method that the paper lacks has its line. ``comparable``: whether
+    data, weights and protocol are the paper's, never with random weights; else ``reason`` says why not. ``twin``: ours
+    are of the synthetic world, which is held to no tolerance. A ValueError names what is unknown, missing, there twice
+    or no percentage.
     """
     if table not in PAPER_TABLES[:3]:
         raise ValueError(f"table is {table!r}; allowed: {', '.join(PAPER_TABLES[:3])}")
@@ -128,36 +112,50 @@ def compare_with_paper(
     records = reproduced.to_dict("records") if isinstance(reproduced, pd.DataFrame) else [*map(dict, reproduced)]
     if comparable and any(record.get("weights") == "random" for record in records):
         raise ValueError("comparable is True, but there are records with weights='random'; allowed: trained weights")
-    paper = paper_table(table)
-    printed = {(cell["row"], cell["column"]): cell for cell in paper.to_dict("records")}
+    paper = _printed(table)
     columns = list(paper["column"].unique())
-    cells = _cells(table, records, columns)
-    values = {key: cell["value"] for key, cell in printed.items()}
-    if table == "out_of_context":
-        inside, outside, joined = IN_OUT_COLUMNS.values()
-        for row in paper["row"].unique():  # we compare with the recomputed mean
-            values[row, joined] = harmonic_mean(values[row, inside], values[row, outside])
-        if all(column != joined for _, column in cells):
-            for row in [row for row, column in cells if column == inside and (row, outside) in cells]:
-                mean = harmonic_mean(cells[row, inside]["reproduced"], cells[row, outside]["reproduced"])
-                cells[row, joined] = _NOTHING | {"reproduced": mean, "seeds": cells[row, inside]["seeds"]}
-    order = [*PAPER_ROWS.values(), _FULL]
-    rows = dict.fromkeys([*paper["row"], *(row for row, _ in cells)])
-    rows = sorted(rows, key=lambda row: order.index(row) if row in order else len(order))
-    lines = [
-        _line(table, row, column, printed, values, cells.get((row, column)), reason)
-        for column, row in itertools.product(columns, rows)
-        if (row, column) in printed or (row, column) in cells
-    ]
-    origin = {}
-    for key in ("weights", "profile", "prompts"):
-        if said := sorted({str(record[key]) for record in records if record.get(key) is not None}):
-            origin[key.capitalize()] = ", ".join(said)
-    return PaperComparison(table, pd.DataFrame(lines), comparable, reason, origin)
+    frame = paper.merge(_ours(records, columns), how="outer", on=["column", "method"])
+    order = {name: at for at, name in enumerate((*columns, *PAPER_ROWS))}
+    frame = frame.sort_values(["column", "method"], key=lambda names: names.map(order), ignore_index=True)
+    trained = frame["method"] != "frozen"
+    frame["gain"] = frame["gain"].fillna((frame["value"] - _of("frozen", frame, "value")).where(trained))
+    frame["row"] = frame["method"].map(lambda method: PAPER_ROWS.get(method, method))
+    frame["where"] = frame["where"].fillna(frame["column"].map(frame.groupby("column")["where"].first())).fillna("")
+    if twin:
+        frame["same sign"] = [_same_sign(cell) for cell in frame.to_dict("records")]
+    else:
+        absolute = frame["value"] - frame["paper"]
+        frame["difference"] = (frame["gain"] - frame["paper_gain"]).where(trained, absolute)
+        claimed, ahead = (_of("open_mede", frame, key) - frame[key] for key in ("paper", "value"))
+        reverse = (ahead < -np.fmax(claimed / 2, 2 * frame["paper_std"])) & trained
+        near = (frame["difference"].abs() <= frame["tolerance"] + 1e-9) & ~reverse
+        absent = (reason != "") | frame["difference"].isna()
+        told = np.where(absent, "not comparable", np.where(near, "within", "outside"))
+        frame["mark"] = np.where(frame["value"].isna(), "not run", told)
+    return PaperComparison(frame, comparable, twin, tuple(_notes(frame, table, reason, twin)))
 
 
-def _cells(table: str, records: Iterable[Mapping], columns: list[str]) -> dict[tuple[str, str], dict]:
-    cells = {}
+def _of(method: str, frame: pd.DataFrame, key: str) -> pd.Series:
+    """The number that one method has in the column of each row."""
+    return frame["column"].map(frame[frame["method"] == method].set_index("column")[key])
+
+
+def _printed(table: str) -> pd.DataFrame:
+    """The paper's numbers, with their differences to frozen CLIP and what they tolerate."""
+    frame = paper_table(table).rename(columns={"value": "stated", "std": "paper_std"})
+    frame["method"], frame["paper"] = frame["row"].map(_METHODS), frame["stated"]
+    if table == "out_of_context":  # its HM is not that of the columns beside it: we compare with the recomputed one
+        inside, outside, joined = (frame[frame["column"] == name] for name in IN_OUT_COLUMNS.values())
+        frame.loc[joined.index, "paper"] = harmonic_mean(inside["paper"], outside["paper"])
+    frozen, best = (_of(method, frame, "paper") for method in ("frozen", "open_mede"))
+    frame["paper_gain"] = (frame["paper"] - frozen).where(frame["method"] != "frozen")
+    claimed = np.fmax(frame["paper_gain"].abs(), best - frozen)
+    frame["tolerance"] = np.fmax(claimed / 2, 2 * frame["paper_std"])
+    return frame.drop(columns=["row", "source"])
+
+
+def _ours(records: Iterable[Mapping], columns: list[str]) -> pd.DataFrame:
+    cells: dict[tuple[str, str], dict] = {}
     for record in records:
         lacking = [key for key in ("value", "method" if "row" not in record else "row", "column") if key not in record]
         if lacking:
@@ -167,38 +165,43 @@ def _cells(table: str, records: Iterable[Mapping], columns: list[str]) -> dict[t
         if record["column"] not in columns:
             raise ValueError(f"column {record['column']!r} is not in the paper's table; allowed: {', '.join(columns)}")
         label = record.get("row", record.get("method"))
-        label = PAPER_ROWS.get(label, label)
-        label = _FULL if table == "out_of_context" and label == "Open-MeDe" else label
-        if (label, record["column"]) in cells:
-            raise ValueError(f"{record['column']} of {label} is there more than once; average over seeds first")
-        value, std, low, high = (float(record.get(key, math.nan)) for key in ("value", "std", "low", "high"))
-        seeds = 0 if pd.isna(seeds := record.get("seeds", 1)) else int(seeds)
-        ours = {"reproduced": value, "reproduced_std": std, "seeds": seeds, "low": low, "high": high}
-        cells[label, record["column"]] = ours
-    return cells
+        key = record["column"], _METHODS.get(label, label)
+        if key in cells:
+            raise ValueError(f"{key[0]} of {label} is there more than once; average over seeds first")
+        numbers = {name: float(record.get(name, math.nan)) for name in _NUMBERS}
+        cells[key] = {"column": key[0], "method": key[1], "where": record.get("where"), **numbers}
+    frame = pd.DataFrame([*cells.values()], columns=["column", "method", "where", *_NUMBERS])
+    return frame.astype(dict.fromkeys(_NUMBERS, float))
 
 
-def _line(table, row, column, printed, values, cell: dict | None, reason) -> dict:
-    """One line of the comparison; ``paper`` is what we compare with, ``stated`` what is printed."""
-    nan = math.nan
-    line = {
-        "column": column, "row": row, "metric": "", "paper": nan, "stated": nan, "paper_std": nan,
-        **(cell or _NOTHING), "difference": nan, "reference": "", "effect": nan, "tolerance": nan,
-        "mark": "not run", "reason": reason, "remark": "",
-    }  # fmt: skip
-    if (row, column) not in printed:
-        return line | {"mark": "not comparable", "reason": "the paper has no such row"}
-    stated, reference = printed[row, column], claim_reference(table, row, column)
-    effect = values[row, column] - values[reference, column]
-    # The paper's spread where printed: a noisy reproduction must not widen what it is held to.
-    std = line["reproduced_std"] if math.isnan(stated["std"]) else stated["std"]
-    line |= {
-        "metric": stated["metric"], "paper": values[row, column], "stated": stated["value"],
-        "paper_std": stated["std"], "reference": reference, "effect": effect, "remark": stated["remark"],
-        "tolerance": max(abs(effect) / 2, 0.0 if math.isnan(std) else 2 * std),
-    }  # fmt: skip
-    if cell is not None:
-        line["difference"] = cell["reproduced"] - line["paper"]
-        mark = "within" if abs(line["difference"]) <= line["tolerance"] + 1e-9 else "outside"
-        line["mark"] = "not comparable" if reason else mark
-    return line
+def _notes(frame: pd.DataFrame, table: str, reason: str, twin: bool) -> list[str]:
+    notes = [f"Not comparable with the paper: {reason}."] if reason else []
+    seeds = int(frame["seeds"].max()) if frame["seeds"].notna().any() else 0
+    if seeds:
+        over = f"t-intervals over {seeds} seeds" if seeds > 1 else "over the test clips of one training seed"
+        notes.append(f"Brackets: 95 % intervals, {over}; differences to frozen CLIP are paired, clip by clip.")
+    if table == "cross_dataset":
+        notes.append("±: standard deviation (ddof=1) over the test splits, as in the paper; not over training seeds.")
+    if twin:
+        count, orders = frame["same sign"].value_counts(), frame.dropna(subset=["paper", "value"]).groupby("column")
+        first = [own.loc[own["value"].idxmax(), "method"] == "open_mede" for _, own in orders]
+        told = ", ".join(f"{said} {count.get(said, 0)}" for said in ("yes", "no", "undecided"))
+        notes.append(
+            "Same sign: of the two differences to frozen CLIP; undecided where our interval holds zero. Here: "
+            f"{told}. Open-MeDe, the best of the paper in every column, is the best of its methods here in "
+            f"{sum(first)} of {len(first)}."
+        )
+    else:
+        notes.append(
+            "Difference: our difference to frozen CLIP minus the paper's; of frozen CLIP itself, reproduced minus "
+            "paper. Tolerance: the larger of half of what this method, or the paper's own, gains over frozen CLIP in "
+            "the paper, and two standard deviations of the paper's. Outside is also what lies above Open-MeDe by more "
+            "than half of what the paper has it below, or those deviations. Not comparable is also a row that the "
+            "paper lacks, and any where frozen CLIP was not tested."
+        )
+    if (frame["stated"] - frame["paper"]).abs().max() > 0.05:
+        notes.append(
+            "The paper's HM column is not the harmonic mean of the two columns it prints; rounding can explain the "
+            "row of Open-VCLIP only. We compare with the recomputed value and show the stated one beside it."
+        )
+    return notes

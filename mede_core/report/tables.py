@@ -1,5 +1,6 @@
 """Tables from result records, as long frames and as a reader sees them. Torch-free. A long frame has a row a
-number (``LONG``): value in percent, a gap in points; std over seeds (ddof=1; NaN for one)."""
+number (``LONG``): value in percent, a gap in points; std over seeds (ddof=1; NaN for one); gain: the paired difference
+to frozen CLIP in points, NaN where that was not measured."""
 
 import itertools
 import math
@@ -10,11 +11,11 @@ import pandas as pd
 
 from ..config import OUT_OF_CONTEXT, SPLITS
 from ..files import unpack_correct
-from .intervals import Interval, accuracy_interval, harmonic_interval, paired_difference
+from .intervals import Interval, accuracy_interval, harmonic_difference, harmonic_interval, paired_difference
 from .paper import PAPER_ROWS
 from .write import MISSING, format_interval, format_signed
 
-LONG = ("method", "column", "value", "std", "low", "high", "seeds", "clips")
+LONG = ("method", "column", "value", "std", "low", "high", "seeds", "gain", "gain_low", "gain_high")
 NOT_RUN = "not run"
 COLUMN_LABELS = {  # keys of the long frames -> what a reader sees
     "base": "Base", "novel": "Novel", "hm": "HM", "in": "In context", "scene": "Other scene",
@@ -22,10 +23,14 @@ COLUMN_LABELS = {  # keys of the long frames -> what a reader sees
 }  # fmt: skip
 
 
-def methods_of(records: Iterable[Mapping]) -> list[str]:
-    """The methods that have records, in the fixed order of all tables and figures."""
-    found = {record["method"] for record in records}
+def in_order(methods: Iterable[str]) -> list[str]:
+    """Methods, each once, in the fixed order of all tables and figures; a reader's own ones last."""
+    found = set(methods)
     return [*(method for method in PAPER_ROWS if method in found), *sorted(found - PAPER_ROWS.keys())]
+
+
+def methods_of(records: Iterable[Mapping]) -> list[str]:
+    return in_order(record["method"] for record in records)
 
 
 def clip_scores(
@@ -62,43 +67,54 @@ def clip_scores(
 
 
 # ------------------------------------------------------------------------------------ long frames
+def long_frame(
+    scores: Mapping[str, Mapping[str, Mapping[int, np.ndarray]]], joined: Sequence[str] = (), *, paired_clips=False
+) -> pd.DataFrame:
+    """Long frame of {method: {column: {seed: scores of clips}}}, with "hm" of the two ``joined`` columns."""
+    rows, frozen = [], scores.get("frozen", {})
+    for method, own in scores.items():
+        numbers = dict(zip(own, _together(method, *own.values())))
+        known = own.keys() <= frozen.keys() and method != "frozen"
+        common = [seed for seed in next(iter(own.values())) if known and all(seed in one for one in frozen.values())]
+        ours, theirs = ({name: [one[seed] for seed in common] for name, one in each.items()} for each in (own, frozen))
+        for name in own:
+            gain = paired_difference(ours[name], theirs[name]) if common else None
+            rows.append(_row(method, name, accuracy_interval(numbers[name]), gain))
+        if joined and {*joined} <= own.keys():
+            mean = harmonic_interval(*(numbers[name] for name in joined), paired_clips=paired_clips)
+            pairs = ([each[name] for name in joined] for each in (ours, theirs))
+            gain = harmonic_difference(*pairs, paired_clips=paired_clips) if common else None
+            rows.append(_row(method, "hm", mean, gain))
+    return pd.DataFrame(rows, columns=list(LONG))
+
+
+def _scores(records: Sequence[Mapping], tests: Mapping[str, tuple]) -> dict[str, dict[str, dict[int, np.ndarray]]]:
+    """{method: {column: clip scores}} of tests, column -> (set, splits, contexts)."""
+    return {method: {name: clip_scores(records, method, *test) for name, test in tests.items()}
+            for method in methods_of(records)}  # fmt: skip
+
+
 def base_novel(records: Sequence[Mapping], test_set: str = "source") -> pd.DataFrame:
     """Long frame of "base", "novel" and "hm", their harmonic mean, in context."""
-    rows = []
-    for method in methods_of(records):
-        both = _together(method, *(clip_scores(records, method, test_set, (split,), ("in",)) for split in SPLITS))
-        rows += [_row(method, split, accuracy_interval(scores)) for split, scores in zip(SPLITS, both, strict=True)]
-        rows.append(_row(method, "hm", harmonic_interval(*both, paired_clips=False)))
-    return pd.DataFrame(rows, columns=list(LONG))
+    return long_frame(_scores(records, {split: (test_set, (split,), ("in",)) for split in SPLITS}), SPLITS)
 
 
 def in_and_out(records: Sequence[Mapping], test_set: str = "source") -> pd.DataFrame:
     """Long frame of "in", each swapped background, "out" (mean over them), "hm" (of in and out) and "gap" (in minus
     out, in points: how much leans on the background); base and novel clips together."""
-    rows = []
-    for method in methods_of(records):
-        named = {"in": ("in",), **{context: (context,) for context in OUT_OF_CONTEXT}, "out": OUT_OF_CONTEXT}
-        scores = {name: clip_scores(records, method, test_set, SPLITS, contexts) for name, contexts in named.items()}
-        both = _together(method, scores["in"], scores["out"])
-        rows += [_row(method, name, accuracy_interval([*one.values()])) for name, one in scores.items()]
-        rows.append(_row(method, "hm", harmonic_interval(*both, paired_clips=True)))
-        rows.append(_row(method, "gap", paired_difference(*both)))
-    return pd.DataFrame(rows, columns=list(LONG))
+    contexts = {**{name: (name,) for name in ("in", *OUT_OF_CONTEXT)}, "out": OUT_OF_CONTEXT}
+    scores = _scores(records, {name: (test_set, SPLITS, found) for name, found in contexts.items()})
+    long = long_frame(scores, ("in", "out"), paired_clips=True)
+    for method, own in scores.items():
+        gap = paired_difference(*_together(method, own["in"], own["out"]))
+        long.loc[len(long)] = _row(method, "gap", gap)
+    return long
 
 
 def accuracies(records: Sequence[Mapping], sets: Sequence[str], contexts: Sequence[str]) -> pd.DataFrame:
     """Long frame of several test sets, base and novel clips together; the column is "<set>/<context>"."""
-    rows = []
-    for method, name, context in itertools.product(methods_of(records), sets, contexts):
-        scores = clip_scores(records, method, name, SPLITS, (context,))
-        rows.append(_row(method, f"{name}/{context}", accuracy_interval([*scores.values()])))
-    return pd.DataFrame(rows, columns=list(LONG))
-
-
-def paper_cells(long: pd.DataFrame, columns: Mapping[str, str], **facts) -> list[dict]:
-    """The rows of a long frame as ``compare_with_paper`` takes them; columns: the frame's key -> the paper's column."""
-    rows = long[long["column"].isin(list(columns))].to_dict("records")
-    return [{**row, "column": columns[row["column"]], **facts} for row in rows]
+    tests = {f"{name}/{context}": (name, SPLITS, (context,)) for name, context in itertools.product(sets, contexts)}
+    return long_frame(_scores(records, tests))
 
 
 def dial(records: Sequence[Mapping]) -> pd.DataFrame:
@@ -114,18 +130,13 @@ def dial(records: Sequence[Mapping]) -> pd.DataFrame:
     return joined[["rho", "method", "context", "value", "low", "high"]]
 
 
-def differences(
-    records: Sequence[Mapping],
-    pairs: Sequence[tuple[str, str]],
-    test_set: str = "source",
-    splits: Sequence[str] = SPLITS,
-) -> pd.DataFrame:
+def differences(records: Sequence[Mapping], pairs: Sequence[tuple[str, str]], test_set: str = "source") -> pd.DataFrame:
     """First minus second method of each pair in points ("in", "out", "gap"), paired over seeds and clips, with a
     verdict each."""
     rows = []
     for first, second in pairs:
         scores = [
-            clip_scores(records, method, test_set, splits, contexts)
+            clip_scores(records, method, test_set, SPLITS, contexts)
             for contexts in (("in",), OUT_OF_CONTEXT)
             for method in (first, second)
         ]
@@ -151,8 +162,9 @@ def order_blind_bounds(rho: float, scenes: int) -> dict[str, float]:
     return {"in": 100 * inside, **dict.fromkeys((*OUT_OF_CONTEXT, "out"), 50.0)}
 
 
-def _row(method: str, column: str, interval: Interval) -> dict:
-    return {"method": method, "column": column, **vars(interval)}
+def _row(method: str, column: str, interval: Interval, gain: Interval | None = None) -> dict:
+    gained = (gain.value, gain.low, gain.high) if gain else [math.nan] * 3
+    return {"method": method, "column": column, **vars(interval), **dict(zip(LONG[-3:], gained))}
 
 
 def _together(what: str, first: Mapping, *others: Mapping) -> list[list[np.ndarray]]:
@@ -186,7 +198,7 @@ def wide(long: pd.DataFrame, *, methods: Sequence[str] = ()) -> pd.DataFrame:
     """A long frame as text, "63.2 [61.0, 65.1]", a row a method; ``methods`` without numbers say "not run"."""
     numbers = {(row["method"], row["column"]): row for row in long.to_dict("records")}
     rows, measured = [], frozenset(long["method"])
-    for method in methods_of([{"method": name} for name in (*methods, *measured)]):
+    for method in in_order((*methods, *measured)):
         row = {"Method": method_label(method)}
         for column in dict.fromkeys(long["column"]):
             cell, absent = numbers.get((method, column)), MISSING if method in measured else NOT_RUN

@@ -1,17 +1,17 @@
 """The cells of the paper's tables: which of our sets stands for which of its data sets, and what a cell is made of."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from ..files import unpack_correct
 from ..video.protocol import IN_CONTEXT_CLIPS
 from .intervals import Interval
 from .metrics import harmonic_mean, mean_std
-from .paper import IN_OUT_COLUMNS, PAPER_ROWS, paper_table
-from .tables import LONG, NOT_RUN, SPLITS, base_novel, column_label, method_label, methods_of
-from .write import MISSING, format_interval, format_mean_std, format_signed
+from .paper import IN_OUT_COLUMNS, paper_table
+from .tables import LONG, SPLITS, base_novel, column_label, in_order, long_frame, method_label, methods_of, wide
+from .write import MISSING, format_difference, format_mean_std, format_signed
 
 TWINS = {"K400": "source", "UCF": "transfer_a", "HMDB": "transfer_b", "SSv2": "direction", "K600": "superset"}
 REAL = {"K400": "kinetics400", "UCF": "ucf101", "HMDB": "hmdb51", "SSv2": "ssv2", "K600": "kinetics600"}
@@ -23,29 +23,40 @@ def sets_of(profile: str) -> dict[str, str]:
     return REAL if profile == "paper" else TWINS
 
 
-def not_comparable(records: Iterable[Mapping], profile: str) -> str:
-    """Why a table of these records is not comparable with the paper's, in one line; "" where it is."""
+def standing(records: Iterable[Mapping], profile: str) -> dict:
+    """How a table of these records stands beside the paper's, as arguments of ``compare_with_paper``."""
     if profile != "paper":
-        return TWIN_REASON
+        return {"comparable": False, "reason": TWIN_REASON, "twin": True}
     found = dict.fromkeys(record.get("departs", "its protocol is unknown") for record in records)
-    return "; ".join(dict.fromkeys(part for text in found if text for part in text.split("; ")))
+    reason = "; ".join(dict.fromkeys(part for text in found if text for part in text.split("; ")))
+    return {"comparable": not reason, "reason": reason}
 
 
-def shared_facts(records: Iterable[Mapping], profile: str) -> dict[str, str]:
-    """What stands beside each number of a table: weights, profile and prompts of its records."""
-    found = [*records]
-    weights = dict.fromkeys(record["weights"] for record in found)
-    prompts = dict.fromkeys(record.get("prompts", "name") for record in found)
-    none = {"none measured": None}
-    return {"weights": ", ".join(weights or none), "profile": profile, "prompts": ", ".join(prompts or none)}
+def facts_note(records: Sequence[Mapping]) -> str:
+    """CLIP weights, prompts and numbers of classes of records: a number depends on them, so they stand below it."""
+    from ..world.synthetic import World  # which loads torch
+
+    weights, prompts = (", ".join(sorted({r.get(key, "name") for r in records})) for key in ("weights", "prompts"))
+    where = {(r["set"], r["split"]): r["world_seed"] for r in records if r["set"] in TWINS.values()}
+    counts = {(name, len(World(seed).class_names(name, half))): None for (name, half), seed in where.items()}
+    classes = ", ".join(f"{count} ({name})" for name, count in counts) or "as in its list"
+    return f"CLIP weights: {weights or MISSING}; prompts: {prompts or MISSING}; classes to choose from: {classes}."
 
 
-def paper_remarks(table: str, row: str) -> list[str]:
-    """What is to be said of the numbers that the paper prints in a row: one line of text, none where nothing is."""
-    found = paper_table(table)
-    found = found[(found["row"] == row) & (found["remark"] != "")]
-    said = "; ".join(f"{column}: {remark}" for column, remark in zip(found["column"], found["remark"], strict=True))
-    return [f"The paper's row {row}. {said}."] if said else []
+def paper_remarks(table: str, rows: Sequence[str]) -> list[str]:
+    """What is to be said of the numbers that the paper prints in these rows, a line a row."""
+    found, said = paper_table(table), []
+    for row in rows:
+        own = found[(found["row"] == row) & (found["remark"] != "")]
+        remarks = "; ".join(f"{column}: {text}" for column, text in zip(own["column"], own["remark"], strict=True))
+        said += [f"The paper's row {row}. {remarks}."] if remarks else []
+    return said
+
+
+def paper_cells(long: pd.DataFrame, test_set: str, columns: Mapping[str, str]) -> list[dict]:
+    """The rows of a long frame as ``compare_with_paper`` takes them; columns: the frame's key -> the paper's column."""
+    rows = long[long["column"].isin(list(columns))].to_dict("records")
+    return [{**row, "column": columns[row["column"]], "where": test_set} for row in rows]
 
 
 # ------------------------------------------------------------------------------------ base to novel
@@ -62,92 +73,79 @@ def halves(records: Sequence[Mapping], sets: Mapping[str, str]) -> pd.DataFrame:
     return pd.concat(frames[1:] or frames, ignore_index=True)
 
 
-def halves_cells(long: pd.DataFrame, **facts) -> list[dict]:
+def halves_cells(long: pd.DataFrame, sets: Mapping[str, str]) -> list[dict]:
     """The rows of :func:`halves` that the paper's table has a column for, as ``compare_with_paper`` takes them."""
-    printed = set(paper_table("base_to_novel")["column"])
-    named = long.assign(column=long["dataset"] + " (" + long["column"].map(column_label) + ")")
-    return [{**row, **facts} for row in named.to_dict("records") if row["column"] in printed]
-
-
-def paper_halves() -> dict[tuple[str, str], dict[str, float]]:
-    """(data set, row) -> base, as the other two imply it, novel and hm of the paper's table; NaN where not printed."""
-    wide, found = paper_table("base_to_novel", wide=True), {}
-    for row in wide.index:
-        for dataset in dict.fromkeys(column.split()[0] for column in wide.columns):
-            novel, hm = (float(wide.loc[row].get(f"{dataset} ({name})", math.nan)) for name in ("Novel", "HM"))
-            implied = hm * novel / (2 * novel - hm)  # solves HM = 2 base novel / (base + novel)
-            found[dataset, row] = {"base": implied, "novel": novel, "hm": hm}
-    return found
-
-
-def halves_table(long: pd.DataFrame, datasets: Sequence[str]) -> pd.DataFrame:
-    """:func:`halves` as text, the paper's numbers beside ours, a row a data set and method, run or not."""
-    ours = {(row["dataset"], row["method"], row["column"]): row for row in long.to_dict("records")}
-    paper, rows = paper_halves(), []
-    for dataset in datasets:
-        for method, label in PAPER_ROWS.items():
-            row = {"Dataset": dataset, "Method": label}
-            printed = paper.get((dataset, label), {})
-            for column in ("base", "novel", "hm"):
-                cell, title = ours.get((dataset, method, column)), column_label(column)
-                row[title] = NOT_RUN if cell is None else format_interval(cell["value"], cell["low"], cell["high"])
-                value = printed.get(column, math.nan)
-                mark = " (implied)" if column == "base" and not math.isnan(value) else ""
-                row[f"Paper: {title}"] = MISSING if math.isnan(value) else f"{value:.1f}{mark}"
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-# ------------------------------------------------------------------------------------ cross-dataset
-def split_means(records: Sequence[Mapping], sets: Mapping[str, str], **facts) -> list[dict]:
-    """Mean and standard deviation (ddof=1) over the test splits of each data set, not over training seeds, as
-    ``compare_with_paper`` takes them, with ``splits``, the number of splits."""
-    cells = []
-    for dataset, name in sets.items():
-        for method in methods_of(records):
-            found = [r for r in records if (r["method"], r["set"], r["metric"]) == (method, name, "top1")]
-            parts = [record["part"] for record in found]
-            if len(set(parts)) < len(parts):
-                raise ValueError(f"{method} on {name}: splits {parts}; each may be there once, of one seed")
-            if found:
-                mean = mean_std([record["value"] for record in found])
-                cell = {"method": method, "column": dataset, "value": mean.mean, "std": mean.std, "seeds": 1}
-                cells.append({**cell, "splits": len(found), **facts})
+    printed, cells = set(paper_table("base_to_novel")["column"]), []
+    for dataset, own in long.groupby("dataset", sort=False):
+        columns = {name: f"{dataset} ({column_label(name)})" for name in ("base", "novel", "hm")}
+        cells += paper_cells(own, sets[dataset], {n: column for n, column in columns.items() if column in printed})
     return cells
 
 
-def splits_table(records: Sequence[Mapping], sets: Mapping[str, str]) -> pd.DataFrame:
-    """Each test split by itself and their mean, as text."""
+def halves_table(long: pd.DataFrame, sets: Mapping[str, str], methods: Sequence[str]) -> pd.DataFrame:
+    """:func:`halves` as text, a row a data set and method, run or not."""
+    frames = []
+    for dataset, name in sets.items():
+        own = wide(long[long["dataset"] == dataset], methods=methods)
+        own.insert(0, "Set", f"{name} ({dataset})")
+        frames.append(own)
+    return pd.concat(frames, ignore_index=True).fillna(MISSING)
+
+
+# ------------------------------------------------------------------------------------ several parts of a test
+def _parts(records: Iterable[Mapping], by: str) -> dict[str, dict]:
+    """{method: {part: bits}} of records of one seed, of which each part may be there once."""
+    found: dict[str, dict] = {}
+    for r in (r for r in records if r["metric"] == "top1"):
+        own = found.setdefault(r["method"], {})
+        if r[by] in own:
+            raise ValueError(f"{r['method']} on {r['set']}: {by} {r[by]} is there twice; each may be there once")
+        own[r[by]] = unpack_correct(r["correct"], r["n"]).astype(float)
+    return {method: found[method] for method in in_order(found)}
+
+
+def _mean_over(parts: Mapping[str, np.ndarray]) -> dict[int, np.ndarray]:
+    """Scores of all clips, whose mean is the mean over the parts whatever their sizes, as of one seed."""
+    count = sum(map(len, parts.values()))
+    return {0: np.concatenate([bits * count / len(parts) / len(bits) for bits in parts.values()])}
+
+
+def split_means(records: Sequence[Mapping], sets: Mapping[str, str]) -> list[dict]:
+    """Mean and standard deviation (ddof=1) over the test splits of each data set, not over training seeds, as
+    ``compare_with_paper`` takes them, with ``splits``: {split: percent}."""
+    cells = []
+    for dataset, name in sets.items():
+        found = _parts([r for r in records if r["set"] == name], "part")
+        long = long_frame({method: {dataset: _mean_over(parts)} for method, parts in found.items()})
+        for row in long.to_dict("records"):
+            splits = {part: 100 * bits.mean() for part, bits in found[row["method"]].items()}
+            cells.append({**row, "std": mean_std([*splits.values()])[1], "splits": splits, "where": name})
+    return cells
+
+
+def splits_table(cells: Sequence[Mapping]) -> pd.DataFrame:
+    """:func:`split_means` as text, each test split by itself and their mean."""
     rows = []
-    for cell in split_means(records, sets):
-        own = (cell["method"], sets[cell["column"]])
-        parts = {r["part"]: r["value"] for r in records if (r["method"], r["set"]) == own}
-        numbers = {f"Split {i}": f"{parts[part]:.1f}" for i, part in enumerate(sorted(parts, key=str), start=1)}
+    for cell in cells:
+        numbers = {f"Split {i}": f"{cell['splits'][part]:.1f}"
+                   for i, part in enumerate(sorted(cell["splits"], key=str), start=1)}  # fmt: skip
         mean = format_mean_std(cell["value"], cell["std"])
         rows.append({"Dataset": cell["column"], "Method": method_label(cell["method"]), **numbers, "Mean ± std": mean})
     return pd.DataFrame(rows).fillna(MISSING)
 
 
-# ------------------------------------------------------------------------------------ out of context, real videos
-def scuba_cells(inside: Sequence[Mapping], outside: Sequence[Mapping], **facts) -> tuple[list[dict], pd.DataFrame]:
-    """The out-of-context table's cells, and a frame as ``tables.wide`` takes it with each background by itself; the
-    background ``in_context``, the same clips before their own, is shown, not averaged."""
-    cells, rows = [], []
-    means = {cell["method"]: cell for cell in split_means(inside, {"UCF": REAL["UCF"]})}
+def scuba(inside: Sequence[Mapping], outside: Sequence[Mapping]) -> pd.DataFrame:
+    """Long frame of real videos: "in", the mean over test splits; each background by itself; "out", their mean, and
+    "hm". The background ``in_context``, the same clips before their own, is shown, not averaged."""
+    splits, backgrounds = _parts(inside, "part"), _parts(outside, "context")
+    scores = {}
     for method in methods_of([*inside, *outside]):
-        numbers = {r["context"]: r["value"] for r in outside if r["method"] == method and r["metric"] == "top1"}
-        swapped = [value for name, value in numbers.items() if name != IN_CONTEXT_CLIPS]
-        if method in means:
-            numbers["in"] = means[method]["value"]
-            cells.append({**means[method], "column": IN_OUT_COLUMNS["in"], **facts})
-        if swapped:
-            numbers["out"] = mean_std(swapped).mean
-            cell = {"method": method, "column": IN_OUT_COLUMNS["out"], "value": numbers["out"], "seeds": 1}
-            cells.append({**cell, "std": math.nan, **facts})
-        if method in means and swapped:
-            numbers["hm"] = harmonic_mean(numbers["in"], numbers["out"])
-        rows += [(method, name, value, math.nan, math.nan) for name, value in numbers.items()]
-    return cells, pd.DataFrame(rows, columns=["method", "column", "value", "low", "high"])
+        own = {"in": _mean_over(splits[method])} if method in splits else {}
+        alone = backgrounds.get(method, {})
+        own |= {name: {0: bits} for name, bits in alone.items()}
+        swapped = {name: bits for name, bits in alone.items() if name != IN_CONTEXT_CLIPS}
+        scores[method] = own | ({"out": _mean_over(swapped)} if swapped else {})
+    return long_frame(scores, ("in", "out"))
 
 
 def contrasted(records: Sequence[Mapping]) -> list[Mapping]:
@@ -180,21 +178,16 @@ def stated_means() -> pd.DataFrame:
 
 
 # ------------------------------------------------------------------------------------ the gain of GWA
-def gwa_gain_table(gains: Mapping[str, Interval], comparable: bool) -> pd.DataFrame:
-    """The paper's findings on GWA beside ours ("in" and "out" -> interval in points), as text: Open-MeDe minus
-    Open-MeDe without GWA."""
-    wide, rows = paper_table("out_of_context", wide=True), []
+def gwa_gain_table(gains: Mapping[str, Interval]) -> pd.DataFrame:
+    """The paper's gains of GWA beside ours ("in" and "out" -> interval in points), as text: Open-MeDe minus Open-MeDe
+    without GWA."""
+    paper, rows = paper_table("out_of_context", wide=True), []
     for where, title in (("in", "in context"), ("out", "out of context")):
-        column = wide[IN_OUT_COLUMNS[where]]
+        column, ours = paper[IN_OUT_COLUMNS[where]], gains.get(where)
         claimed = column["Open-MeDe (full)"] - column["Open-MeDe (w/o GWA)"]
-        ours = gains.get(where, Interval(math.nan, math.nan, math.nan, 0, 0))
-        difference, tolerance = ours.value - claimed, abs(claimed) / 2  # the paper prints no spread
-        mark = "within" if abs(difference) <= tolerance + 1e-9 else "outside"
-        ends = f"{format_signed(ours.low)} to {format_signed(ours.high)}"
-        rows.append({
-            "Quantity": f"Gain of GWA {title}", "Paper": format_signed(claimed),
-            "Reproduced": format_signed(ours.value), "95 % interval": ends if ours.seeds else MISSING,
-            "Seeds": ours.seeds, "Difference": format_signed(difference), "Tolerance": f"± {tolerance:.1f}",
-            "Mark": NOT_RUN if not ours.seeds else mark if comparable else "not comparable",
-        })  # fmt: skip
+        row = {"Quantity": f"Gain of GWA {title}", "Paper": format_signed(claimed), "Here": "not run", "Same sign": ""}
+        if ours:
+            row["Here"] = format_difference(ours.value, ours.low, ours.high)
+            row["Same sign"] = "undecided" if ours.low <= 0 <= ours.high else "yes" if ours.value > 0 else "no"
+        rows.append(row)
     return pd.DataFrame(rows)

@@ -31,7 +31,7 @@ _TABLE_CSS = [
         "caption": "caption-side:top;text-align:left;font-weight:bold;padding-bottom:0.5em",
         "th": "border-bottom:2px solid #7f7f7f;padding:0.25em 0.7em;text-align:left",
         "td": "border-bottom:1px solid #7f7f7f55;padding:0.25em 0.7em;text-align:left",
-        "td.right": "text-align:right",
+        "td.right": "text-align:right;white-space:nowrap",
     }.items()
 ]
 _LONG = 40  # characters from which a LaTeX column wraps
@@ -61,6 +61,12 @@ def format_signed(value: float, decimals: int = 1) -> str:
     return text[1:] if float(text) == 0 else text
 
 
+def format_difference(value: float, low: float, high: float, decimals: int = 1) -> str:
+    """Write a difference with its interval: "+2.9 [-0.1, +5.9]"; without where NaN."""
+    text = format_signed(value, decimals)
+    return text if math.isnan(low) else f"{text} [{format_signed(low, decimals)}, {format_signed(high, decimals)}]"
+
+
 def latex_escape(text: str) -> str:
     """Escape text for LaTeX; the mathematical signs of our tables become math, a minus before a digit too."""
     text = re.sub(r"(?<![\w-])-(?=\d)", "−", text)
@@ -71,12 +77,12 @@ def latex_escape(text: str) -> str:
 def render_table(table, path_stem, *, caption: str, notes: Sequence[str] = ()) -> dict[str, Path]:
     """Write ``<stem>.html .md .tex``, ``.csv`` (unrounded) and ``.json`` of a frame or a comparison: ending -> path."""
     notes, stem = list(notes), Path(path_stem)
-    facts = {"comparable": False, "outside_tolerance": False, "marks": {}}
+    facts = {"comparable": False, "outside_tolerance": False}
     if isinstance(table, pd.DataFrame):
-        raw = shown = _flat(table)
+        raw = shown = table if isinstance(table.index, pd.RangeIndex) else table.reset_index()
     else:
-        facts = {"comparable": table.comparable, "outside_tolerance": table.outside_tolerance, "marks": table.counts()}
-        notes, raw, shown = [*table.notes(), *notes], table.frame, table.display()
+        facts = {"comparable": table.comparable, "outside_tolerance": table.outside_tolerance}
+        notes, raw, shown = [*table.notes, *notes], table.frame, table.display()
     right = [pd.api.types.is_numeric_dtype(shown[name]) or _looks_numeric(shown[name]) for name in shown.columns]
     text = shown.map(_text)
     name = re.sub(r"[^A-Za-z0-9]+", "-", stem.name).strip("-")
@@ -88,14 +94,6 @@ def render_table(table, path_stem, *, caption: str, notes: Sequence[str] = ()) -
         "json": json.dumps({**facts, "caption": caption, "notes": notes}, indent=1, sort_keys=True) + "\n",
     }
     return {ending: atomic_write(stem.with_name(f"{stem.name}.{ending}"), data) for ending, data in contents.items()}
-
-
-def _flat(frame: pd.DataFrame) -> pd.DataFrame:
-    if frame.index.nlevels > 1 or frame.index.name is not None or not isinstance(frame.index, pd.RangeIndex):
-        frame = frame.reset_index()
-    return frame.set_axis(
-        [" / ".join(map(str, c)).strip(" /") if isinstance(c, tuple) else str(c) for c in frame.columns], axis=1
-    )
 
 
 def _text(value) -> str:

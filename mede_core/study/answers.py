@@ -25,7 +25,7 @@ def answer(main: Sequence[Mapping], controls: Sequence[Mapping]) -> pd.DataFrame
     return frame[frame["quantity"] == "out"].reset_index(drop=True)
 
 
-def paired(records: Sequence[Mapping], pairs: Sequence[tuple[str, str]], **where) -> pd.DataFrame:
+def paired(records: Sequence[Mapping], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """Rows of ``tables.differences`` for those pairs whose records are there, each on the seeds that both have."""
     seeds = {}
     for record in records:
@@ -35,7 +35,7 @@ def paired(records: Sequence[Mapping], pairs: Sequence[tuple[str, str]], **where
         both = seeds.get(first, set()) & seeds.get(second, set())
         if both:
             own = [r for r in records if r["method"] in (first, second) and r["seed"] in both]
-            frames.append(differences(own, [(first, second)], **where))
+            frames.append(differences(own, [(first, second)]))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
@@ -88,7 +88,7 @@ def per_seed(records: Iterable[Mapping], by: str = "method") -> pd.DataFrame:
 
 
 def spread(values: Sequence[float]) -> str:
-    return format_mean_std(*mean_std(list(values))[:2]) if len(values) else MISSING
+    return format_mean_std(*mean_std(values)) if len(values) else MISSING
 
 
 def spread_table(frame: pd.DataFrame, by: str, titles: Mapping[str, str], names: Iterable[str] = ()) -> pd.DataFrame:
@@ -131,6 +131,15 @@ def search_table(records: Sequence[Mapping]) -> pd.DataFrame:
         row |= {title: f"{one[column]:.1f}" for column, title in titles.items()}
         rows.append({**row, "Chosen": "yes" if one["changes"] == chosen.get(one["recipe"]) else ""})
     return pd.DataFrame(rows)
+
+
+def search_edges(records: Sequence[Mapping]) -> str:
+    """Which recipes chose the largest learning rate that was tried, where their score had not yet stopped to climb."""
+    trials, chosen = _trials(records), chosen_trials(records)
+    rate = max(changes["outer_lr"] for changes in trials["changes"])
+    edge = [method_label(method) for method, changes in chosen.items() if changes["outer_lr"] == rate]
+    told = f"Here: {len(edge)} of {len(chosen)} recipes chose the largest rate that was tried, {rate:g}"
+    return told + (f" ({', '.join(edge)}), still climbing: a larger one may suit them better." if edge else ".")
 
 
 # ------------------------------------------------------------------------------------ all methods

@@ -38,14 +38,6 @@ def control_table(records: Sequence[Mapping]) -> pd.DataFrame:
     return labeled(table, "Variant")
 
 
-def over_epochs(records: Iterable[Mapping], metric: str) -> pd.DataFrame:
-    """A quantity of the training over its epochs, mean over seeds: columns series (the variant), epoch, value."""
-    own = (r for r in records if r["metric"] == metric and r["set"] == "train" and not r["average"])
-    rows = [(r["method"], r["part"], r["value"]) for r in own]
-    frame = pd.DataFrame(rows, columns=["series", "epoch", "value"])
-    return frame.groupby(["series", "epoch"], sort=False, as_index=False)["value"].mean()
-
-
 def predictions(records: Iterable[Mapping]) -> pd.DataFrame:
     """What an inner step does to the query loss in nats, mean over seeds: ``measured``, and to first order in alpha."""
     keys = ["method", "epoch", "alpha", "kind", "value"]
@@ -71,6 +63,24 @@ def prediction_table(records: Sequence[Mapping]) -> pd.DataFrame:
         "Measured": [format_signed(value, 4) for value in wide["measured"]],
         "Predicted, first order": [format_signed(value, 4) for value in wide["predicted"]],
     })  # fmt: skip
+
+
+def gradient_products(records: Iterable[Mapping]) -> pd.DataFrame:
+    """The product of support and query gradient, both at the same weights, along each training; mean over seeds."""
+    frame = predictions(records)  # whose first-order part is -alpha times that product
+    frame = frame[(frame["kind"] == "predicted") & (frame["alpha"] == frame["alpha"].max())]
+    return frame.assign(series=frame["method"], value=-frame["value"] / frame["alpha"])[["series", "epoch", "value"]]
+
+
+def expansion_fails(records: Iterable[Mapping], alpha: float) -> str:
+    """In which epochs of each training the inner step does the opposite of what its first-order term predicts."""
+    frame = predictions(records)
+    wide = frame[frame["alpha"] == alpha].pivot_table("value", ["method", "epoch"], "kind", sort=False)
+    parts = []
+    for method, own in wide.groupby("method", sort=False):
+        epochs = own.index.get_level_values("epoch")[(own["measured"] * own["predicted"] < 0).to_numpy()]
+        parts.append(f"{method}: {', '.join(map(str, epochs)) or 'none'}")
+    return f"epochs in which measured and predicted change differ in sign at α = {alpha:g}: {'; '.join(parts)}."
 
 
 # ------------------------------------------------------------------------------------ averages of a trajectory
@@ -156,8 +166,8 @@ def selection_table(frame: pd.DataFrame) -> pd.DataFrame:
     fixed = frame[frame["criterion"] == "fixed"].set_index("seed")["out"]
     chosen, gains = [], []
     for _, own in frame.groupby("criterion", sort=False):
-        gain = mean_std(list(own.set_index("seed")["out"] - fixed))
-        gains.append(format_signed(gain.mean) + (f" ± {gain.std:.1f}" if gain.n > 1 else ""))
+        gain, std = mean_std(own.set_index("seed")["out"] - fixed)
+        gains.append(format_signed(gain) + ("" if std != std else f" ± {std:.1f}"))
         ratios = sorted({f"{mu:g}, {sigma:g}" for mu, sigma in zip(own["mu"], own["sigma"]) if mu == mu})
         chosen.append("; ".join(ratios) or MISSING)
     table = spread_table(frame, "criterion", REACHED)

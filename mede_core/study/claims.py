@@ -182,7 +182,7 @@ def claims_frame(records: Sequence[Mapping]) -> pd.DataFrame:
     for comparison in (one for claim in CLAIMS.values() for one in claim if one.quantity in ("in", "out")):
         if one := measure_comparison(found, comparison):
             label = f"{method_label(comparison.first)} − {method_label(comparison.second)}"
-            ends = {"value": one.value, "low": one.low, "high": one.high}
+            ends = {"value": one.value, "low": one.low, "high": one.high, "seeds": one.seeds}
             rows[label, comparison.quantity] = {"label": label, "quantity": comparison.quantity, **ends}
     return pd.DataFrame([*rows.values()])
 

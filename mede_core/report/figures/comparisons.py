@@ -8,24 +8,28 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from .style import CONTEXT_STYLE, METHOD_STYLE, Picture, errors, label_right, look_of, methods_in, panels_in, styled
+from ..intervals import VERDICT_FROM
+from ..tables import in_order
+from .style import CONTEXT_STYLE, METHOD_STYLE, Picture, errors, label_right, look_of, panels_in, styled
 
 
 @styled
 def difference_forest(frame: pd.DataFrame, *, margin: float, title: str = "Paired differences"):
-    """Paired differences (label, quantity "in" or "out", value, low, high in points), a row a label; the margin, the
-    points that would matter, is shaded around zero."""
+    """Paired differences (label, quantity "in" or "out", value, low, high in points, seeds), a row a label; too few
+    seeds for a verdict are hollow. The margin, the points that would matter, is shaded around zero."""
     labels = list(dict.fromkeys(frame["label"]))
     figure = Picture(1.1 + 0.3 * len(labels), title)
     axes = figure.subplots()
     axes.axvspan(-margin, margin, color=figure.theme.grid, alpha=0.5, lw=0)
     axes.axvline(0, color=figure.theme.text, lw=0.9)
-    for shift, quantity in ((-0.14, "in"), (0.14, "out")):
-        look, own = CONTEXT_STYLE[quantity], frame[frame["quantity"] == quantity]
-        if len(own):
-            heights = [labels.index(label) + shift for label in own["label"]]
-            drawn = {"fmt": look.marker, "color": look.color, "ms": 4.5, "elinewidth": 1.6, "label": look.label}
-            axes.errorbar(own["value"], heights, xerr=errors(own), **drawn)
+    few = frame["seeds"] < VERDICT_FROM
+    for (quantity, hint), own in frame.groupby([frame["quantity"], few]):
+        look, shift = CONTEXT_STYLE[quantity], {"in": -0.14, "out": 0.14}[quantity]
+        heights = [labels.index(label) + shift for label in own["label"]]
+        named = look.label + (f", fewer than {VERDICT_FROM} seeds" if hint else "")
+        drawn = {"fmt": look.marker, "color": look.color, "ms": 4.5, "elinewidth": 1.6, "label": named}
+        hollow = {"mfc": figure.theme.page} if hint else {}
+        axes.errorbar(own["value"], heights, xerr=errors(own), **drawn, **hollow)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
@@ -66,7 +70,7 @@ def epoch_lines(frame: pd.DataFrame, *, label: str, zero: bool = False, title: s
 def drop_scatter(frame: pd.DataFrame, measures: Mapping[str, str]):
     """The out-of-context ``drop`` in points against measures (column -> label of its axis), a mark a learner."""
     figure = Picture(3.1, "What is lost out of context, by what a learner looks at")
-    methods = methods_in(frame)
+    methods = in_order(frame["method"])
     grid = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for axes, (column, label) in zip(grid, measures.items(), strict=True):
         for method in methods:

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from ..tables import in_order
 from .style import (
     CONTEXT_STYLE,
     DASHED,
@@ -20,7 +21,6 @@ from .style import (
     errors,
     label_right,
     look_of,
-    methods_in,
     panels_in,
     styled,
 )
@@ -36,7 +36,7 @@ def bar_in_out(
     width: float = PAGE_WIDTH,
 ):
     """Bars of accuracy, a group a ``context``; lines mark chance and the bounds."""
-    contexts, methods, figure = contexts_in(frame), methods_in(frame), Picture(3.3, width=width)
+    contexts, methods, figure = contexts_in(frame), in_order(frame["method"]), Picture(3.3, width=width)
     theme, axes = figure.theme, figure.subplots()
     bar = min(0.82 / len(methods), 0.25)
     for index, method in enumerate(methods):
@@ -75,7 +75,7 @@ def lines_base_novel(frame: pd.DataFrame, *, title: str = "Base and novel classe
     frame: ``split`` is "base", "novel" or "hm"; an optional ``set`` gives a panel each, where a method may be missing.
     """
     panels = panels_in(frame, "set")
-    methods, columns = methods_in(frame), min(2, len(panels))
+    methods, columns = in_order(frame["method"]), min(2, len(panels))
     rows = -(-len(panels) // columns)
     figure = Picture(0.6 + rows * (0.65 + 0.34 * len(methods)), title, width=width)
     theme = figure.theme
@@ -127,7 +127,7 @@ def rho_dial(
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, panel in zip(grid, panels, strict=True):
         part, ends = frame[frame["context"] == panel], []
-        for method in methods_in(part):
+        for method in in_order(part["method"]):
             look, own = look_of(method), part[part["method"] == method].sort_values("rho")
             axes.plot(own["rho"], own["value"], color=look.color, ls=look.linestyle, marker=look.marker)
             axes.fill_between(own["rho"], own["low"], own["high"], color=look.color, alpha=0.15, lw=0)
@@ -151,7 +151,7 @@ def rho_dial(
 def mass_on_actor(frame: pd.DataFrame, *, area: float):
     """Percent of the attention on the actor (no interval), a line a method, a mark a ``context``, beside the percent of
     the area that the actor covers: what a model that looks everywhere evenly scores."""
-    contexts, methods = contexts_in(frame), methods_in(frame)
+    contexts, methods = contexts_in(frame), in_order(frame["method"])
     figure = Picture(1.3 + (0.18 + 0.16 * len(contexts)) * len(methods))
     theme, axes = figure.theme, figure.subplots()
     values, step = frame.set_index(["method", "context"])["value"], 0.7 / len(contexts)
@@ -177,21 +177,20 @@ def mass_on_actor(frame: pd.DataFrame, *, area: float):
 
 
 @styled
-def cost_ratios(panels: Mapping[str, Mapping[str, float]], *, title: str = "What a training step costs"):
-    """Horizontal bars of ratios to a reference method: quantity -> {method: ratio}, a panel each; a line marks 1."""
-    methods = methods_in(pd.DataFrame({"method": [method for panel in panels.values() for method in panel]}))
-    figure = Picture(0.9 + 0.26 * len(methods), title)
-    theme = figure.theme
-    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axes, (name, panel) in zip(grid, panels.items(), strict=True):
-        for method, ratio in panel.items():
-            look, at = look_of(method), methods.index(method)
-            axes.barh(at, ratio, 0.68, color=look.color, hatch=look.hatch, edgecolor=theme.page, linewidth=0)
+def cost_ratios(ratios: pd.DataFrame, *, title: str = "What a training step costs"):
+    """Horizontal bars of ratios to a reference method, a row a method, a panel a column; a line marks 1."""
+    ratios = ratios.dropna()
+    figure = Picture(0.9 + 0.26 * len(ratios), title)
+    grid = figure.subplots(1, len(ratios.columns), sharey=True, squeeze=False)[0]
+    for axes, (name, panel) in zip(grid, ratios.items(), strict=True):
+        for at, (method, ratio) in enumerate(panel.items()):
+            look = look_of(method)
+            axes.barh(at, ratio, 0.68, color=look.color, hatch=look.hatch, edgecolor=figure.theme.page, linewidth=0)
             beside(axes, f"{ratio:.2f}", (ratio, at), (3, 0), va="center", bbox=backing(), zorder=5)
-        axes.axvline(1, color=theme.text, lw=0.9, ls=DASHED)
-        axes.set_xlim(0, 1.22 * max([1.0, *panel.values()]))
+        axes.axvline(1, color=figure.theme.text, lw=0.9, ls=DASHED)
+        axes.set_xlim(0, 1.22 * max(1.0, panel.max()))
         axes.set_title(name, fontweight="normal", fontsize=8.5)
-        _name_rows(axes, methods)
+        _name_rows(axes, list(ratios.index))
     grid[0].invert_yaxis()
     return figure
 

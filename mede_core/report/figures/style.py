@@ -185,12 +185,6 @@ def look_of(method: str) -> Look:
     return METHOD_STYLE.get(method) or Look(method, current_theme().text, "X", DOTTED, "...")
 
 
-def methods_in(frame: pd.DataFrame) -> list[str]:
-    """The frame's methods in the fixed order, a reader's own ones last."""
-    found = set(frame["method"])
-    return [*(method for method in METHOD_STYLE if method in found), *sorted(found - METHOD_STYLE.keys())]
-
-
 def contexts_in(frame: pd.DataFrame) -> list[str]:
     return [context for context in CONTEXT_STYLE if (frame["context"] == context).any()]
 

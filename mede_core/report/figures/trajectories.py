@@ -16,13 +16,8 @@ AVERAGE_STYLE = {
 
 
 def average_looks(names: Sequence[str]) -> dict[str, Look]:
-    """The looks of ways to average weights; names beyond ``AVERAGE_STYLE`` take turns in two more colors."""
-    others = [name for name in names if name not in AVERAGE_STYLE]
-    spare = {
-        name: Look(name, ("#c37ccf", "#d68e05")[turn % 2], "Dv"[turn % 2], (0, (2 + turn // 2, 1)))
-        for turn, name in enumerate(others)
-    }
-    return {name: AVERAGE_STYLE.get(name) or spare[name] for name in names}
+    """The looks of ways to average weights."""
+    return {name: AVERAGE_STYLE.get(name) or Look(name, "#c37ccf", "D", (0, (2, 1))) for name in names}
 
 
 @styled
