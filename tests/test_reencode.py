@@ -29,8 +29,8 @@ KINDS = {
 
 def brightness(file, frames):
     """float64 [T, H, W]: these tests' pictures lose much of their colors to h264, which halves their resolution."""
-    small = (ImageOps.cover(Image.fromarray(frame), (48, 48), Image.Resampling.BOX) for frame in read_clip(file, frames))
-    return np.stack([*small]) @ [0.299, 0.587, 0.114]
+    read = map(Image.fromarray, read_clip(file, frames))
+    return np.stack([ImageOps.cover(frame, (48, 48), Image.Resampling.BOX) for frame in read]) @ [0.299, 0.587, 0.114]
 
 
 @pytest.mark.parametrize("kind", KINDS)
