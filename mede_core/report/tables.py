@@ -72,13 +72,13 @@ def base_novel(records: Sequence[Mapping], test_set: str = "source") -> pd.DataF
     return pd.DataFrame(rows, columns=list(LONG))
 
 
-def in_and_out(records: Sequence[Mapping], test_set: str = "source") -> pd.DataFrame:
+def in_and_out(records: Sequence[Mapping], test_set: str = "source", halves: Sequence[str] = SPLITS) -> pd.DataFrame:
     """Long frame of "in", each swapped background, "out" (mean over them), "hm" (of in and out) and "gap" (in minus
-    out, in points: how much leans on the background); base and novel clips together."""
+    out, in points: how much leans on the background); the clips of all halves together."""
     rows = []
     for method in methods_of(records):
         named = {"in": ("in",), **{context: (context,) for context in OUT_OF_CONTEXT}, "out": OUT_OF_CONTEXT}
-        scores = {name: clip_scores(records, method, test_set, SPLITS, contexts) for name, contexts in named.items()}
+        scores = {name: clip_scores(records, method, test_set, halves, contexts) for name, contexts in named.items()}
         both = _together(method, scores["in"], scores["out"])
         rows += [_row(method, name, accuracy_interval([*one.values()])) for name, one in scores.items()]
         rows.append(_row(method, "hm", harmonic_interval(*both, paired_clips=True)))
@@ -86,11 +86,13 @@ def in_and_out(records: Sequence[Mapping], test_set: str = "source") -> pd.DataF
     return pd.DataFrame(rows, columns=list(LONG))
 
 
-def accuracies(records: Sequence[Mapping], sets: Sequence[str], contexts: Sequence[str]) -> pd.DataFrame:
-    """Long frame of several test sets, base and novel clips together; the column is "<set>/<context>"."""
+def accuracies(
+    records: Sequence[Mapping], sets: Sequence[str], contexts: Sequence[str], halves: Sequence[str] = SPLITS
+) -> pd.DataFrame:
+    """Long frame of several test sets, the clips of all halves together; the column is "<set>/<context>"."""
     rows = []
     for method, name, context in itertools.product(methods_of(records), sets, contexts):
-        scores = clip_scores(records, method, name, SPLITS, (context,))
+        scores = clip_scores(records, method, name, halves, (context,))
         rows.append(_row(method, f"{name}/{context}", accuracy_interval([*scores.values()])))
     return pd.DataFrame(rows, columns=list(LONG))
 
