@@ -20,7 +20,7 @@ from mede_core.lab.bias_lab import bias_explorer
 from mede_core.lab.browser import browser
 from mede_core.lab.explorers import gwa_explorer, meta_step_explorer, rho_explorer
 from mede_core.lab.geometry import plane
-from mede_core.lab.gwa_accuracy import gwa_accuracy
+from mede_core.lab.gwa_accuracy import GwaAccuracy
 from mede_core.lab.live import run_picker
 from mede_core.lab.steps import steps_explorer
 from mede_core.report.tables import dial
@@ -34,7 +34,7 @@ def explorers(workspace: Workspace) -> dict:
     config = load_config("cpu", method="open_mede")
     run, study = workspace.run(config), study_records("main")
     points = plane([workspace.fresh_learner(config).trainable_state(), *run.trajectory()])
-    worth = gwa_accuracy(asks.answers(asks.gwa_lab(config, 200), workspace))
+    worth = GwaAccuracy(asks.answers(asks.gwa_lab(config, 200), workspace))
     two = {name: workspace.learner(load_config("cpu", method=name)) for name in ("finetune", "open_mede")}
     curves = dial([record for record in study if record["set"] == "source"] + study_records("dial"))
     picker, browse = run_picker(workspace), browser({"the study": study})

@@ -20,7 +20,7 @@ from mede_core.gwa import gaussian_weights
 from mede_core.lab.bias_lab import bias_explorer, bias_values
 from mede_core.lab.browser import browse, browser
 from mede_core.lab.explorers import gwa_explorer, meta_step_explorer, meta_step_values, rho_explorer
-from mede_core.lab.gwa_accuracy import gwa_accuracy
+from mede_core.lab.gwa_accuracy import GwaAccuracy
 from mede_core.lab.live import run_picker
 from mede_core.lab.scenes import gwa_scene, meta_step_scene
 from mede_core.lab.steps import real_step, steps_explorer
@@ -65,7 +65,7 @@ def worth(measure=None):
     ]  # fmt: skip
     zero = [{**row, "average": row["average"].replace("grid", "grid+0")} for row in grid]
     rules = [*answers("swa", 0.5), *answers("last", 0.3), *answers("gwa", 0.4, mu=0.68 * 4, sigma=0.45 * 4)]
-    return gwa_accuracy([*grid, *zero, *rules], measure)
+    return GwaAccuracy([*grid, *zero, *rules], measure)
 
 
 def metrics(steps=6):

@@ -1,6 +1,6 @@
 """The results browser: any number of any set, a row a method, with its interval."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -15,7 +15,7 @@ Results = Mapping[str, Sequence[Mapping]]  # what is shown -> records, one for e
 BOTH = {"hm": "HM of base and novel"}
 
 
-def numbers(records: Iterable[Mapping], test_set: str) -> pd.DataFrame:
+def numbers(records: Sequence[Mapping], test_set: str) -> pd.DataFrame:
     """Everything a set's records hold, as a long frame (``tables.LONG``) whose column is in words; over seeds
     t-intervals, with one seed over its clips."""
     own = [one for one in records if one["set"] == test_set and str(one.get("part", 1)) == "1"]
@@ -71,14 +71,6 @@ def method_rows(frame: pd.DataFrame, title: str):
     axes.set_xlabel("percent, or points for a gap, with 95 % interval")
     axes.grid(axis="x")
     return figure
-
-
-def by_rho(name: str, records: Iterable[Mapping]) -> dict[str, list[Mapping]]:
-    """Records of learners that were trained at several settings of the dial, apart."""
-    found: dict[str, list[Mapping]] = {}
-    for record in sorted(records, key=lambda record: record["rho"]):
-        found.setdefault(f"{name}, trained at ρ = {record['rho']:g}", []).append(record)
-    return found
 
 
 def browse(results: Results, of: str, test_set: str, column: str) -> tuple[dict, str]:

@@ -25,14 +25,11 @@ BACKGROUNDS = {"as the dial says": "in", "another scene": "scene", "noise": "noi
 
 
 def slider(name: str, value: float, low: float, high: float, step: float, css: str, *, direct: bool = True):
+    """Of whole numbers where its step is one."""
+    kind = ipywidgets.IntSlider if isinstance(step, int) else ipywidgets.FloatSlider
+    form = {} if isinstance(step, int) else {"readout_format": ".2f"}
     limits = {"min": low, "max": high, "step": step, "continuous_update": direct}
-    slider = ipywidgets.FloatSlider(value, **limits, description=name, readout_format=".2f", **WIDE)
-    slider.add_class(css)
-    return slider
-
-
-def whole(name: str, low: int, high: int, css: str):
-    slider = ipywidgets.IntSlider(low, min=low, max=high, description=name, **WIDE)
+    slider = kind(value, **limits, description=name, **form, **WIDE)
     slider.add_class(css)
     return slider
 

@@ -34,7 +34,8 @@ def shares_of(average: Average, num_epochs: int) -> np.ndarray:
 
 
 class GwaAccuracy:
-    """Accuracy in and out of context, in percent, of really averaged learners."""
+    """Accuracy in and out of context, in percent, of really averaged learners: from records of grids and rules
+    (``asks.gwa_lab``) on one set of clips. ``measure``: see :func:`measuring`."""
 
     def __init__(self, records: Sequence[Mapping], measure: Callable[[Average], Sequence[Mapping]] | None = None):
         names = {row["average"] for row in records}
@@ -58,12 +59,8 @@ class GwaAccuracy:
     @property
     def others(self) -> dict[str, dict[str, float]]:
         """The averages that stand beside a Gaussian: name -> {"in", "out"}."""
-        shown = {"SWA": average_of("swa"), "EMA": average_of("ema"), "last": average_of("last"), "patched": PATCHED}
-        return {
-            name: {where: one.value for where, one in self.measured[average].items()}
-            for name, average in shown.items()
-            if average in self.measured
-        }
+        found = {name: self.measured.get(average_of(name.lower())) for name in ("SWA", "EMA", "last", "patched")}
+        return {name: {where: one[where].value for where in PLACES} for name, one in found.items() if one}
 
     def at(self, mu: float = 0.0, sigma: float = 1.0, rule: str = "gwa", start: int = 1) -> tuple[dict, str]:
         """{"in", "out"} -> (value, low, high), the ends NaN unless measured; and in words where it comes from."""
@@ -89,11 +86,6 @@ class GwaAccuracy:
         average = average_of(**chosen)
         records = self.measure(average.replace(name=MEASURED))
         self._add(average, records, MEASURED)
-
-
-def gwa_accuracy(records: Sequence[Mapping], measure: Callable | None = None) -> GwaAccuracy:
-    """From records of grids and rules (``asks.gwa_lab``) on one set of clips; ``measure``: see :func:`measuring`."""
-    return GwaAccuracy(records, measure)
 
 
 def measuring(workspace: Workspace, config: Config, sets: Sequence[EvalSet]) -> Callable:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ..report.figures.style import QUERY, SUPPORT, Picture, backing, beside, styled
-from .explorers import choice, explorer, whole
+from .explorers import choice, explorer, slider
 from .scenes import Redrawn
 
 
@@ -38,12 +38,10 @@ def real_step(metrics: pd.DataFrame, row: int, query_weight: float = 1.0):
     reach = 1.1 * np.quantile(metrics["support_grad_norm"] + query_weight * metrics["query_grad_norm"], 0.98)
     plane.set(xlim=(-0.35 * reach, 0.65 * reach), ylim=(-reach, 0.3 * reach), aspect="equal", xticks=[], yticks=[])
     plane.set_title(f"Step {here['step']:.0f}, epoch {here['epoch']:.0f}: both gradients")
-    for look in (SUPPORT, QUERY):
-        other = {"support": "support_after", "query": "query_before"}[look.label]
-        after = " after the inner step" if look is QUERY else " before it"
-        column = metrics[f"{look.label}_loss"]
-        losses.plot(step, column, color=look.color, ls=look.linestyle, lw=1.0, label=look.label + after)
-        losses.plot(here["step"], here[f"{look.label}_loss"], look.marker, color=look.color, ms=7)
+    for look, side, other in ((SUPPORT, "before", "support_after"), (QUERY, "after", "query_before")):
+        told, column = f"{look.label}, {side} the inner step", f"{look.label}_loss"
+        losses.plot(step, metrics[column], color=look.color, ls=look.linestyle, lw=1.0, label=told)
+        losses.plot(here["step"], here[column], look.marker, color=look.color, ms=7)
         if other in metrics:
             losses.plot(here["step"], here[other], look.marker, mec=look.color, mfc=theme.page, ms=7)
     losses.set(ylabel="loss", title="What each batch lost")
@@ -60,16 +58,15 @@ def real_step(metrics: pd.DataFrame, row: int, query_weight: float = 1.0):
 
 
 def steps_explorer(runs: Mapping[str, pd.DataFrame], query_weight: float = 1.0):
-    """The meta-steps of real runs, one by one, by a slider or played: a widget.
+    """The meta-steps of real runs, one by one: a widget.
 
-    ``runs`` are metrics by what is shown: of ``run.metrics()``, or rows of ``diagnostics.meta_trace``, which also
-    know both batches' losses on the other side of the inner step.
+    ``runs``, by what is shown, are ``run.metrics()``, or rows of ``diagnostics.meta_trace``, which also know both
+    batches' losses on the other side of the inner step.
     """
 
     def values(run: str, row: int) -> tuple[dict, str]:
         metrics = with_cosine(runs[run])
-        row = min(row, len(metrics) - 1)
-        here = metrics.loc[row]
+        here = metrics.iloc[: row + 1].iloc[-1]
         support, query = (
             " to ".join(f"{here[name]:.3f}" for name in names if name in here)
             for names in (("support_loss", "support_after"), ("query_before", "query_loss"))
@@ -79,10 +76,8 @@ def steps_explorer(runs: Mapping[str, pd.DataFrame], query_weight: float = 1.0):
             f"<b>{here['query_grad_norm']:.3f}</b>, g<sub>S</sub>·g<sub>Q</sub> = {here['grad_inner_product']:+.4f} "
             f"(cosine {here['cosine']:+.2f}) &nbsp;·&nbsp; support loss {support} &nbsp;·&nbsp; query loss {query}"
         )
-        return {"metrics": runs[run], "row": row, "query_weight": query_weight}, text
+        return {"metrics": runs[run], "row": min(row, len(metrics) - 1), "query_weight": query_weight}, text
 
     longest = max(map(len, runs.values())) - 1
-    controls = {"run": choice("steps of", [*runs]), "row": whole("step", 0, longest, "mede-step")}
-    first = next(iter(runs.values()))
-    scene = Redrawn(real_step, metrics=first, row=0)
-    return explorer(scene, controls, values, "mede-steps")
+    controls = {"run": choice("steps of", [*runs]), "row": slider("step", 0, 0, longest, 1, "mede-step")}
+    return explorer(Redrawn(real_step, **values(next(iter(runs)), 0)[0]), controls, values, "mede-steps")
