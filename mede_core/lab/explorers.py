@@ -153,7 +153,7 @@ def gwa_explorer(
         "rule": choice("average", RULES),
         "mu": slider("center μ (epoch)", rounded[0], 0.0, 1.25 * num_epochs, 0.1, "mede-mu"),
         "sigma": slider("width σ (epochs)", rounded[1], 0.1, 1.5 * num_epochs, 0.1, "mede-sigma"),
-        "start": choice("first epoch", {"1, as in the paper": 1, "0: CLIP's own weights count": 0, "2": 2}),
+        "start": choice("first epoch", {"1, as in the paper": 1, "0: CLIP's own weights count": 0}),
     }
     for name in ("mu", "sigma"):  # whoever moves a slider means the Gaussian
         controls[name].observe(lambda _change: setattr(controls["rule"], "value", "gwa"), "value")

@@ -25,9 +25,10 @@ def curves(folder: Path):
 
 
 def _label(folder: Path) -> str:
-    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))["settings"]
-    about = [f"ρ {settings['rho']:g}"] if "rho" in settings else []
-    return ", ".join([folder.name.partition("-")[0], *about, f"seed {settings['seed']} ({folder.name})"])
+    facts = folder / "config.json"
+    settings = json.loads(facts.read_text(encoding="utf-8")).get("settings", {}) if facts.is_file() else {}
+    about = [f"{name} {settings[name]:g}" for name in ("rho", "seed") if name in settings]
+    return ", ".join([folder.name.partition("-")[0], *about]) + f" ({folder.name})"
 
 
 def run_picker(workspace: Workspace):
@@ -36,6 +37,8 @@ def run_picker(workspace: Workspace):
     shipped = sorted(SHIPPED.glob("*/metrics.jsonl")) if workspace.shipped else []
     runs = {_label(file.parent): file.parent for file in own}
     runs |= {f"{_label(file.parent)}, shipped with the package": file.parent for file in shipped}
+    if not runs:
+        raise ValueError(f"no run is in {workspace.folder}: run the cell above that trains one")
 
     def values(folder: Path) -> tuple[dict, str]:
         steps, done = read_lines(folder / "metrics.jsonl"), (folder / "done.json").is_file()
