@@ -314,9 +314,9 @@ def test_the_run_picker_draws_a_run_anew_as_its_metrics_grow(tmp_path):
     before = widget.image.value
     (run / "metrics.jsonl").write_text("".join(lines))
     deadline = time.monotonic() + 30
-    while widget.image.value == before and time.monotonic() < deadline:
+    while "epoch 2, step 5" not in widget.text and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert widget.image.value != before and "epoch 2, step 5" in widget.text
+    assert "epoch 2, step 5" in widget.text and widget.image.value != before
     box.close()
 
 

@@ -72,12 +72,11 @@ def explorer(
         picture.value, readout.value = scene.png(**drawn), text
 
     def press(button) -> None:
-        button.disabled = True
-        readout.value = "working; this takes as long as testing the clips does"
+        button.disabled, button.description = True, "working ..."
         try:
             action[1](**now())
         finally:
-            button.disabled = False
+            button.disabled, button.description = False, action[0]
         draw()
 
     def follow() -> None:
@@ -131,6 +130,7 @@ def gwa_explorer(
 
     def exact(mu: float, sigma: float, **others) -> dict:
         """A slider rounds: where it stands as it began, what it began with is meant."""
+        mu, sigma = round(mu, 1), round(sigma, 1)  # a browser counts 36 steps of 0.1 as a little more than 3.6
         mu, sigma = first if [mu, sigma] == rounded else (mu, sigma)
         return {"mu": mu, "sigma": sigma, **others}
 
@@ -141,7 +141,7 @@ def gwa_explorer(
         low, high = counted[shares[counted].argmin()], shares.argmax()
         text = (
             f"spreads over <b>{effective_epochs(shares):.1f}</b> of {num_epochs} epochs &nbsp;·&nbsp; heaviest: epoch "
-            f"{high} with {100 * shares[high]:.1f} % &nbsp;·&nbsp; lightest that counts: epoch "
+            f"{high} with {100 * shares[high]:.1f} % &nbsp;·&nbsp; lightest: epoch "
             f"{low} with {100 * shares[low]:.1f} % &nbsp;·&nbsp; all alike would be {100 / num_epochs:.1f} %"
         )
         if accuracy:

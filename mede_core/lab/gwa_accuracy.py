@@ -76,7 +76,7 @@ class GwaAccuracy:
         for where, (mus, sigmas, found) in grid.items():
             columns = [np.interp(mu, mus, row) for row in found]
             values[where] = (float(np.interp(sigma, sigmas, columns)), np.nan, np.nan)
-        inside = mus[0] <= mu <= mus[-1] and sigmas[0] <= sigma <= sigmas[-1]
+        inside = round(mus[0], 6) <= mu <= round(mus[-1], 6) and round(sigmas[0], 6) <= sigma <= round(sigmas[-1], 6)
         edge = "" if inside else " (outside the grid: its nearest edge)"
         said = f"{values['in'][0]:.1f} % in context, {values['out'][0]:.1f} % out of it, between points of a grid"
         return values, f"{said}{edge} of {self.clips:,} clips each"

@@ -44,8 +44,8 @@ def real_step(metrics: pd.DataFrame, row: int, query_weight: float = 1.0):
         losses.plot(here["step"], here[column], look.marker, color=look.color, ms=7)
         if other in metrics:
             losses.plot(here["step"], here[other], look.marker, mec=look.color, mfc=theme.page, ms=7)
-    losses.set(ylabel="loss", title="What each batch lost")
-    losses.legend(loc="upper right")
+    losses.set_title("Loss")
+    losses.legend(loc="lower right", bbox_to_anchor=(1.02, 0.98), ncols=2)
     agree.plot(step, metrics["cosine"], color=theme.text, lw=1.0)
     agree.plot(here["step"], here["cosine"], "o", color=theme.text, ms=7)
     agree.axhline(0, color=theme.muted, lw=0.9)
