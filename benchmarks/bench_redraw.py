@@ -39,6 +39,7 @@ def explorers(workspace: Workspace) -> dict:
     curves = dial([record for record in study if record["set"] == "source"] + study_records("dial"))
     picker, browse = run_picker(workspace), browser({"the study": study})
     return {
+        "run picker": (picker, 0, list(picker.children[0].options.values())),
         "weights of an average": (gwa_explorer(22), 1, np.linspace(1, 22, 20)),
         "lab of averages": (gwa_explorer(config.epochs, plane=points, accuracy=worth), 1, np.linspace(1, 8, 20)),
         "meta-step": (meta_step_explorer(), 0, np.linspace(0, 0.6, 13)),
@@ -47,7 +48,6 @@ def explorers(workspace: Workspace) -> dict:
         "world's dial": (rho_explorer(), 0, np.linspace(0.25, 1, 16)),
         "dial over curves": (rho_explorer(dial=curves), 0, np.linspace(0.25, 1, 16)),
         "results browser": (browse, 2, browse.children[2].options[:10]),
-        "run picker": (picker, 0, [folder for _, folder in picker.children[0].options]),
     }
 
 
@@ -67,6 +67,7 @@ def main() -> None:
                 control.value = value
                 if picture.value is not before:
                     spent.append(1e3 * (time.perf_counter() - begin))
+            widget.close()  # the run picker's thread then ends
             print(f"{name:24}{len(spent):>9}{statistics.median(spent):>11.0f}{np.quantile(spent, 0.95):>16.0f}")
 
 
