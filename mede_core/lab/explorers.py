@@ -79,8 +79,7 @@ def explorer(
             button.disabled, button.description = False, action[0]
         draw()
 
-    def follow() -> None:
-        seen = watch(**now())
+    def follow(seen) -> None:
         while box.comm is not None:  # a closed widget has none
             time.sleep(1)
             if (found := watch(**now())) != seen:
@@ -89,6 +88,7 @@ def explorer(
 
     for control in controls.values():
         control.observe(draw, "value")
+    seen = watch(**now()) if watch else None  # before it is drawn, or what comes in between is missed
     draw()
     buttons = []
     if action:
@@ -101,7 +101,7 @@ def explorer(
     picture.add_class("mede-picture")
     readout.add_class("mede-readout")
     if watch:  # also while a cell of the notebook trains
-        threading.Thread(target=follow, daemon=True).start()
+        threading.Thread(target=follow, args=(seen,), daemon=True).start()
     return box
 
 
