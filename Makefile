@@ -80,7 +80,7 @@ lint: $(STAMP)  ## check the code and the notebooks
 	@for notebook in notebooks/*.ipynb; do \
 	  [ ! -e "$$notebook" ] || $(VENV)/bin/nbstripout --keep-id --verify "$$notebook" || exit 1; done
 
-bench: $(STAMP)  ## time and memory of the kernel beside plain training
+bench: $(STAMP)  ## time and memory of the kernel beside plain training, and how fast the explorers draw
 	@for file in benchmarks/*.py; do echo "$$file"; $(PY) "$$file" || exit 1; done
 
 lock: $(STAMP)  ## resolve requirements.lock anew from pyproject.toml

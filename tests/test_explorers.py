@@ -2,11 +2,14 @@
 
 import ast
 import io
+import itertools
+import json
 import re
 import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from matplotlib.image import imread
@@ -15,18 +18,22 @@ import mede_core
 from mede_core.files import pack_correct
 from mede_core.gwa import gaussian_weights
 from mede_core.lab.bias_lab import bias_explorer, bias_values
+from mede_core.lab.browser import browse, browser
 from mede_core.lab.explorers import gwa_explorer, meta_step_explorer, meta_step_values, rho_explorer
-from mede_core.lab.gwa_accuracy import gwa_accuracy
+from mede_core.lab.gwa_accuracy import GwaAccuracy
+from mede_core.lab.live import run_picker
 from mede_core.lab.scenes import gwa_scene, meta_step_scene
+from mede_core.lab.steps import real_step, steps_explorer
 from mede_core.lab.toy import make_toy_problem, run_toy
 from mede_core.learner import build_learner
 from mede_core.report.figures.style import save_figure
 from mede_core.report.figures.training import inner_step_curves
 from mede_core.report.figures.trajectories import trajectory_steps
+from mede_core.workspace import Workspace
 from mede_core.world.synthetic import World
 
 BUDGET_S = 0.1  # of processor time for one redraw
-THINKING_S = 0.2  # more, where two learners look at the clip first
+THINKING_S = 0.2  # more, where learners look at the clip first, clips are rendered, or axes are drawn anew
 PLANE = (np.array([[0.0, 0.0], [1.0, 2.0], [3.0, 2.5], [4.0, 2.0]]), 0.9)
 
 
@@ -47,7 +54,7 @@ class Explorer:
 def answers(average, share, **about):
     """Records of two backgrounds, ten clips each, of which a share is right."""
     bits = {"in": np.arange(10) < round(10 * share), "scene": np.arange(1, 11) < round(10 * share)}
-    facts = {"average": average, "n": 10, **about}
+    facts = {"average": average, "n": 10, "mu": 1.0, "sigma": 1.0, **about}
     return [{**facts, "context": context, "correct": pack_correct(right)} for context, right in bits.items()]
 
 
@@ -56,7 +63,38 @@ def worth(measure=None):
         row for mu in (1.0, 3.0) for sigma in (1.0, 2.0)
         for row in answers(f"grid:{mu / 4}:{sigma / 4}", mu / 5 + sigma / 10, mu=mu, sigma=sigma)
     ]  # fmt: skip
-    return gwa_accuracy([*grid, *answers("swa", 0.5), *answers("last", 0.3), *answers("gwa", 0.4)], measure)
+    zero = [{**row, "average": row["average"].replace("grid", "grid+0")} for row in grid]
+    rules = [*answers("swa", 0.5), *answers("last", 0.3), *answers("gwa", 0.4, mu=0.68 * 4, sigma=0.45 * 4)]
+    return GwaAccuracy([*grid, *zero, *rules], measure)
+
+
+def metrics(steps=6):
+    """Of a run by meta-steps whose two gradients turn from one way to opposite ways."""
+    turn = np.linspace(1, -1, steps)
+    norms = {"support_grad_norm": 0.5, "query_grad_norm": 0.4, "grad_inner_product": 0.2 * turn}
+    at = np.arange(steps)
+    return pd.DataFrame({"epoch": 1 + at // 3, "step": at, "support_loss": 2 - 0.1 * at, "query_loss": 1.0, **norms})
+
+
+def study():
+    """Two methods and seeds on a set of halves and one without, and a measure that is no accuracy."""
+    rows = []
+    for (seed, method), share in zip(itertools.product((4, 5), ("frozen", "finetune")), (0.4, 0.6, 0.5, 0.9)):
+        about = {"method": method, "seed": seed, "rho": 0.8, "part": 1, "metric": "top1", "value": 100 * share}
+        for split, context in itertools.product(("base", "novel"), ("in", "scene", "noise", "stripes")):
+            bits = pack_correct(np.arange(20) < round(20 * share) - 2 * (context != "in"))
+            rows.append({**about, "set": "source", "split": split, "context": context, "n": 20, "correct": bits})
+        new = {**about, "set": "superset", "split": "all", "context": "in", "n": 20}
+        rows += [{**new, "correct": pack_correct(np.arange(20) < 20 * share)}, {**new, "metric": "single_frame"}]
+    return rows
+
+
+def curves_of_a_dial():
+    return pd.DataFrame([
+        {"rho": rho, "method": method, "context": context, "value": value, "low": value - 1, "high": value + 1}
+        for rho, method, context in itertools.product((0.25, 1.0), ("frozen", "finetune"), ("in", "out"))
+        for value in (40.0,)
+    ])  # fmt: skip
 
 
 def biased():
@@ -70,18 +108,22 @@ def biased():
 
 EXPLORERS = {
     "gwa": (lambda: gwa_explorer(22), "mede-sigma", (3.0, 5.0, 7.0, 9.0)),
-    "gwa with a map": (lambda: gwa_explorer(4, plane=PLANE), "mede-mu", (1.0, 2.0, 3.0, 4.0)),
+    "gwa with a map": (lambda: gwa_explorer(3, plane=PLANE), "mede-mu", (1.0, 1.4, 2.5, 3.0)),
     "meta-step": (meta_step_explorer, "mede-alpha", (0.05, 0.3, 0.4, 0.5)),
     "gwa with accuracy": (lambda: gwa_explorer(4, accuracy=worth()), "mede-mu", (1.0, 2.0, 3.0, 4.0)),
     "bias": (biased, "background", (0, 1, 2, -1)),
     "rho": (rho_explorer, "mede-rho", (0.3, 0.5, 0.7, 0.9)),
+    "dial": (lambda: rho_explorer(dial=curves_of_a_dial()), "mede-rho", (0.3, 0.5, 0.7, 0.9)),
+    "steps": (lambda: steps_explorer({"a run": metrics()}), "mede-step", (1, 2, 4, 5)),
+    "browser": (lambda: browser({"the study": study()}), "number", ("Out of context", "Static gap", "Base classes")),
 }
+REDRAWN = ("bias", "dial", "steps", "browser")
 
 
 @pytest.fixture(params=EXPLORERS, scope="module")
 def explorer(request):
     make, slider, settings = EXPLORERS[request.param]
-    return Explorer(make()), slider, settings, BUDGET_S + THINKING_S * (request.param == "bias")
+    return Explorer(make()), slider, settings, BUDGET_S + THINKING_S * (request.param in REDRAWN)
 
 
 def test_a_slider_changes_the_picture_and_its_return_brings_it_back(explorer):
@@ -121,19 +163,32 @@ def test_the_gwa_readout_counts_effective_epochs_beginning_at_the_published_rati
 
 
 def test_the_gwa_scene_draws_the_weights_and_the_center_of_gravity():
-    figure = gwa_scene(4, PLANE).still(mu=2.5, sigma=1.2)
-    shares = gaussian_weights(4, 2.5, 1.2).numpy()
-    (line,) = (line for line in figure.axes[0].lines if line.get_label() == "GWA")
-    np.testing.assert_allclose(line.get_ydata(), 100 * shares)
+    figure = gwa_scene(3, PLANE).still(mu=2.5, sigma=1.2)
+    shares = gaussian_weights(3, 2.5, 1.2).numpy()
+    (line,) = (line for line in figure.axes[0].lines if line.get_label() == "your average")
+    np.testing.assert_allclose(line.get_ydata(), [np.nan, *(100 * shares)])
     mark = figure.axes[1].lines[-1]
-    np.testing.assert_allclose(mark.get_xydata()[0], shares @ PLANE[0])
+    np.testing.assert_allclose(mark.get_xydata()[0], shares @ PLANE[0][1:])
+
+
+def test_the_presets_and_the_first_epoch_change_what_is_counted():
+    widget = Explorer(gwa_explorer(4, accuracy=worth()))
+    assert "40.0 %" in widget.text and "measured" in widget.text
+    widget["average"].value = "swa"
+    assert "spreads over 4.0 of 4" in widget.text and "50.0 %" in widget.text
+    widget["first epoch"].value = 0
+    assert "spreads over 5.0" in widget.text and "not measured" in widget.text
+    widget["average"].value = "patched"
+    assert "heaviest: epoch 0 with 50.0 %" in widget.text
+    widget["mede-mu"].value = 3.0  # whoever moves a slider means the Gaussian
+    assert widget["average"].value == "gwa" and "between points of a grid" in widget.text
 
 
 def test_accuracy_is_read_between_points_of_the_grid_and_says_so():
     accuracy = worth()
     found, said = accuracy.at(3.0, 2.0)
-    assert found == {"in": pytest.approx(80), "out": pytest.approx(70)} and "of 20 clips" in said
-    assert accuracy.at(2.0, 1.5)[0]["in"] == pytest.approx(55)
+    assert [found[where][0] for where in ("in", "out")] == pytest.approx([80, 70]) and "of 20 clips" in said
+    assert accuracy.at(2.0, 1.5)[0]["in"][0] == pytest.approx(55)
     assert "outside the grid" in accuracy.at(9.0, 1.0)[1]
     assert accuracy.others == {"SWA": {"in": 50, "out": 40}, "last": {"in": 30, "out": 20}}
 
@@ -141,18 +196,23 @@ def test_accuracy_is_read_between_points_of_the_grid_and_says_so():
 def test_a_press_on_the_button_measures_at_the_very_center_and_width():
     asked = []
 
-    def measure(mu, sigma):
-        asked.append((mu, sigma))
-        return answers("measured here", 0.9)
+    def measure(average):
+        asked.append(average)
+        return answers(average.name, 0.9)
 
     widget = gwa_explorer(4, accuracy=worth(measure))
     *_, button, readout, image = widget.children
-    before = image.value
+    widget.children[1].value, before = 2.0, image.value
     assert "between points of a grid" in readout.value
     button.click()
-    assert len(asked) == 1 and not button.disabled
-    assert "measured here" in readout.value and "90.0 %" in readout.value and image.value != before
-    widget.children[0].value += 1
+    assert (asked[0].mu, asked[0].rule, asked[0].with_zero, len(asked)) == (
+        2.0,
+        "gwa",
+        False,
+        1,
+    ) and not button.disabled
+    assert "measured" in readout.value and "90.0 % [" in readout.value and image.value != before
+    widget.children[1].value += 1
     assert "between points of a grid" in readout.value
 
 
@@ -206,6 +266,60 @@ def test_a_swapped_background_says_that_the_dial_is_out_of_play():
     assert len(pictures) == 4
 
 
+def test_the_readout_of_a_dial_over_curves_says_whether_somebody_trained_there():
+    widget = Explorer(rho_explorer(dial=curves_of_a_dial().assign(value=lambda rows: 80 * rows["rho"])))
+    widget["mede-rho"].value = 0.5
+    assert "Fine-tuning 40.0 %" in widget.text and "between measured points" in widget.text
+    widget["mede-rho"].value = 1.0
+    assert "Fine-tuning 80.0 %" in widget.text and "(measured)" in widget.text
+
+
+def test_real_steps_show_the_true_lengths_and_angle_of_both_gradients():
+    for row, angle in ((0, 0), (5, 180)):
+        figure = real_step(metrics(), row, query_weight=0.5)
+        update, support, query = (np.array(text.xy) for text in figure.axes[0].texts if not text.get_text())
+        assert [np.linalg.norm(support), np.linalg.norm(query)] == pytest.approx([0.5, 0.2])
+        assert np.dot(support, query) == pytest.approx(0.1 * np.cos(np.radians(angle)))
+        np.testing.assert_allclose(update, support + query)
+    widget = Explorer(steps_explorer({"a run": metrics(), "shorter": metrics(3).assign(support_after=1.25)}))
+    widget["mede-step"].value = 5
+    assert "cosine -1.00" in widget.text and "support loss 1.500" in widget.text
+    widget["steps of"].value = "shorter"
+    assert "support loss 1.800 to 1.250" in widget.text
+
+
+def test_the_browser_forms_every_number_that_the_records_allow():
+    def value(test_set, column):
+        frame = browse({"all": study()}, "all", test_set, column)[0]["frame"]
+        return dict(zip(frame["method"], frame["value"]))
+
+    assert value("source", "In context") == pytest.approx({"frozen": 45, "finetune": 75})
+    assert value("source", "Static gap") == pytest.approx({"frozen": 10, "finetune": 10})
+    assert value("source", "HM of base and novel") == pytest.approx({"frozen": 45, "finetune": 75})
+    assert value("superset", "single frame, in context") == pytest.approx({"frozen": 45, "finetune": 75})
+    widget = Explorer(browser({"all": study()}))
+    widget["test set"].value = "superset"
+    widget["number"].value = "Static gap"
+    assert "not measured" in widget.text and "it has: In context" in widget.text
+
+
+def test_the_run_picker_draws_a_run_anew_as_its_metrics_grow(tmp_path):
+    run, lines = tmp_path / "meta-1-2", metrics().assign(lr=0.1).to_json(orient="records", lines=True).splitlines(True)
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps({"settings": {"rho": 0.8, "seed": 3}}))
+    (run / "metrics.jsonl").write_text("")
+    box = run_picker(Workspace(tmp_path, shipped=False))
+    widget = Explorer(box)
+    assert widget["run"].label.startswith("meta, rho 0.8, seed 3 (") and "before its first epoch" in widget.text
+    before = widget.image.value
+    (run / "metrics.jsonl").write_text("".join(lines))
+    deadline = time.monotonic() + 30
+    while "epoch 2, step 5" not in widget.text and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert "epoch 2, step 5" in widget.text and widget.image.value != before
+    box.close()
+
+
 def test_the_bias_lab_says_what_two_learners_answer_for_the_clip_that_is_shown():
     learners, world = {"frozen": build_learner()}, World(1)
     learners["frozen"].set_classes(world.class_names(half="all"))
@@ -224,7 +338,7 @@ def test_the_bias_lab_says_what_two_learners_answer_for_the_clip_that_is_shown()
 
 
 def test_a_scene_can_be_saved_as_the_static_twin_for_light_and_dark_pages(tmp_path):
-    files = save_figure(lambda: gwa_scene(4, PLANE).still(mu=2, sigma=1), tmp_path / "twin")
+    files = save_figure(lambda: gwa_scene(3, PLANE).still(mu=2, sigma=1), tmp_path / "twin")
     assert files["svg"].read_text() != files["dark.svg"].read_text()
 
 

@@ -16,7 +16,7 @@ from mede_core.files import repo_root
 
 ROOT = repo_root()
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-TAGS = {"parameters", "widget", "hide-input", "remove-in-html"}
+TAGS = {"parameters", "widget", "solution", "hide-input", "remove-in-html"}
 COMMON_PARAMETERS = ("profile", "settings", "out_dir", "runs_dir")
 MOST_PARAMETERS = 12  # lines
 NOT_SETTINGS = {"method", "data"}  # names of parameters that fields of the configuration have too; data: data.yaml

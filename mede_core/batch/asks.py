@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..averages import grid, rules
+from ..averages import SIGMA_RATIOS, grid, rules
 from ..config import METHODS, Average, Config, EvalSet, load_config
 from ..files import repo_root
 from ..study import units
@@ -44,11 +44,21 @@ def cross_batch_meta_optimization(profile: str, settings: Mapping) -> list[Ask]:
     return [Ask(load_config(profile, **{**settings, "method": "open_mede"}))]
 
 
-def gaussian_weight_averaging(profile: str, settings: Mapping, clips: int = 480) -> list[Ask]:
+def gaussian_weight_averaging(profile: str, settings: Mapping, clips: int = 480, grid_clips: int = 200) -> list[Ask]:
     config = load_config(profile, **{"method": "open_mede", **settings})
     epochs = [Average("epoch", epoch=epoch, name=f"epoch {epoch}") for epoch in range(config.epochs + 1)]
     averages = [one for one in rules(config) if one.name in ("gwa", "swa", "ema")]
-    return [Ask(config, world_sets(clips), average) for average in (*epochs, *averages)]
+    along = [Ask(config, world_sets(clips), average) for average in (*epochs, *averages)]
+    return along + gwa_lab(config, grid_clips)
+
+
+def gwa_lab(config: Config, clips: int) -> list[Ask]:
+    """What the lab of averages reads: the rules, patching, and a grid of Gaussians without and with epoch 0."""
+    narrow = grid(config, sigma_ratios=SIGMA_RATIOS[:3])  # the widest are SWA with epoch 0, a rule
+    zero = [one.replace(with_zero=True, name=one.name.replace("grid", "grid+0")) for one in narrow]
+    patched = Average("last", patch=0.5, name="patched")
+    averages = (*rules(config), patched, *grid(config), *zero) if clips else ()
+    return [Ask(config, world_sets(clips), average) for average in averages]
 
 
 # ------------------------------------------------------------------------------------ train, evaluate, look
@@ -167,12 +177,14 @@ def study_claims(profile: str, settings: Mapping) -> list[Ask]:
     return [] if profile == "full" else source(profile, settings)
 
 
-def study_dial(profile: str, settings: Mapping, rhos: str = DIAL, clips: int = 1000) -> list[Ask]:
-    """Fresh points of the dial, then the profile's own."""
+def study_dial(
+    profile: str, settings: Mapping, rhos: str = DIAL, clips: int = 1000, other_clips: int = 400
+) -> list[Ask]:
+    """Fresh points of the dial, then the profile's own, on every set."""
     points = itertools.product(map(float, str(rhos).split()), units.TRAINED)
     own = ({**settings, "method": method, "rho": rho} for rho, method in points if profile != "full")
     fresh = [Ask(load_config(profile, **one), world_sets(clips)) for one in own]
-    return fresh + study_claims(profile, settings)
+    return fresh if profile == "full" else fresh + evaluate(profile, settings, other_clips=other_clips)
 
 
 def study_meta_step(profile: str, settings: Mapping) -> list[Ask]:

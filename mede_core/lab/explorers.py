@@ -1,17 +1,21 @@
 """The interactive explorers of the notebooks; the only module that imports ipywidgets.
 Each shows a scene as an ``Image`` whose bytes change, so nothing flickers, piles up or jumps."""
 
+import threading
+import time
 from collections.abc import Callable, Mapping
 
 import ipywidgets
 import numpy as np
+import pandas as pd
 
 from ..averages import effective_epochs
-from ..gwa import gaussian_weights, published_schedule
+from ..gwa import published_schedule
+from ..report.figures.style import look_of, methods_in
 from ..world.render import PAIRS, SCENES, render
 from ..world.synthetic import ACTORS, IN_CONTEXT_RHO, SOURCE_ACTORS, World, action_text, draw_spec, swap_background
 from .diagnostics import quadratic_pull
-from .gwa_accuracy import GwaAccuracy
+from .gwa_accuracy import GwaAccuracy, average_of, shares_of
 from .scenes import STEP, Scene, gwa_scene, meta_step_scene, world_scene
 from .toy import ToyProblem, make_toy_problem, run_toy
 
@@ -21,8 +25,11 @@ BACKGROUNDS = {"as the dial says": "in", "another scene": "scene", "noise": "noi
 
 
 def slider(name: str, value: float, low: float, high: float, step: float, css: str, *, direct: bool = True):
+    """Of whole numbers where its step is one."""
+    kind = ipywidgets.IntSlider if isinstance(step, int) else ipywidgets.FloatSlider
+    form = {} if isinstance(step, int) else {"readout_format": ".2f"}
     limits = {"min": low, "max": high, "step": step, "continuous_update": direct}
-    slider = ipywidgets.FloatSlider(value, **limits, description=name, readout_format=".2f", **WIDE)
+    slider = kind(value, **limits, description=name, **form, **WIDE)
     slider.add_class(css)
     return slider
 
@@ -43,8 +50,12 @@ def explorer(
     values: Callable[..., tuple[dict, str]],
     css: str,
     action: tuple[str, Callable[..., None]] | None = None,
+    watch: Callable[..., object] | None = None,
 ):
-    """Controls, perhaps a button (its label and what it does), a readout and a picture of a scene's ``values``."""
+    """Controls, perhaps a button (its label and what it does), a readout and a picture of a scene's ``values``.
+
+    ``watch`` says what the picture shows beside the controls; where its answer changes, it is drawn anew.
+    """
     width, height = (round(inches * PIXELS_PER_INCH) for inches in scene.figure.get_size_inches())
     layout = ipywidgets.Layout(
         width=f"{width}px", height=f"{height}px", max_width="100%", flex="0 0 auto",
@@ -61,15 +72,23 @@ def explorer(
         picture.value, readout.value = scene.png(**drawn), text
 
     def press(button) -> None:
-        button.disabled = True
+        button.disabled, button.description = True, "working ..."
         try:
             action[1](**now())
         finally:
-            button.disabled = False
+            button.disabled, button.description = False, action[0]
         draw()
+
+    def follow(seen) -> None:
+        while box.comm is not None:  # a closed widget has none
+            time.sleep(1)
+            if (found := watch(**now())) != seen:
+                seen = found
+                draw()
 
     for control in controls.values():
         control.observe(draw, "value")
+    seen = watch(**now()) if watch else None  # before it is drawn, or what comes in between is missed
     draw()
     buttons = []
     if action:
@@ -81,10 +100,18 @@ def explorer(
         box.add_class(name)
     picture.add_class("mede-picture")
     readout.add_class("mede-readout")
+    if watch:  # also while a cell of the notebook trains
+        threading.Thread(target=follow, args=(seen,), daemon=True).start()
     return box
 
 
 # ------------------------------------------------------------------------------------ weight averaging
+RULES = {
+    "Gaussian: the sliders": "gwa", "SWA: all alike": "swa", "EMA: decay 0.9": "ema", "the last epoch alone": "last",
+    "the last, patched with half CLIP": "patched",
+}  # fmt: skip
+
+
 def gwa_explorer(
     num_epochs: int,
     mu: float = 0.0,
@@ -93,32 +120,45 @@ def gwa_explorer(
     plane: tuple[np.ndarray, float] | None = None,
     accuracy: GwaAccuracy | None = None,
 ):
-    """Weights of GWA under sliders for mu and sigma (in epochs; 0: the published ratios), beside SWA and EMA: a widget.
+    """Weights of an average under sliders for mu and sigma (in epochs; 0: the published ratios) and the first epoch
+    that counts, with other rules as presets: a widget.
 
     With ``plane``, of ``geometry.plane``, it also shows where the averages lie, with ``accuracy`` what they are worth.
     """
-    published = published_schedule(num_epochs)
-    mu, sigma = (round(one or other, 1) for one, other in zip((mu, sigma), published, strict=True))
+    first = [one or other for one, other in zip((mu, sigma), published_schedule(num_epochs), strict=True)]
+    rounded = [round(one, 1) for one in first]
 
-    def values(mu: float, sigma: float) -> tuple[dict, str]:
-        shares = gaussian_weights(num_epochs, mu, sigma).numpy()
+    def exact(mu: float, sigma: float, **others) -> dict:
+        """A slider rounds: where it stands as it began, what it began with is meant."""
+        mu, sigma = round(mu, 1), round(sigma, 1)  # a browser counts 36 steps of 0.1 as a little more than 3.6
+        mu, sigma = first if [mu, sigma] == rounded else (mu, sigma)
+        return {"mu": mu, "sigma": sigma, **others}
+
+    def values(**chosen) -> tuple[dict, str]:
+        drawn = exact(**chosen)
+        shares = shares_of(average_of(**drawn), num_epochs)
+        counted = np.flatnonzero(shares)
+        low, high = counted[shares[counted].argmin()], shares.argmax()
         text = (
             f"spreads over <b>{effective_epochs(shares):.1f}</b> of {num_epochs} epochs &nbsp;·&nbsp; heaviest: epoch "
-            f"{shares.argmax() + 1} with {100 * shares.max():.1f} % &nbsp;·&nbsp; lightest: epoch "
-            f"{shares.argmin() + 1} with {100 * shares.min():.1f} % "
-            f"&nbsp;·&nbsp; all alike would be {100 / num_epochs:.1f} %"
+            f"{high} with {100 * shares[high]:.1f} % &nbsp;·&nbsp; lightest: epoch "
+            f"{low} with {100 * shares[low]:.1f} % &nbsp;·&nbsp; all alike would be {100 / num_epochs:.1f} %"
         )
-        drawn = {"mu": mu, "sigma": sigma}
         if accuracy:
-            drawn["reached"], said = accuracy.at(mu, sigma)
+            drawn["reached"], said = accuracy.at(**drawn)
             text += f"<br>accuracy: {said}"
         return drawn, text
 
     controls = {
-        "mu": slider("center μ (epoch)", mu, 0.0, 1.25 * num_epochs, 0.1, "mede-mu"),
-        "sigma": slider("width σ (epochs)", sigma, 0.1, 1.5 * num_epochs, 0.1, "mede-sigma"),
+        "rule": choice("average", RULES),
+        "mu": slider("center μ (epoch)", rounded[0], 0.0, 1.25 * num_epochs, 0.1, "mede-mu"),
+        "sigma": slider("width σ (epochs)", rounded[1], 0.1, 1.5 * num_epochs, 0.1, "mede-sigma"),
+        "start": choice("first epoch", {"1, as in the paper": 1, "0: CLIP's own weights count": 0}),
     }
-    action = ("measure here", accuracy.measure_at) if accuracy and accuracy.measure else None
+    for name in ("mu", "sigma"):  # whoever moves a slider means the Gaussian
+        controls[name].observe(lambda _change: setattr(controls["rule"], "value", "gwa"), "value")
+    measure = (lambda **chosen: accuracy.measure_at(**exact(**chosen))) if accuracy and accuracy.measure else None
+    action = ("measure here", measure) if measure else None
     return explorer(gwa_scene(num_epochs, plane, accuracy), controls, values, "mede-gwa", action)
 
 
@@ -156,39 +196,54 @@ def meta_step_explorer(problem: ToyProblem | None = None, inner_lr: float = 0.15
 
 
 # ------------------------------------------------------------------------------------ the world's dial
-def rho_explorer(world: World | None = None):
+CLIPS, FRAMES = 10, 8  # of a motion; of a clip
+
+
+def dial_values(
+    world: World, rho: float, background: str = "in", pair: int = 0, actor: int = 0, *, strips=True
+) -> dict:
+    """The values of ``world_scene`` at a setting of the dial: the same clips at each, only their backgrounds change."""
+    actions = [(actor, 2 * pair), (actor, 2 * pair + 1)]
+    spec, labels = draw_spec(world, actions, 2 * CLIPS, rho, np.random.default_rng([world.seed, pair, actor]))
+    at_home = spec.scene == world.home[spec.motion]
+    if background != "in":
+        spec = swap_background(world, spec, background, np.random.default_rng([world.seed, pair, actor, 1]))
+        at_home = np.zeros(len(spec), bool)
+    middle = np.full(2 * CLIPS, FRAMES // 2)
+    stills = render(spec, num_frames=FRAMES, size=32, still=middle)[0][:, 0].permute(0, 2, 3, 1).numpy()
+    drawn = {"rho": rho, "shown": [], "framed": [], "titles": []}
+    for number, (_, motion) in enumerate(actions):
+        row, home = np.flatnonzero(labels == number), SCENES[world.home[motion]]
+        if strips:
+            film = render(spec[row[:1]], num_frames=FRAMES, size=32)[0][0].permute(0, 2, 3, 1).numpy()
+            drawn["shown"].append(film)
+            drawn["framed"].append(np.zeros(FRAMES, bool))
+            drawn["titles"].append(f"{action_text(actor, motion)}: one clip, frame by frame")
+        name = "" if strips else f"{action_text(actor, motion)}: "
+        drawn["shown"].append(stills[row])
+        drawn["framed"].append(at_home[row])
+        drawn["titles"].append(
+            f"{name}one frame each of {CLIPS} clips; home scene: {home}, shown by {at_home[row].sum()} (framed)"
+        )
+    return drawn
+
+
+def rho_explorer(world: World | None = None, dial: pd.DataFrame | None = None, bound: Mapping | None = None):
     """Clips of a reversal pair under the dial for static bias, with a choice of background: a widget.
 
-    It draws the same clips at each setting; only their backgrounds change.
+    With ``dial``, of ``tables.dial``, the clips stand below the dose-response curves, and the readout reads them off.
     """
-    world, clips, num_frames = world or World(1), 10, 8
+    world, chance = world or World(1), 1 / len(SCENES)
     pairs = {" / ".join(pair): number for number, pair in enumerate(PAIRS)}
-    chance = 1 / len(SCENES)
 
-    def values(rho: float, background: str, pair: int, actor: int) -> tuple[dict, str]:
-        actions = [(actor, 2 * pair), (actor, 2 * pair + 1)]
-        spec, labels = draw_spec(world, actions, 2 * clips, rho, np.random.default_rng([world.seed, pair, actor]))
-        at_home = spec.scene == world.home[spec.motion]
-        if background != "in":
-            spec = swap_background(world, spec, background, np.random.default_rng([world.seed, pair, actor, 1]))
-            at_home = np.zeros(len(spec), bool)
-        rows = [np.flatnonzero(labels == motion) for motion in (0, 1)]
-        middle = np.full(2 * clips, num_frames // 2)
-        stills = render(spec, num_frames=num_frames, size=32, still=middle)[0][:, 0].permute(0, 2, 3, 1).numpy()
-        strips = render(spec[np.array([row[0] for row in rows])], num_frames=num_frames, size=32)[0]
-        drawn = {"shown": [], "framed": [], "titles": []}
-        for (_, motion), row, strip in zip(actions, rows, strips.permute(0, 1, 3, 4, 2).numpy(), strict=True):
-            drawn["shown"] += [strip, stills[row]]
-            drawn["framed"] += [np.zeros(num_frames, bool), at_home[row]]
-            home = f"home scene: {SCENES[world.home[motion]]}, shown by {at_home[row].sum()} (framed)"
-            drawn["titles"] += [
-                f"{action_text(actor, motion)}: one clip, frame by frame", f"one frame each of {clips} clips; {home}"
-            ]  # fmt: skip
-        if background == "in":
-            text = f"<b>{at_home.sum()} of {2 * clips}</b> clips show their motion's home; chance: ρ = {chance:.2f}"
+    def values(**chosen) -> tuple[dict, str]:
+        drawn = dial_values(world, **chosen, strips=dial is None)
+        if chosen["background"] == "in":
+            at_home = sum(framed.sum() for framed in drawn["framed"])
+            text = f"<b>{at_home} of {2 * CLIPS}</b> clips show their motion's home; chance: ρ = {chance:.2f}"
         else:
             text = "swapped: the background says nothing about the motion; the actor and its motion are as before"
-        return drawn, text
+        return drawn, text if dial is None else f"{text}<br>{read_off(dial, chosen['rho'])}"
 
     controls = {
         "rho": slider("scene-action ρ", IN_CONTEXT_RHO, chance, 1.0, 0.05, "mede-rho", direct=False),
@@ -196,4 +251,14 @@ def rho_explorer(world: World | None = None):
         "pair": choice("motions", pairs),
         "actor": choice("actor", {ACTORS[a]: a for a in range(SOURCE_ACTORS)}),
     }
-    return explorer(world_scene(num_frames, clips), controls, values, "mede-world")
+    return explorer(world_scene(FRAMES, CLIPS, dial, bound), controls, values, "mede-world")
+
+
+def read_off(dial: pd.DataFrame, rho: float) -> str:
+    """What learners trained at a setting reach out of context; between measured points, on straight lines."""
+    out, said = dial[dial["context"] == "out"].sort_values("rho"), []
+    for method in methods_in(out):
+        own = out[out["method"] == method]
+        said.append(f"{look_of(method).label} {np.interp(rho, own['rho'], own['value']):.1f} %")
+    measured = np.isclose(out["rho"], rho).any()
+    return f"out of context ({'measured' if measured else 'between measured points'}): {', '.join(said)}"

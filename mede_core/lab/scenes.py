@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -12,10 +13,10 @@ from matplotlib.patches import FancyArrowPatch
 
 from ..averages import epoch_shares
 from ..config import Average
-from ..gwa import gaussian_weights
+from ..report.figures.results import dial_curves
 from ..report.figures.style import DASHED, METHOD_STYLE, QUERY, SUPPORT, Picture, backing, count_epochs, style, styled
 from ..report.figures.trajectories import AVERAGE_STYLE, average_looks
-from .gwa_accuracy import GwaAccuracy
+from .gwa_accuracy import PLACES, GwaAccuracy, average_of, shares_of
 from .toy import ToyProblem, loss_surface, run_toy
 
 SCREEN_DPI = 160  # sharp where the screen has more pixels than the page
@@ -54,10 +55,29 @@ class Scene:
         self._canvas.restore_region(self._still)
         for artist in self._moving:
             self.figure.draw_artist(artist)
-        buffer = io.BytesIO()
-        pixels = np.asarray(self._canvas.buffer_rgba())
-        imsave(buffer, pixels, format="png", pil_kwargs={"compress_level": 1}, metadata={"Software": None})
-        return buffer.getvalue()
+        return _png(self._canvas)
+
+
+class Redrawn:
+    """A picture that a plot function draws anew for each choice: where the axes themselves change."""
+
+    def __init__(self, draw: Callable[..., Picture], **first):
+        self.still, self.figure = draw, draw(**first)
+
+    def png(self, **values) -> bytes:
+        with style() as theme:
+            figure = self.still(**values)
+            figure.set_dpi(SCREEN_DPI)
+            figure.set_facecolor(theme.page)
+            canvas = FigureCanvasAgg(figure)
+            canvas.draw()
+        return _png(canvas)
+
+
+def _png(canvas: FigureCanvasAgg) -> bytes:
+    buffer, pixels = io.BytesIO(), np.asarray(canvas.buffer_rgba())
+    imsave(buffer, pixels, format="png", pil_kwargs={"compress_level": 1}, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 @styled
@@ -66,28 +86,28 @@ def gwa_scene(
 ) -> Scene:
     """What ``gwa_explorer`` shows; ``gwa_scene(22).still(mu=15, sigma=10)``, in epochs, is its static twin.
 
-    With ``accuracy``, that of the average is one more value, ``reached``.
+    ``plane`` has epochs 0 to E. With ``accuracy``, that of the average is one more value, ``reached``.
     """
-    curves = {name: epoch_shares(Average(name.lower()), num_epochs)[1:].numpy() for name in ("SWA", "EMA")}
-    gwa, epochs = AVERAGE_STYLE["GWA"], np.arange(1, num_epochs + 1)
+    curves = {name: epoch_shares(Average(name.lower()), num_epochs).numpy() for name in ("SWA", "EMA")}
+    gwa, epochs = AVERAGE_STYLE["GWA"], np.arange(num_epochs + 1)
     ratios = [1.25, *([1] if plane else []), *([1] if accuracy else [])]
     figure = Picture(3.3, width=max(8.2, 3.2 * len(ratios)))
     theme = figure.theme
     grid = figure.subplots(1, len(ratios), squeeze=False, width_ratios=ratios)[0]
     axes = grid[0]
-    top = 100 * min(1.0, max(1.15 * max(weights.max() for weights in curves.values()), 4.0 / len(epochs)))
-    axes.set_xlim(0.4, len(epochs) + 0.6)
+    top = 100 * min(1.0, max(1.15 * max(weights.max() for weights in curves.values()), 4.0 / num_epochs))
+    axes.set_xlim(-0.6, num_epochs + 0.6)
     axes.set_ylim(0, top)
     band = axes.axvspan(0, 1, color=theme.muted, alpha=0.13, lw=0)
     center = axes.axvline(0, color=theme.muted, lw=1.0, ls=DASHED)
     for name, weights in curves.items():
         look = AVERAGE_STYLE[name]
         mark = {"color": look.color, "ls": look.linestyle, "marker": look.marker, "ms": 4, "lw": 1.4}
-        axes.plot(epochs, 100 * weights, **mark, label=name)
-    (line,) = axes.plot(epochs, 0 * epochs, color=gwa.color, marker=gwa.marker, ms=6, lw=2.2, label="GWA")
+        axes.plot(epochs[1:], 100 * weights[1:], **mark, label=name)
+    (line,) = axes.plot(epochs, 0 * epochs, color=gwa.color, marker=gwa.marker, ms=6, lw=2.2, label="your average")
     cut = axes.text(1, top, "", color=gwa.color, ha="center", va="top", fontsize=8)
     count_epochs(axes)
-    axes.set_xlabel(r"epoch (line: $\mu$, band: $\mu \pm \sigma$)")
+    axes.set_xlabel("epoch (0: before training, CLIP;\n" + r"line: $\mu$, band: $\mu \pm \sigma$)")
     axes.set(ylabel="weight in the average (%)", title="What each epoch weighs")
     axes.grid(axis="y")
     moving: list[Artist] = [band, center, line, cut]
@@ -95,43 +115,54 @@ def gwa_scene(
         sizes, star = _plane(grid[1], *plane, curves)
         moving += [sizes, star]
     if accuracy:
-        here, told = _accuracy(grid[-1], accuracy.others)
-        moving += [here, told]
+        here, spread, told = _accuracy(grid[-1], accuracy.others)
+        moving += [spread, here, told]
     named = {name: handle for panel in grid[::-1] for handle, name in zip(*panel.get_legend_handles_labels())}
     figure.legend(named.values(), named.keys(), loc="outside lower left", ncols=len(named))
 
-    def update(mu: float, sigma: float, reached: Mapping[str, float] | None = None) -> None:
-        weights = gaussian_weights(num_epochs, mu, sigma).numpy()
-        line.set_ydata(100 * weights)
+    def update(
+        mu: float = 0.0, sigma: float = 1.0, rule: str = "gwa", start: int = 1, reached: Mapping | None = None
+    ) -> None:
+        weights = shares_of(average_of(rule, mu, sigma, start), num_epochs)
+        line.set_ydata(np.where((epochs == 0) & (weights == 0), np.nan, 100 * weights))
+        for artist in (center, band):
+            artist.set_visible(rule == "gwa")
         center.set_xdata([mu, mu])
         low, high = np.clip([mu - sigma, mu + sigma], *axes.get_xlim())
         band.set_bounds(low, 0, high - low, 1)
         peak = int(weights.argmax())
-        cut.set_x(np.clip(epochs[peak], 1.6, len(epochs) - 0.6))
+        cut.set_x(np.clip(epochs[peak], 1.6, num_epochs - 0.6))
         cut.set_text(f"{100 * weights[peak]:.0f} % on epoch {epochs[peak]}" if 100 * weights[peak] > top else "")
         if plane:
             sizes.set_sizes(18 + 900 * weights)
             star.set_data(*(weights @ plane[0])[:, None])
-        if reached:
-            here.set_data([reached["in"], reached["out"]], [0, 1])
-            told.set_text(f"GWA: {reached['in']:.1f} in, {reached['out']:.1f} out of context")
+        if accuracy:
+            values, lows, highs = np.array([reached[place] for place in PLACES] if reached else [[np.nan] * 3] * 2).T
+            here.set_data(values, [0, 1])
+            spread.set_data([lows[0], highs[0], np.nan, lows[1], highs[1]], [0, 0, np.nan, 1, 1])
+            kind = "read off a grid" if np.isnan(lows).any() else "measured, 95 % intervals"
+            numbers = f"{values[0]:.1f} in, {values[1]:.1f} out of context"
+            told.set_text(f"your average: {numbers}\n({kind})" if reached else "your average: not measured yet")
 
     return Scene(figure, update, moving)
 
 
 def _accuracy(axes, accuracy: Mapping[str, Mapping[str, float]]):
-    """Averages' accuracy, one line in context and one out of it; returns GWA's marks and its text, which move."""
+    """Averages' accuracy, one line in context and one out of it; returns the marks, the intervals and the text of the
+    one that moves."""
     for name, look in average_looks(list(accuracy)).items():
-        found = [accuracy[name][where] for where in ("in", "out")]
+        found = [accuracy[name][where] for where in PLACES]
         axes.plot(found, [0, 1], color=look.color, ls=look.linestyle, marker=look.marker, ms=6, lw=1.0, label=name)
     look, values = AVERAGE_STYLE["GWA"], [value for one in accuracy.values() for value in one.values()]
     (here,) = axes.plot([0, 0], [0, 1], color=look.color, marker=look.marker, ms=10, lw=1.6)
+    (spread,) = axes.plot([0, 0], [0, 1], color=look.color, lw=5, alpha=0.3, solid_capstyle="butt")
     room = max(4.0, 0.3 * (max(values) - min(values)))
-    axes.set(xlim=(min(values) - room, max(values) + room), ylim=(1.6, -0.6))
+    axes.set(xlim=(min(values) - room, max(values) + room), ylim=(2.0, -0.6))
     axes.set_yticks([0, 1], ["in\ncontext", "out of\ncontext"])
     axes.set(xlabel="top-1 accuracy (%)", title="What the average is worth")
     axes.grid(axis="x")
-    return here, axes.text(0.5, 0.02, "", transform=axes.transAxes, ha="center", fontsize=8, bbox=backing())
+    told = axes.text(0.5, 0.02, "", transform=axes.transAxes, ha="center", fontsize=8, bbox=backing())
+    return here, spread, told
 
 
 def _plane(axes, points: np.ndarray, shown: float, curves: Mapping[str, np.ndarray]):
@@ -139,9 +170,9 @@ def _plane(axes, points: np.ndarray, shown: float, curves: Mapping[str, np.ndarr
     theme = axes.figure.theme
     axes.plot(*points.T, color=theme.muted, lw=1.0, zorder=1)
     dots = axes.scatter(*points.T, s=18, color=theme.muted, alpha=0.45, lw=0, zorder=2)
-    for epoch, point in enumerate(points, start=1):
-        before = points[: epoch - 1]
-        if epoch in (1, len(points)) or np.linalg.norm(point - before, axis=1).min() > 0.06 * np.ptp(points):
+    for epoch, point in enumerate(points):
+        others = np.concatenate([points[:epoch], points[-1:]])  # whose labels it must not cover
+        if epoch in (0, len(points) - 1) or np.linalg.norm(point - others, axis=1).min() > 0.06 * np.ptp(points):
             axes.annotate(str(epoch), point, (5, 4), textcoords="offset points", fontsize=8, color=theme.muted)
     for name, weights in curves.items():
         look = AVERAGE_STYLE[name]
@@ -160,18 +191,27 @@ def _plane(axes, points: np.ndarray, shown: float, curves: Mapping[str, np.ndarr
 
 
 @styled
-def world_scene(frames: int, thumbnails: int) -> Scene:
-    """Two motions of a reversal pair: one film strip each, and one frame each of several clips, each row titled."""
-    figure = Picture(4.75, width=8.2)
-    grid = figure.subplots(4, 1, height_ratios=[1 / frames, 1 / thumbnails] * 2)
-    rows = [titled_row(axes, count) for axes, count in zip(grid, [frames, thumbnails] * 2, strict=True)]
+def world_scene(frames: int, thumbnails: int, dial: pd.DataFrame | None = None, bound: Mapping | None = None) -> Scene:
+    """Two motions of a reversal pair: one film strip each, and one frame each of several clips, each row titled; or the
+    latter alone, below the dose-response curves of ``tables.dial``."""
+    if dial is None:
+        counts, figure = [frames, thumbnails] * 2, Picture(4.75, width=8.2)
+        grid, marks = figure.subplots(4, 1, height_ratios=[1 / count for count in counts]), []
+    else:
+        counts, figure = [thumbnails] * 2, Picture(5.2, width=8.2)
+        above, below = figure.subfigures(2, 1, height_ratios=[2.9, 2.3])
+        panels, grid = dial_curves(above, dial, bound=bound), below.subplots(2, 1)
+        marks = [axes.axvline(0, color=figure.theme.text, lw=1.2) for axes in panels]
+    rows = [titled_row(axes, count) for axes, count in zip(grid, counts, strict=True)]
 
-    def update(shown, framed, titles) -> None:
+    def update(shown, framed, titles, rho=0.0) -> None:
+        for mark in marks:
+            mark.set_xdata([rho, rho])
         for (image, text), one, marked, title in zip(rows, shown, framed, titles, strict=True):
             image.set_data(frame_row(one, marked))
             text.set_text(title)
 
-    return Scene(figure, update, sum(rows, ()))
+    return Scene(figure, update, [*sum(rows, ()), *marks])
 
 
 def titled_row(axes, count: int) -> tuple[Artist, Artist]:

@@ -74,9 +74,11 @@ def schedule_table() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def grid_values(records: Sequence[Mapping], where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def grid_values(
+    records: Sequence[Mapping], where: str, prefix: str = "grid:"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A grid of Gaussians (``averages.grid``), "in" or "out" of context, as the heat map takes it."""
-    names = {r["average"]: (r["mu"], r["sigma"]) for r in records if r["average"].startswith("grid:")}
+    names = {r["average"]: (r["mu"], r["sigma"]) for r in records if r["average"].startswith(prefix)}
     rows = [(*at, 100 * scores_of_average(records, name)[where].mean()) for name, at in names.items()]
     return as_grid(pd.DataFrame(rows, columns=["mu", "sigma", "value"]), "value")
 

@@ -99,11 +99,11 @@ def base_novel(records: Sequence[Mapping], test_set: str = "source") -> pd.DataF
     return long_frame(_scores(records, {split: (test_set, (split,), ("in",)) for split in SPLITS}), SPLITS)
 
 
-def in_and_out(records: Sequence[Mapping], test_set: str = "source") -> pd.DataFrame:
+def in_and_out(records: Sequence[Mapping], test_set: str = "source", halves: Sequence[str] = SPLITS) -> pd.DataFrame:
     """Long frame of "in", each swapped background, "out" (mean over them), "hm" (of in and out) and "gap" (in minus
-    out, in points: how much leans on the background); base and novel clips together."""
+    out, in points: how much leans on the background); the clips of all halves together."""
     contexts = {**{name: (name,) for name in ("in", *OUT_OF_CONTEXT)}, "out": OUT_OF_CONTEXT}
-    scores = _scores(records, {name: (test_set, SPLITS, found) for name, found in contexts.items()})
+    scores = _scores(records, {name: (test_set, halves, found) for name, found in contexts.items()})
     long = long_frame(scores, ("in", "out"), paired_clips=True)
     for method, own in scores.items():
         gap = paired_difference(*_together(method, own["in"], own["out"]))
@@ -111,9 +111,11 @@ def in_and_out(records: Sequence[Mapping], test_set: str = "source") -> pd.DataF
     return long
 
 
-def accuracies(records: Sequence[Mapping], sets: Sequence[str], contexts: Sequence[str]) -> pd.DataFrame:
-    """Long frame of several test sets, base and novel clips together; the column is "<set>/<context>"."""
-    tests = {f"{name}/{context}": (name, SPLITS, (context,)) for name, context in itertools.product(sets, contexts)}
+def accuracies(
+    records: Sequence[Mapping], sets: Sequence[str], contexts: Sequence[str], halves: Sequence[str] = SPLITS
+) -> pd.DataFrame:
+    """Long frame of several test sets, the clips of all halves together; the column is "<set>/<context>"."""
+    tests = {f"{name}/{context}": (name, halves, (context,)) for name, context in itertools.product(sets, contexts)}
     return long_frame(_scores(records, tests))
 
 

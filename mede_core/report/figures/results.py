@@ -18,6 +18,7 @@ from .style import (
     backing,
     beside,
     contexts_in,
+    current_theme,
     errors,
     label_right,
     look_of,
@@ -122,8 +123,14 @@ def rho_dial(
 ):
     """Accuracy against ``rho`` (0 to 1) of the training clips, a line a method, a panel a ``context``; chance and the
     bounds are levels."""
-    panels, figure = contexts_in(frame), Picture(3.0, title, width=width)
-    theme = figure.theme
+    figure = Picture(3.0, title, width=width)
+    dial_curves(figure, frame, chance=chance, bound=bound)
+    return figure
+
+
+def dial_curves(figure, frame: pd.DataFrame, *, chance: float | None = None, bound: Mapping[str, float] | None = None):
+    """The panels of :func:`rho_dial` on a figure or a part of one; returns their axes, in the order of contexts."""
+    panels, theme = contexts_in(frame), current_theme()
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, panel in zip(grid, panels, strict=True):
         part, ends = frame[frame["context"] == panel], []
@@ -144,7 +151,7 @@ def rho_dial(
         axes.set_title(f"tested {CONTEXT_STYLE[panel].label}", fontweight="normal")
     label_right(axes, ends)  # the last panel's
     grid[0].set_ylabel("top-1 accuracy (%)")
-    return figure
+    return grid
 
 
 @styled

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import math
+import threading
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ CONTEXT_STYLE = {  # a test background each; "out" is the mean over the swapped 
 SUPPORT = Look("support", "#1f5ae0", "o", "solid")  # the two batches of a meta-step, in every figure of it
 QUERY = Look("query", "#d68e05", "s", (0, (4, 1.5)))
 _theme: ContextVar[Theme | None] = ContextVar("mede_theme", default=None)
+_drawing = threading.RLock()  # matplotlib's settings are the process's: a run's curves are drawn beside a cell
 
 
 # ------------------------------------------------------------------------------------ themes
@@ -83,7 +85,7 @@ def style(dark: bool = False):
     colors = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), theme.text)
     colors |= dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), theme.muted)
     try:
-        with matplotlib.rc_context():
+        with _drawing, matplotlib.rc_context():
             matplotlib.rcdefaults()  # a reader's own matplotlibrc must not change the bytes
             matplotlib.rcParams.update({**_shared(), **colors, "grid.color": theme.grid})
             yield theme
