@@ -222,7 +222,7 @@ def test_a_grid_is_a_map_of_widths_by_centers():
 
 
 def test_the_gain_of_gwa_stands_beside_the_papers_two_numbers():
-    table = gwa_gain_table({"in": Interval(1.0, 0.1, 1.9, 1), "out": Interval(0.0, -1.0, 1.0, 1)})
+    table = gwa_gain_table({"in": Interval(1.0, 0.1, 1.9, 1, 9), "out": Interval(0.0, -1.0, 1.0, 1, 9)})
     assert table["Paper"].tolist() == ["+1.2", "+2.9"]
     assert table["Same sign"].tolist() == ["yes", "undecided"]
     assert gwa_gain_table({})["Here"].tolist() == ["not run", "not run"]

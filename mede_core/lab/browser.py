@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from ..config import OUT_OF_CONTEXT, SPLITS
-from ..report.figures.style import Picture, backing, beside, errors, look_of, methods_in, styled
+from ..report.figures.style import Picture, backing, beside, errors, look_of, styled
 from ..report.intervals import t_interval
-from ..report.tables import LONG, accuracies, base_novel, column_label, in_and_out
+from ..report.tables import LONG, accuracies, base_novel, column_label, in_and_out, in_order
 from .explorers import choice, explorer
 from .scenes import Redrawn
 
@@ -55,7 +55,7 @@ def _is_accuracy(record: Mapping) -> bool:
 @styled
 def method_rows(frame: pd.DataFrame, title: str):
     """One number a method, with its interval."""
-    methods = methods_in(frame)
+    methods = in_order(frame["method"])
     figure = Picture(1.0 + 0.36 * max(len(methods), 6), title, width=8.2)
     axes = figure.subplots()
     for place, method in enumerate(methods):

@@ -11,7 +11,8 @@ import pandas as pd
 
 from ..averages import effective_epochs
 from ..gwa import published_schedule
-from ..report.figures.style import look_of, methods_in
+from ..report.figures.style import look_of
+from ..report.tables import in_order
 from ..world.render import PAIRS, SCENES, render
 from ..world.synthetic import ACTORS, IN_CONTEXT_RHO, SOURCE_ACTORS, World, action_text, draw_spec, swap_background
 from .diagnostics import quadratic_pull
@@ -257,7 +258,7 @@ def rho_explorer(world: World | None = None, dial: pd.DataFrame | None = None, b
 def read_off(dial: pd.DataFrame, rho: float) -> str:
     """What learners trained at a setting reach out of context; between measured points, on straight lines."""
     out, said = dial[dial["context"] == "out"].sort_values("rho"), []
-    for method in methods_in(out):
+    for method in in_order(out["method"]):
         own = out[out["method"] == method]
         said.append(f"{look_of(method).label} {np.interp(rho, own['rho'], own['value']):.1f} %")
     measured = np.isclose(out["rho"], rho).any()

@@ -17,12 +17,13 @@ VERDICT_FROM = 4  # seeds
 
 @dataclass(frozen=True)
 class Interval:
-    """A number in percent or points, its interval, and the training seeds behind it."""
+    """A number in percent or points, its interval, the training seeds behind it, and the (fewest) clips of a seed."""
 
     value: float
     low: float
     high: float
     seeds: int
+    clips: int
     std: float = math.nan  # over seeds, ddof=1; NaN for one
 
     def verdict(self) -> str:
@@ -92,7 +93,7 @@ def _interval(blocks: Sequence[Sequence], formula: Callable, limits=(-np.inf, np
             drawn += [*(100 * _resampled_means(np.stack([rows[0] for rows in block]), rng))]
         low, high = np.quantile(formula(*drawn), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     low, high = (float(np.clip(end, *limits)) for end in (low, high))
-    return Interval(value, low, high, len(numbers), mean_std(numbers)[1])
+    return Interval(value, low, high, len(numbers), min(len(row) for row in groups[0]), mean_std(numbers)[1])
 
 
 def _resampled_means(table: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -15,7 +15,7 @@ from .intervals import Interval, accuracy_interval, harmonic_difference, harmoni
 from .paper import PAPER_ROWS
 from .write import MISSING, format_interval, format_signed
 
-LONG = ("method", "column", "value", "std", "low", "high", "seeds", "gain", "gain_low", "gain_high")
+LONG = ("method", "column", "value", "std", "low", "high", "seeds", "clips", "gain", "gain_low", "gain_high")
 NOT_RUN = "not run"
 COLUMN_LABELS = {  # keys of the long frames -> what a reader sees
     "base": "Base", "novel": "Novel", "hm": "HM", "in": "In context", "scene": "Other scene",
