@@ -8,8 +8,18 @@ import pandas as pd
 
 from ..report.intervals import t_interval
 from ..report.metrics import mean_std
-from ..report.tables import NOT_RUN, OUT_OF_CONTEXT, SPLITS, column_label, dial, differences, method_label, methods_of
-from ..report.write import MISSING, format_interval, format_mean_std, format_signed
+from ..report.tables import (
+    NOT_RUN,
+    OUT_OF_CONTEXT,
+    SPLITS,
+    column_label,
+    dial,
+    differences,
+    method_label,
+    methods_of,
+    wide,
+)
+from ..report.write import MISSING, format_mean_std, format_signed
 from .units import FORM_RATES, FORMS, SEARCH, form_name, trial_name
 
 ANSWER_PAIRS = (("open_mede", "finetune"), ("open_mede", "open_mede_no_gwa"), ("open_mede_no_gwa", "finetune"))
@@ -91,18 +101,22 @@ def spread(values: Sequence[float]) -> str:
     return format_mean_std(*mean_std(list(values))[:2]) if len(values) else MISSING
 
 
-def spread_table(frame: pd.DataFrame, by: str, titles: Mapping[str, str], names: Iterable[str] = ()) -> pd.DataFrame:
+def spread_table(
+    frame: pd.DataFrame,
+    by: str,
+    titles: Mapping[str, str],
+    names: Iterable[str] = (),
+    *,
+    head: str = "Method",
+    label: Callable[[str], str] = method_label,
+) -> pd.DataFrame:
     """A row for each of ``names`` (default: those that are there): mean and deviation of columns over its seeds."""
-    rows = {}
+    rows = []
     for name in names or dict.fromkeys(frame[by]):
         own = frame[frame[by] == name]
         cells = {title: spread(own[column]) if len(own) else NOT_RUN for column, title in titles.items()}
-        rows[name] = {**cells, "Seeds": len(own)}
-    return pd.DataFrame.from_dict(rows, "index")
-
-
-def labeled(table: pd.DataFrame, title: str, label: Callable[[str], str] = method_label) -> pd.DataFrame:
-    return table.rename_axis(title).reset_index().assign(**{title: [label(name) for name in table.index]})
+        rows.append({head: label(name), **cells, "Seeds": len(own)})
+    return pd.DataFrame(rows)
 
 
 # ------------------------------------------------------------------------------------ the search
@@ -136,7 +150,7 @@ def search_table(records: Sequence[Mapping]) -> pd.DataFrame:
 # ------------------------------------------------------------------------------------ all methods
 def accuracy_table(records: Sequence[Mapping]) -> pd.DataFrame:
     """Base, novel, HM; in and out of context, HM, static gap: mean and standard deviation (ddof=1) over seeds."""
-    return labeled(spread_table(per_seed(records), "method", COLUMNS, methods_of(records)), "Method")
+    return spread_table(per_seed(records), "method", COLUMNS, methods_of(records))
 
 
 def set_table(records: Sequence[Mapping], sets: Mapping[str, Sequence[str]]) -> pd.DataFrame:
@@ -144,29 +158,26 @@ def set_table(records: Sequence[Mapping], sets: Mapping[str, Sequence[str]]) -> 
     titles = {f"{name}/{context}": column_label(f"{name}/{context}") for name in sets for context in sets[name]}
     kept = [{**r, "column": f"{r['set']}/{r['context']}"} for r in records if r["metric"] == "top1"]
     frame = pd.DataFrame(kept).pivot_table("value", ["method", "seed"], "column").reset_index()
-    return labeled(spread_table(frame, "method", titles, dict.fromkeys(r["method"] for r in records)), "Method")
+    return spread_table(frame, "method", titles, dict.fromkeys(r["method"] for r in records))
 
 
 def dial_table(records: Sequence[Mapping]) -> pd.DataFrame:
     """The dial as a reader sees it: Method, Tested, and a column for each rho of the training clips."""
-    frame = dial(records)
-    rows = []
-    for method in frame["method"].unique():
-        for context in ("in", "out"):
-            own = frame[(frame["method"] == method) & (frame["context"] == context)].sort_values("rho")
-            cells = {f"ρ = {r['rho']:g}": format_interval(r["value"], r["low"], r["high"]) for _, r in own.iterrows()}
-            rows.append({"Method": method_label(method), "Tested": column_label(context), **cells})
-    return pd.DataFrame(rows).fillna(MISSING)
+    frame, tables = dial(records), []
+    frame["column"] = frame["rho"].map("ρ = {:g}".format)
+    for context, own in frame.groupby("context"):
+        tables.append(wide(own))
+        tables[-1].insert(1, "Tested", column_label(context))
+    return pd.concat(tables).sort_index(kind="stable").reset_index(drop=True)
 
 
 def forms_table(records: Sequence[Mapping]) -> pd.DataFrame:
     """Plain fine-tuning with each form of the adapter (variants of ``adapters``) at two learning rates, over seeds."""
     forms = [*itertools.product(FORMS, FORM_RATES)]
     titles = {"in": "In context", "out": "Out of context", "novel_out": "Novel, out of context"}
-    table = spread_table(per_seed(records), "method", titles, [form_name(*form) for form in forms])
-    table.insert(0, "Adapter", [form for form, _ in forms])
+    table = spread_table(per_seed(records), "method", titles, [form_name(*form) for form in forms], head="Adapter")
     table.insert(1, "β", [f"{rate:g}" for _, rate in forms])
-    return table.reset_index(drop=True)
+    return table.assign(Adapter=[form for form, _ in forms])
 
 
 # ------------------------------------------------------------------------------------ the checks
@@ -234,7 +245,7 @@ def correlations(frame: pd.DataFrame) -> pd.DataFrame:
 def look_table(frame: pd.DataFrame) -> pd.DataFrame:
     titles = {"accuracy": "accuracy, in context", **MEASURES}
     titles |= {"actor_area": "actor's share of the area (%)", "drop": "lost out of context (points)"}
-    return labeled(spread_table(frame, "method", {column: _upper(titles[column]) for column in titles}), "Method")
+    return spread_table(frame, "method", {column: _upper(titles[column]) for column in titles})
 
 
 def correlation_table(frame: pd.DataFrame) -> pd.DataFrame:
