@@ -91,7 +91,7 @@ def test_the_example_names_every_key_and_asks_only_for_what_is_here(tmp_path):
     ("change", "message"),
     [
         ({"dataset": {}}, "dataset={}: unknown key; did you mean datasets?"),
-        ({"model": "ViT-B-61"}, "model='ViT-B-61': expected mede-small or a model of open_clip such as ViT-B-16"),
+        ({"model": "ViT-B-61"}, "model='ViT-B-61': model 'ViT-B-61' is unknown to open_clip; for example: ViT-B-16"),
         ({"model": None}, "model=None: expected"),
         ({"weights": "clip.pt"}, "weights='clip.pt': no such file"),
         ({"weights": 3}, "weights=3: expected a valid string"),

@@ -17,7 +17,7 @@ import pytest
 from toy_notebooks import processes_in, wait_for
 
 from mede_core.batch.plan import load_plan
-from mede_core.config import METHODS, load_config
+from mede_core.config import METHODS
 from mede_core.files import read_lines, repo_root
 from mede_core.workspace import Workspace
 
@@ -102,12 +102,6 @@ def test_the_numbers_are_in_range_and_complete(smoke):
         inside = [one["value"] for one in found if one["set"] in ("source", "transfer_a") and one["context"] == "in"]
         assert min(inside) > 100 / 36, "in context even a hardly trained learner is above chance"
     assert [ask.config.method for ask in asked] == list(METHODS)
-
-
-def test_methods_of_one_trajectory_share_a_run(smoke):
-    space = Workspace(smoke.runs, shipped=False, make=False)
-    names = {method: space.run(load_config("smoke", method=method)).name for method in METHODS if method != "frozen"}
-    assert names["open_mede"] == names["open_mede_no_gwa"] != names["finetune"]
 
 
 def test_the_papers_tables_are_marked_not_comparable_and_hold_all_methods(smoke):

@@ -1,24 +1,15 @@
 """The study's answers about methods, worlds and encoders, from records of it or of a fresh run. Torch-free."""
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from ..config import OUT_OF_CONTEXT, SPLITS
 from ..report.intervals import t_interval
 from ..report.metrics import mean_std
-from ..report.tables import (
-    NOT_RUN,
-    OUT_OF_CONTEXT,
-    SPLITS,
-    column_label,
-    dial,
-    differences,
-    method_label,
-    methods_of,
-    wide,
-)
+from ..report.tables import NOT_RUN, column_label, dial, differences, method_label, methods_of, wide
 from ..report.write import MISSING, format_mean_std, format_signed
 from .units import FORM_RATES, FORMS, SEARCH, form_name, trial_name
 
@@ -102,13 +93,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def spread_table(
-    frame: pd.DataFrame,
-    by: str,
-    titles: Mapping[str, str],
-    names: Iterable[str] = (),
-    *,
-    head: str = "Method",
-    label: Callable[[str], str] = method_label,
+    frame: pd.DataFrame, by: str, titles: Mapping, names: Iterable = (), *, head: str = "Method", label=method_label
 ) -> pd.DataFrame:
     """A row for each of ``names`` (default: those that are there): mean and deviation of columns over its seeds."""
     rows = []
@@ -232,16 +217,6 @@ def looks(records: Sequence[Mapping]) -> pd.DataFrame:
     return frame.join(lost, how="inner").reset_index()
 
 
-def correlations(frame: pd.DataFrame) -> pd.DataFrame:
-    """Pearson correlation of each measure of :func:`looks` with the drop over learners; t-interval over seeds."""
-    rows = []
-    for measure in MEASURES:
-        values = [own[measure].corr(own["drop"]) for _, own in frame.groupby("seed") if own[measure].nunique() > 1]
-        value, low, high = t_interval(values) if values else (np.nan, np.nan, np.nan)
-        rows.append({"measure": measure, "value": value, "low": low, "high": high, "learners": len(frame)})
-    return pd.DataFrame(rows)
-
-
 def look_table(frame: pd.DataFrame) -> pd.DataFrame:
     titles = {"accuracy": "accuracy, in context", **MEASURES}
     titles |= {"actor_area": "actor's share of the area (%)", "drop": "lost out of context (points)"}
@@ -249,12 +224,14 @@ def look_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def correlation_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Pearson correlation of each measure of :func:`looks` with the drop over learners; t-interval over seeds."""
     rows = []
-    for row in frame.to_dict("records"):
-        value, *ends = (format_signed(row[name], 2) for name in ("value", "low", "high"))
-        interval = " to ".join(ends) if row["low"] == row["low"] else MISSING
-        named = {"Measure": _upper(MEASURES[row["measure"]]), "Correlation": value, "95 % interval": interval}
-        rows.append({**named, "Learners": row["learners"]})
+    for measure, title in MEASURES.items():
+        values = [own[measure].corr(own["drop"]) for _, own in frame.groupby("seed") if own[measure].nunique() > 1]
+        value, low, high = t_interval(values) if values else (np.nan, np.nan, np.nan)
+        interval = f"{format_signed(low, 2)} to {format_signed(high, 2)}" if low == low else MISSING
+        found = {"Measure": _upper(title), "Correlation": format_signed(value, 2), "95 % interval": interval}
+        rows.append({**found, "Learners": len(frame)})
     return pd.DataFrame(rows)
 
 
