@@ -86,7 +86,9 @@ def test_ucf101_lists_with_the_handstand_quirk_and_bad_lines(tmp_path):
     assert found.problems == [
         "trainlist02.txt:2: 'HandStandPushups/x.avi' has the label 2, but classInd.txt says 1",
         "trainlist02.txt:3: unknown label 'Yoyoo'; did you mean 'YoYo'?",
+        "trainlist02.txt:4: 'x.avi' has no class folder",
         "testlist02.txt:1: 'YoYo/v_YoYo_g01_c01.avi' is in test2, but in train2 in testlist01.txt:1",
+        "testlist03.txt: no such file",
     ]
     name = "videos/HandStandPushups/v_HandstandPushups_g01_c01.avi"  # some copies spell both the other way
     files = touch(tmp_path, name)
