@@ -41,9 +41,6 @@ class Smoke:
     def steps(self) -> dict:
         return json.loads((self.out / "manifest.json").read_text())["steps"]
 
-    def records(self) -> list[dict]:
-        return [one for file in sorted((self.runs / "scores").glob("*.jsonl")) for one in read_lines(file)]
-
 
 @pytest.fixture(scope="module", params=["out_of_context", pytest.param("", marks=pytest.mark.slow)])
 def smoke(tmp_path_factory, request) -> Smoke:
@@ -91,7 +88,8 @@ def test_a_killed_training_ends_with_the_bits_of_one_that_nobody_killed(smoke, t
 
 
 def test_the_numbers_are_in_range_and_complete(smoke):
-    records, space = smoke.records(), Workspace(smoke.runs, shipped=False, make=False)
+    records = [one for file in (smoke.runs / "scores").glob("*.jsonl") for one in read_lines(file)]
+    space = Workspace(smoke.runs, shipped=False, make=False)
     assert all(0 <= one["value"] <= 100 and one["n"] > 0 for one in records)
     assert all(one["weights"].startswith("shipped:") for one in records)
     asked = smoke.plan.asked["evaluate" if smoke.whole else "out_of_context"]

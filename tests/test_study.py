@@ -86,18 +86,15 @@ def test_what_older_code_made_is_marked_and_counts_until_it_is_asked_for_again(t
     assert "Older code made 1 of them" in store.origin(["meta"], tmp_path)
 
 
-def test_a_section_trains_each_run_once_and_a_second_call_does_nothing(tmp_path, monkeypatch):
-    def units(section, seeds=()):
-        methods = ("open_mede_no_gwa", "open_mede")
-        return [Unit("floors", m, load_config("smoke", method=m, **TINY), ("base", "steps")) for m in methods]
-
-    monkeypatch.setattr(store, "units_of", units)
+def test_a_section_trains_each_run_once_and_a_second_call_does_nothing(tmp_path):
+    methods = ("open_mede_no_gwa", "open_mede")
+    section = [Unit("floors", m, load_config("smoke", method=m, **TINY), ("base", "steps")) for m in methods]
     workspace, folder = Workspace(tmp_path / "runs", shipped=False, make=True), tmp_path / "results"
-    assert measure.run_unit(units("floors")[1], workspace, folder)
-    assert [measure.run_unit(unit, workspace, folder) for unit in units("floors")] == [True, False]
+    assert measure.run_unit(section[1], workspace, folder)
+    assert [measure.run_unit(unit, workspace, folder) for unit in section] == [True, False]
     assert len(list((tmp_path / "runs").glob("meta-*/done.json"))) == 1, "both methods share one training run"
     before = (folder / "floors.jsonl").read_bytes()
-    assert not any(measure.run_unit(unit, workspace, folder) for unit in units("floors"))
+    assert not any(measure.run_unit(unit, workspace, folder) for unit in section)
     assert (folder / "floors.jsonl").read_bytes() == before
     records = store.study_records("floors", folder=folder)
     assert {r["method"] for r in records} == {"open_mede_no_gwa", "open_mede"}

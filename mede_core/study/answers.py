@@ -169,32 +169,28 @@ def forms_table(records: Sequence[Mapping]) -> pd.DataFrame:
 def floors_table(main: Sequence[Mapping], floors: Sequence[Mapping], dialed: Sequence[Mapping]) -> pd.DataFrame:
     """Checks that the finished results must pass; ``floors`` and ``dialed`` are sections' records by variant."""
 
-    def values(records, **where):
+    def values(records, **where) -> pd.Series:
         rows = [r for r in records if all(r[key] == value for key, value in where.items())]
-        return {(r["method"], r["seed"]): r["value"] for r in rows}
+        return pd.Series([r["value"] for r in rows], [r["seed"] for r in rows], dtype=float)
 
     swapped = {"set": "source", "split": "base", "context": "scene"}
-    best: dict[int, float] = {}
-    for (_, seed), value in values(main, **swapped, metric="top1").items():
-        best[seed] = max(value, best.get(seed, 0.0))
-    oracle = values(dialed, method="finetune rho=0.25", **swapped)
-    leads = [value - best[seed] for (_, seed), value in oracle.items() if seed in best]
-    pairs = values(main, metric="both_of_a_pair")
-    halves = values(main, set="reversal", metric="top1")
+    best = values(main, **swapped, metric="top1").groupby(level=0).max()
+    leads = (values(dialed, method="finetune rho=0.25", **swapped) - best).dropna()
+    pairs, halves = values(main, metric="both_of_a_pair"), values(main, set="reversal", metric="top1")
     learned = values(floors, set="train", metric="top1")
     guessed = values(floors, set="source", split="base", context="in")
     chance = 100 / 36  # of the base classes
     checks = (
-        ("Frozen CLIP right on both of a clip and its reversal (percent of pairs)", [*pairs.values()], 0.0, 0.0),
-        ("Frozen CLIP on clips and their reversals (percent)", [*halves.values()], 25.0, 50.0),
+        ("Frozen CLIP right on both of a clip and its reversal (percent of pairs)", pairs, 0.0, 0.0),
+        ("Frozen CLIP on clips and their reversals (percent)", halves, 25.0, 50.0),
         ("Trained at chance minus the best method, base classes, swapped scenes (points)", leads, 0.0, 100.0),
-        ("Shuffled labels: accuracy on the training clips as labeled (percent)", [*learned.values()], 95.0, 100.0),
-        ("Shuffled labels: accuracy on new base clips (percent)", [*guessed.values()], 0.0, 2 * chance),
+        ("Shuffled labels: accuracy on the training clips as labeled (percent)", learned, 95.0, 100.0),
+        ("Shuffled labels: accuracy on new base clips (percent)", guessed, 0.0, 2 * chance),
     )
     rows = []
     for name, found, low, high in checks:
         measured, holds = NOT_RUN, NOT_RUN
-        if found:
+        if len(found):
             measured = f"{min(found):.1f} to {max(found):.1f}, {len(found)} seeds"
             holds = "yes" if low <= min(found) and max(found) <= high else "NO"
         rows.append({"Check": name, "Measured": measured, "Allowed": f"{low:.1f} to {high:.1f}", "Holds": holds})
