@@ -30,9 +30,13 @@ OK, FAILED, OUTSIDE = 0, 1, 3
 MISSING = "missing data"  # the status of a job that data.yaml has nothing for
 POLL_S = 0.3
 LARGEST = 10**15  # bytes: content decides for files of any size
-# Snakemake's command line in a process that ends with the one that started it
-SNAKEMAKE = """import os; from mede_core.batch.job import end_with_parent; end_with_parent(os.getppid())
-from snakemake.cli import main; main()"""
+SNAKEMAKE = """  # its command line, in a process that ends with the one that started it
+import os
+from mede_core.batch.job import end_with_parent
+end_with_parent(os.getppid())
+from snakemake.cli import main
+main()
+"""
 
 
 def reproduce(
@@ -222,9 +226,12 @@ def end_tree(process: subprocess.Popen) -> None:
     import psutil
 
     if process.poll() is None:
-        below = psutil.Process(process.pid).children(recursive=True)
-        process.kill()  # and they end, see `end_with_parent`
-        psutil.wait_procs(below, timeout=10)
+        with_children = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        for child in with_children:
+            if child.is_running():
+                child.kill()
+        psutil.wait_procs(with_children, timeout=10)
     process.wait()
 
 

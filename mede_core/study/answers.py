@@ -88,10 +88,6 @@ def per_seed(records: Iterable[Mapping], by: str = "method") -> pd.DataFrame:
     return found.reindex(in_order).reset_index()
 
 
-def spread(values: Sequence[float]) -> str:
-    return format_mean_std(*mean_std(list(values))[:2]) if len(values) else MISSING
-
-
 def spread_table(
     frame: pd.DataFrame, by: str, titles: Mapping, names: Iterable = (), *, head: str = "Method", label=method_label
 ) -> pd.DataFrame:
@@ -99,8 +95,8 @@ def spread_table(
     rows = []
     for name in names or dict.fromkeys(frame[by]):
         own = frame[frame[by] == name]
-        cells = {title: spread(own[column]) if len(own) else NOT_RUN for column, title in titles.items()}
-        rows.append({head: label(name), **cells, "Seeds": len(own)})
+        spreads = {title: format_mean_std(*mean_std(own[column])[:2]) for column, title in titles.items() if len(own)}
+        rows.append({head: label(name), **dict.fromkeys(titles.values(), NOT_RUN), **spreads, "Seeds": len(own)})
     return pd.DataFrame(rows)
 
 
