@@ -33,13 +33,10 @@ def _device(name: str) -> str:
 File = Annotated[str, AfterValidator(_file), "FILE"]
 NewFile = Annotated[str, AfterValidator(partial(_to_write, folder=False)), "FILE"]
 Folder = Annotated[str, AfterValidator(partial(_to_write, folder=True)), "FOLDER"]
+Older = Literal["ask", "use", "retrain"]
 Half = Literal["", "all", "base", "novel"]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 # With the help that a flag has where its function says nothing else
-Older = Annotated[
-    Literal["ask", "use", "retrain"],
-    Field(description="where older code made a run and a new one takes long: ask, use it, or retrain"),
-]
 Device = Annotated[str, AfterValidator(_device), "DEVICE", Field(description="cpu, cuda or cuda:NUMBER")]
 Workers = Annotated[int, Field(ge=0, le=256, description="of each process's data loader")]
 Runs = Annotated[

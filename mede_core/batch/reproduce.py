@@ -65,6 +65,7 @@ def reproduce(
         dry_run: show what would run, what it costs, and stop
         data: weights and real videos (default: data.yaml beside notebooks/)
         executor: local, or a plugin of Snakemake's, such as slurm
+        older: where older code made a run and a new one takes long: ask, use it, or retrain
         publish: run what goes into figures/, and copy it there
         report_only: rebuild gallery and summary of the last run
         notebooks: folder of notebooks and Snakefile (default: the repository's)

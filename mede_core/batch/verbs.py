@@ -35,6 +35,7 @@ def train(
     """Train a method, or go on with its run, and print the run's folder.
 
     Args:
+        older: where older code made this run and a new one takes long: ask, use it, or retrain
         again: train once more; the old run stays until the new one is finished
     """
     wanted = _checked(effective(profile, config, settings))
@@ -62,6 +63,7 @@ def evaluate(
     """Test a method, in and out of context on the synthetic world, or on a list of videos; it is trained if need be.
 
     Args:
+        older: where older code made the run and a new one takes long: ask, use it, or retrain
         test_data: list of test videos (default: the list that trains)
         test_split: rows that test, by the list's split column (default: those that train)
         test_half: classes that test (default: those that train)
