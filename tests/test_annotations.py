@@ -77,14 +77,18 @@ def test_ucf101_lists_with_the_handstand_quirk_and_bad_lines(tmp_path):
     for n in (1, 2, 3):
         (lists / f"trainlist0{n}.txt").write_text("HandstandPushups/v_HandStandPushups_g01_c01.avi 1\n")
         (lists / f"testlist0{n}.txt").write_text("YoYo/v_YoYo_g01_c01.avi\n")
-    (lists / "trainlist02.txt").write_text("YoYo/v_YoYo_g01_c01.avi 2\nHandStandPushups/x.avi 2\nYoyoo/x.avi 2\n")
+    rows = ("YoYo/v_YoYo_g01_c01.avi 2", "HandStandPushups/x.avi 2", "Yoyoo/x.avi 2", "x.avi 1")
+    (lists / "trainlist02.txt").write_text("\n".join(rows))
+    (lists / "testlist03.txt").unlink()
     found = read_ucf101(tmp_path)
-    assert table(found)["YoYo/v_YoYo_g01_c01.avi"] == ("YoYo", ["test1", "train2", "test2", "test3"])
+    assert table(found)["YoYo/v_YoYo_g01_c01.avi"] == ("YoYo", ["test1", "train2", "test2"])
     assert table(found)["HandStandPushups/x.avi"][0] == "HandstandPushups"
     assert found.problems == [
         "trainlist02.txt:2: 'HandStandPushups/x.avi' has the label 2, but classInd.txt says 1",
         "trainlist02.txt:3: unknown label 'Yoyoo'; did you mean 'YoYo'?",
+        "trainlist02.txt:4: 'x.avi' has no class folder",
         "testlist02.txt:1: 'YoYo/v_YoYo_g01_c01.avi' is in test2, but in train2 in testlist01.txt:1",
+        "testlist03.txt: no such file",
     ]
     name = "videos/HandStandPushups/v_HandstandPushups_g01_c01.avi"  # some copies spell both the other way
     files = touch(tmp_path, name)

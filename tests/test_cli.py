@@ -10,7 +10,7 @@ from typing import Literal
 
 import pytest
 
-from mede_core.__main__ import VERBS, main
+from mede_core.__main__ import main
 from mede_core.batch.command import command
 from mede_core.batch.verbs import effective
 from mede_core.config import Config, load_config
@@ -64,13 +64,6 @@ def test_help_holds_the_docstring_every_flag_and_what_a_setting_allows(capsys):
     assert "chance is 0.25; allowed: 0.0 to 1.0" in shown
     with pytest.raises(ModuleNotFoundError):
         run("other")  # only what is asked for is loaded
-
-
-def test_every_verb_has_help_with_a_text_for_each_flag(capsys):
-    for name, about in VERBS.items():
-        for below in [name, *(f"{name} {one}" for one in about if isinstance(about, dict))]:
-            assert main([*below.split(), "--help"]) == 0, below
-            assert "--help" in capsys.readouterr().out
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_profile(tmp_path):

@@ -1,9 +1,8 @@
 """data.yaml is checked whole before anything starts: every problem with its key, its value and what is allowed."""
 
-import json
-
 import pytest
 import yaml
+from test_paper_profile import make_list
 
 from mede_core.batch import PlanError
 from mede_core.batch.data_yaml import DATASETS, read_data_yaml
@@ -13,17 +12,10 @@ from mede_core.files import repo_root
 @pytest.fixture
 def world(tmp_path):
     """A folder with two lists of videos (one prepared, one plain), a SCUBA list, and weights."""
-    videos, lists = tmp_path / "videos", tmp_path / "lists"
-    for folder in (videos, lists, tmp_path / "places"):
-        folder.mkdir()
-    for i in range(6):
-        (videos / f"v {i}, a.mp4").write_text("x")
-    splits = ["train1 test2"] * 4 + ["test1"] * 2
-    rows = [f'"v {i}, a.mp4",{"run" if i % 2 else "walk"},{splits[i]},9,1.5' for i in range(6)]
-    (lists / "ucf.csv").write_text("\n".join(["path,label,split,frames,duration", *rows]) + "\n")
-    sidecar = {"dataset": "ucf101", "root": str(videos), "classes": ["run", "walk"], "base": ["run"], "novel": ["walk"]}
-    (lists / "ucf.json").write_text(json.dumps(sidecar))
-    (tmp_path / "plain.csv").write_text('"videos/v 0, a.mp4",run\n"videos/v 1, a.mp4",walk\n')
+    for name in ("lists", "places"):
+        (tmp_path / name).mkdir()
+    make_list(tmp_path / "lists", "ucf", ["train1 test2", "test1"], dataset="ucf101")
+    (tmp_path / "plain.csv").write_text("lists/videos/0.mp4,run\nlists/videos/1.mp4,walk\n")
     (tmp_path / "places.txt").write_text("clip_0 240 97\nclip_1 240 97\n")
     (tmp_path / "clip.safetensors").write_text("weights")
     return tmp_path
@@ -91,7 +83,7 @@ def test_the_example_names_every_key_and_asks_only_for_what_is_here(tmp_path):
     ("change", "message"),
     [
         ({"dataset": {}}, "dataset={}: unknown key; did you mean datasets?"),
-        ({"model": "ViT-B-61"}, "model='ViT-B-61': expected mede-small or a model of open_clip such as ViT-B-16"),
+        ({"model": "ViT-B-61"}, "model='ViT-B-61': model 'ViT-B-61' is unknown to open_clip; for example: ViT-B-16"),
         ({"model": None}, "model=None: expected"),
         ({"weights": "clip.pt"}, "weights='clip.pt': no such file"),
         ({"weights": 3}, "weights=3: expected a valid string"),

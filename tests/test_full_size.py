@@ -1,4 +1,4 @@
-"""Datasets of full size are prepared and evaluated; every planted fault is reported by name and none stops it."""
+"""Datasets of full size are prepared and evaluated, with the counts of their official lists."""
 
 import json
 import shutil
@@ -12,7 +12,6 @@ from layouts import FRAMES, lines, rows_of
 from mede_core.learner import build_learner
 from mede_core.scoring import evaluate
 from mede_core.video import decode
-from mede_core.video.classes import clean_name
 from mede_core.video.clips import VideoDataset
 from mede_core.video.manifest import Manifest, select
 from mede_core.video.prepare import prepare
@@ -69,43 +68,7 @@ def test_ucf101_of_full_size_has_the_official_counts_and_is_evaluated(ucf, tmp_p
     assert min(parts[1].labels) == 0
     shots = select(tmp_path / "ucf.csv", split="train1", half="base", shots=16, seed=1)
     assert Counter(shots.labels) == dict.fromkeys(range(51), 16)
-    assert shots.paths == select(tmp_path / "ucf.csv", split="train1", half="base", shots=16, seed=1).paths
-    assert shots.paths != select(tmp_path / "ucf.csv", split="train1", half="base", shots=16, seed=2).paths
     assert "Handstand Pushups" in evaluated(learner, select(tmp_path / "ucf.csv", split="test3"))
-
-
-def test_faults_in_ucf101_are_reported_by_name(tmp_path, clip):
-    root = tmp_path / "ucf"
-    classes = layouts.ucf101(root, clip)
-    videos, lists = root / "UCF-101", root / "ucfTrainTestlist"
-    first, second = classes[0], classes[1]
-    gone, bad, moved = (f"v_{first}_g0{n}_c01.avi" for n in (1, 2, 3))
-    (videos / first / gone).unlink()
-    (videos / first / bad).unlink()
-    (videos / first / bad).write_text("no video\n" * 100)
-    (videos / first / moved).rename(videos / second / moved)
-    with open(lists / "trainlist01.txt", "a") as stream:
-        stream.write("no folder.avi 1\n")
-    (lists / "testlist03.txt").unlink()
-    (tmp_path / "base.txt").write_text("\n".join([*classes[51:], "Hold Trun"]))
-    (tmp_path / "novel.txt").write_text("\n".join(classes[:52]))
-    prepared = prepare(
-        "ucf101", root, tmp_path / "ucf.csv", base=tmp_path / "base.txt", novel=tmp_path / "novel.txt", check="open"
-    )
-    said = lines(prepared)
-    for part in (
-        f"missing files: {first}/{gone}: no such file (",
-        f"undecodable files: UCF-101/{first}/{bad}: PyAV",
-        f"UCF-101/{second}/{moved}: lies in the folder {second!r}, but is labeled {clean_name('ucf101', first)!r}",
-        "'no folder.avi' has no class folder",
-        "testlist03.txt: no such file",
-        "counts: all: 13318 usable videos, expected 13320",
-        f"{tmp_path / 'base.txt'}: unknown label 'Hold Trun'; did you mean",
-    ):
-        assert part in said
-    assert prepared.sidecar["comparable"] is False
-    kept = {row["path"] for row in rows_of(tmp_path / "ucf.csv")}
-    assert f"UCF-101/{second}/{moved}" in kept and f"UCF-101/{first}/{bad}" not in kept
 
 
 def test_hmdb51_of_full_size_has_the_official_counts(tmp_path, clip, learner):

@@ -112,6 +112,7 @@ def in_a_new_process(code):
         (" ".join(name for name in sources() if name.startswith("report.")), {"torch", "matplotlib.pyplot"}),
         ("report.tables report.twins report.costs report.averaging report.summary", {"matplotlib"}),
         ("report.metrics", {"pandas"}),
+        ("batch.reproduce batch.plan batch.doctor", {"papermill", "nbconvert", "torch"}),
     ],
 )
 def test_reading_results_and_planning_load_nothing_heavy(light, heavy):

@@ -17,7 +17,7 @@ import pytest
 from toy_notebooks import processes_in, wait_for
 
 from mede_core.batch.plan import load_plan
-from mede_core.config import METHODS, load_config
+from mede_core.config import METHODS
 from mede_core.files import read_lines, repo_root
 from mede_core.workspace import Workspace
 
@@ -40,9 +40,6 @@ class Smoke:
 
     def steps(self) -> dict:
         return json.loads((self.out / "manifest.json").read_text())["steps"]
-
-    def records(self) -> list[dict]:
-        return [one for file in sorted((self.runs / "scores").glob("*.jsonl")) for one in read_lines(file)]
 
 
 @pytest.fixture(scope="module", params=["out_of_context", pytest.param("", marks=pytest.mark.slow)])
@@ -91,7 +88,8 @@ def test_a_killed_training_ends_with_the_bits_of_one_that_nobody_killed(smoke, t
 
 
 def test_the_numbers_are_in_range_and_complete(smoke):
-    records, space = smoke.records(), Workspace(smoke.runs, shipped=False, make=False)
+    records = [one for file in (smoke.runs / "scores").glob("*.jsonl") for one in read_lines(file)]
+    space = Workspace(smoke.runs, shipped=False, make=False)
     assert all(0 <= one["value"] <= 100 and one["n"] > 0 for one in records)
     assert all(one["weights"].startswith("shipped:") for one in records)
     asked = smoke.plan.asked["evaluate" if smoke.whole else "out_of_context"]
@@ -102,12 +100,6 @@ def test_the_numbers_are_in_range_and_complete(smoke):
         inside = [one["value"] for one in found if one["set"] in ("source", "transfer_a") and one["context"] == "in"]
         assert min(inside) > 100 / 36, "in context even a hardly trained learner is above chance"
     assert [ask.config.method for ask in asked] == list(METHODS)
-
-
-def test_methods_of_one_trajectory_share_a_run(smoke):
-    space = Workspace(smoke.runs, shipped=False, make=False)
-    names = {method: space.run(load_config("smoke", method=method)).name for method in METHODS if method != "frozen"}
-    assert names["open_mede"] == names["open_mede_no_gwa"] != names["finetune"]
 
 
 def test_twins_of_the_papers_tables_bear_no_mark_and_hold_all_methods(smoke):

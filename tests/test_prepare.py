@@ -118,6 +118,11 @@ def test_the_class_without_training_videos_is_novel(folder, tmp_path):
     (folder / "train" / "run" / "2.mp4").unlink()
     side = prepare("folder", folder, tmp_path / "f.csv", check="none").sidecar
     assert (side["base"], side["novel"], side["comparable"]) == (["jump", "swim"], ["run"], True)
+    for name, text in (("base", "jump\nrun\n"), ("novel", "swmi\n")):
+        (tmp_path / f"{name}.txt").write_text(text)
+    given = {"base": tmp_path / "base.txt", "novel": tmp_path / "novel.txt"}
+    prepared = prepare("folder", folder, tmp_path / "f.csv", check="none", **given)
+    assert "unknown label 'swmi'; did you mean" in lines(prepared) and prepared.sidecar["comparable"] is False
 
 
 def test_the_command_says_what_is_wrong_and_how_it_ends(folder, tmp_path, capsys):

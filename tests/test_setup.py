@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
-from test_layers import in_a_new_process
 
 import mede_core
 from mede_core.__main__ import main
@@ -85,13 +84,6 @@ def test_no_committed_file_is_large():
     for path in committed_files():
         limit = next((limits[part] for part in path.parts if part in limits), 250_000)
         assert path.stat().st_size <= limit, f"{path.relative_to(ROOT)} has {path.stat().st_size} bytes"
-
-
-@pytest.mark.parametrize("module", ["batch.reproduce", "batch.plan", "batch.doctor"])
-def test_only_a_job_needs_papermill_and_torch(module):
-    heavy = {"papermill", "nbconvert", "torch"}
-    code = f"import sys, mede_core.{module}; sys.exit(bool({heavy!r} & set(sys.modules)))"
-    assert in_a_new_process(code).returncode == 0
 
 
 def test_an_unknown_name_is_an_attribute_error():

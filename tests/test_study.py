@@ -7,7 +7,7 @@ import pytest
 
 from mede_core.config import METHODS, load_config
 from mede_core.report.tables import base_novel, in_and_out
-from mede_core.study import answers, run, store, units
+from mede_core.study import answers, measure, store, units
 from mede_core.study import answers_training as training
 from mede_core.study.units import FEW, SEARCH, SECTIONS, Unit, eval_sets, units_of
 from mede_core.workspace import Workspace
@@ -56,10 +56,9 @@ def test_every_control_is_compared_with_one_that_exists():
 
 
 def test_every_test_of_a_unit_is_scored_by_the_workspace_or_measured_on_the_learner():
-    from mede_core.study.measure import MEASURED
-
     for test, config in {(test, one.config) for section in SECTIONS for one in units_of(section) for test in one.tests}:
-        assert (test in MEASURED) + bool(eval_sets(test, config)) + bool(units.averages(test, config)) == 1, test
+        scored = bool(eval_sets(test, config)) + bool(units.averages(test, config))
+        assert scored + (test in measure.MEASURED) == 1, test
 
 
 # ------------------------------------------------------------------------------------ the store
@@ -80,15 +79,6 @@ def test_records_say_what_was_measured(tmp_path):
     assert (cosine["metric"], cosine["part"], cosine["value"]) == ("cosine", 2, -0.5)
 
 
-@pytest.mark.parametrize(("whole", "damaged"), [('"seconds":1.0', '"seconds":'), ("4A==", "4A=")])
-def test_a_damaged_line_is_named(tmp_path, whole, damaged):
-    store.add_line(line(**{"top1/source/base/1/in/": [75.0, 4, "e0"]}), tmp_path)
-    path = tmp_path / "meta.jsonl"
-    path.write_text(path.read_text().replace(whole, damaged))
-    with pytest.raises(ValueError, match=r"meta.jsonl line 1 cannot be read"):
-        store.read_section("meta", tmp_path)
-
-
 def test_what_older_code_made_is_marked_and_counts_until_it_is_asked_for_again(tmp_path, monkeypatch):
     store.add_line(line(), tmp_path)
     assert not store.is_missing(unit(), tmp_path) and not store.is_missing(unit(), tmp_path, retrain=True)
@@ -100,18 +90,15 @@ def test_what_older_code_made_is_marked_and_counts_until_it_is_asked_for_again(t
     assert "Older code made 1 of them" in store.origin(["meta"], tmp_path)
 
 
-def test_a_section_trains_each_run_once_and_a_second_call_does_nothing(tmp_path, monkeypatch):
-    def units(section, seeds=()):
-        methods = ("open_mede_no_gwa", "open_mede")
-        return [Unit("floors", m, load_config("smoke", method=m, **TINY), ("base", "steps")) for m in methods]
-
-    monkeypatch.setattr(store, "units_of", units)
+def test_a_section_trains_each_run_once_and_a_second_call_does_nothing(tmp_path):
+    methods = ("open_mede_no_gwa", "open_mede")
+    section = [Unit("floors", m, load_config("smoke", method=m, **TINY), ("base", "steps")) for m in methods]
     workspace, folder = Workspace(tmp_path / "runs", shipped=False, make=True), tmp_path / "results"
-    assert run.run_unit(units("floors")[1], workspace, folder)
-    assert [run.run_unit(unit, workspace, folder) for unit in units("floors")] == [True, False]
+    assert measure.run_unit(section[1], workspace, folder)
+    assert [measure.run_unit(unit, workspace, folder) for unit in section] == [True, False]
     assert len(list((tmp_path / "runs").glob("meta-*/done.json"))) == 1, "both methods share one training run"
     before = (folder / "floors.jsonl").read_bytes()
-    assert not any(run.run_unit(unit, workspace, folder) for unit in units("floors"))
+    assert not any(measure.run_unit(unit, workspace, folder) for unit in section)
     assert (folder / "floors.jsonl").read_bytes() == before
     records = store.study_records("floors", folder=folder)
     assert {r["method"] for r in records} == {"open_mede_no_gwa", "open_mede"}

@@ -57,13 +57,6 @@ def test_three_seeds_are_reported_with_the_shipped_weights_and_none_is_the_desig
     assert {entry["weights"] for entry in REPORTED} == {build_learner().weights_id}
 
 
-@pytest.mark.parametrize("seed", [4, 5, 6])
-@pytest.mark.parametrize("index", range(len(NAMES)), ids=NAMES)
-def test_the_reported_figures_hold(seed, index):
-    row = properties(next(entry["figures"] for entry in REPORTED if entry["seed"] == seed))[index]
-    assert row.holds, f"{row.name}: {row.value:.1f}, allowed {row.low} to {row.high}"
-
-
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory):
     """The figures of the runs that ship, at seed 1; only frozen CLIP's blindness to order is measured here."""
@@ -77,16 +70,15 @@ def shipped(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("index", range(len(NAMES)), ids=NAMES)
-def test_the_property_holds_in_what_ships(shipped, index):
-    row = properties(shipped)[index]
-    assert row.holds, f"{row.name}: {row.value:.1f}, allowed {row.low} to {row.high}"
+PLACES = [*(f"seed {seed}" for seed in (4, 5, 6)), "shipped", pytest.param("figures", marks=pytest.mark.slow)]
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("where", PLACES)
 @pytest.mark.parametrize("index", range(len(NAMES)), ids=NAMES)
-def test_the_property_holds_when_trained_here(figures, index):
-    row = properties(figures)[index]
+def test_the_property_holds(where, index, request):
+    """As reported of three seeds, in what ships, and when trained here."""
+    reported = {f"seed {entry['seed']}": entry["figures"] for entry in REPORTED}
+    row = properties(reported.get(where) or request.getfixturevalue(where))[index]
     assert row.holds, f"{row.name}: {row.value:.1f}, allowed {row.low} to {row.high}"
 
 

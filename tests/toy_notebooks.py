@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from nbformat import v4
+
 from mede_core.files import PACKAGE, repo_root
 
 PARAMETERS = """profile = "cpu"
@@ -18,16 +20,12 @@ runs_dir = \"\""""
 
 def notebook(*code: str, prose: str = "# A toy", parameters: str = PARAMETERS, tags: dict | None = None) -> dict:
     """A notebook: prose, a parameters cell, then the code cells; `tags` maps a code cell's index to a tag."""
-    cells = [_cell("markdown", prose, 0), _cell("code", parameters, 1, "parameters")]
-    cells += [_cell("code", source, i + 2, (tags or {}).get(i)) for i, source in enumerate(code)]
+    cells = [v4.new_markdown_cell(prose)]
+    for i, source in enumerate((parameters, *code), start=-1):
+        tag = "parameters" if i < 0 else (tags or {}).get(i)
+        cells.append(v4.new_code_cell(source, metadata={"tags": [tag]} if tag else {}))
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
-    return {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
-
-
-def _cell(kind: str, source: str, number: int, tag: str | None = None) -> dict:
-    cell = {"id": f"cell{number}", "cell_type": kind, "metadata": {"tags": [tag]} if tag else {}, "source": source}
-    return cell | ({"outputs": [], "execution_count": None} if kind == "code" else {})
+    return v4.new_notebook(cells=cells, metadata={"kernelspec": kernel, "language_info": {"name": "python"}})
 
 
 class Checkout:
@@ -84,9 +82,6 @@ def notebooks(profile, data):
 
     def manifest(self) -> dict:
         return json.loads((self.out / "manifest.json").read_text())
-
-    def processes(self) -> list[int]:
-        return processes_in(self.folder)
 
 
 def processes_in(folder: Path) -> list[int]:

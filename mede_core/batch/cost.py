@@ -14,6 +14,7 @@ from ..files import atomic_write
 from ..names import digest
 from ..report.summary import duration
 from ..video.manifest import read_sidecar, select
+from ..weights import cached_weights
 from . import PlanError
 from .data_yaml import DATASETS
 from .doctor import gpu_names
@@ -144,7 +145,8 @@ def timed(work: Work, device: str, folder: Path) -> dict:
     command = [*COMMAND, "--config", str(file), "--steps", str(work.timed_steps()), "--device", device]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, stdin=subprocess.DEVNULL)
     if done.returncode:
-        raise ValueError(f"exit code {done.returncode}: {last_line(done.stderr)}")
+        last_line = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ValueError(f"exit code {done.returncode}: {last_line[:300]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -185,14 +187,5 @@ def find_weights(plan: Plan) -> str:
         return f"weights {Path(data.weights).name}: a file of this machine"
     if data.model == "mede-small":
         return "weights shipped with the package"
-    code = "import sys; from mede_core.weights import cached_weights; print(cached_weights(*sys.argv[1:]) or '')"
-    command = [sys.executable, "-c", code, data.model, data.weights]  # in a process of its own: it imports torch
-    answer = subprocess.run(command, capture_output=True, text=True)
-    if answer.returncode:
-        return f"weights not looked for: {last_line(answer.stderr)}"
     absent = "NOT on this machine: fetched at first use"
-    return f"weights {data.weights}: {'found in the cache' if answer.stdout.strip() else absent}"
-
-
-def last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["no message"])[-1][:300]
+    return f"weights {data.weights}: {'found in the cache' if cached_weights(data.model, data.weights) else absent}"

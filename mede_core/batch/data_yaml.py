@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ..config import Config, load_config
 from ..video.manifest import read_sidecar
-from ..weights import HUB, model_files, support
+from ..weights import HUB, support
 from . import PlanError
 
 DATASETS = ("kinetics400", "kinetics600", "ucf101", "hmdb51", "ssv2")
@@ -38,12 +38,8 @@ def _list(text: str, info: ValidationInfo) -> str:
 
 
 def _model(name: str) -> str:
-    names = ["mede-small", *model_files()]
-    if name not in names:
-        close = difflib.get_close_matches(name, names, 3) or ["ViT-B-16-quickgelu", "ViT-L-14-quickgelu"]
-        raise ValueError(f"expected mede-small or a model of open_clip such as {', '.join(close)}")
-    if not support(name).adapters:
-        raise ValueError(f"expected a model that trains; {support(name).said}")
+    if not (fits := support(name)).adapters:
+        raise ValueError(f"expected a model that trains; {fits.said}")
     return name
 
 
@@ -164,8 +160,7 @@ def _lines(errors: list[dict], raw: dict) -> list[str]:
         if error["type"] in ("extra_forbidden", "literal_error"):
             names = {(): [*DataYaml.model_fields], ("datasets",): DATASETS, ("scuba",): SCUBA_SETS}
             allowed = names.get(where[:-1], [*Frames.model_fields])
-            close = difflib.get_close_matches(where[-1], allowed, 1)
-            says = f"unknown key; {f'did you mean {close[0]}? ' if close else ''}allowed: {', '.join(allowed)}"
+            says = _unknown(where[-1], allowed, ", ".join(allowed))
         elif error["type"] == "missing":
             says = "expected a value"
         elif where == ("device",):
@@ -177,6 +172,11 @@ def _lines(errors: list[dict], raw: dict) -> list[str]:
     return list(lines.values())
 
 
+def _unknown(name: str, allowed, said: str) -> str:
+    close = difflib.get_close_matches(name, allowed, 1)
+    return f"unknown key; {f'did you mean {close[0]}? ' if close else ''}allowed: {said}"
+
+
 def _settings_problems(settings: dict) -> list[str]:
     """What the configuration says against the settings, one after the other until no problem is left."""
     known = [name for name in Config.model_fields if name not in ELSEWHERE]
@@ -185,8 +185,7 @@ def _settings_problems(settings: dict) -> list[str]:
         if name in known:
             left[name] = value
             continue
-        close = difflib.get_close_matches(str(name), known, 1)
-        hint = f"unknown key; {f'did you mean {close[0]}? ' if close else ''}allowed: any other field of Config"
+        hint = _unknown(str(name), known, "any other field of Config")
         problems.append(f"settings.{name}={value!r}: {ELSEWHERE.get(name, hint)}")
     while True:
         try:

@@ -104,7 +104,7 @@ def score(plan, name: str, out: Path, again: bool) -> None:
 
 
 def unit(plan, name: str, out: Path, again: bool) -> None:
-    from ..study.run import pretrain_clips, run_unit
+    from ..study.measure import pretrain_clips, run_unit
     from ..study.units import PRETRAINED
 
     one, where = plan.units[name], workspace_of(plan)

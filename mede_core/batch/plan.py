@@ -182,7 +182,7 @@ class Plan:
         return digest([self.jobs[name].parameters, files, installed, self.threads])
 
 
-def load_plan(profile: str, folder: str | Path = "", *, runs="", data="", older="ask", only="", jobs="") -> Plan:
+def load_plan(profile: str, folder: str | Path = "", *, runs="", data="", older="ask", only="") -> Plan:
     """The plan of a folder's Snakefile (default: the repository's), checked whole before anything starts."""
     root = repo_root()
     if not folder and root is None:
@@ -199,7 +199,8 @@ def load_plan(profile: str, folder: str | Path = "", *, runs="", data="", older=
     found = read_data_yaml(path) if path else None
     known = {job.id: job for job in head["notebooks"](profile, found)}
     names = {name: [name, job.notebook, f"{job.notebook}.ipynb"] for name, job in known.items()}
-    chosen = jobs.split() or [name for name, called in names.items() if fnmatch.filter(called, only or "*")]
+    wanted = only.split() or ["*"]
+    chosen = [name for name, called in names.items() if any(fnmatch.filter(called, one) for one in wanted)]
     if not chosen:
         raise PlanError(f"only={only!r} matches no job; jobs: {', '.join(known)}")
     workspace = Workspace(runs or None, shipped=False, make=False, older=older)

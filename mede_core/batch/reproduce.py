@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import pkgutil
 import re
 import shutil
 import signal
@@ -10,7 +11,6 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +30,13 @@ OK, FAILED, OUTSIDE = 0, 1, 3
 MISSING = "missing data"  # the status of a job that data.yaml has nothing for
 POLL_S = 0.3
 LARGEST = 10**15  # bytes: content decides for files of any size
+SNAKEMAKE = """  # its command line, in a process that ends with the one that started it
+import os
+from mede_core.batch.job import end_with_parent
+end_with_parent(os.getppid())
+from snakemake.cli import main
+main()
+"""
 
 
 def reproduce(
@@ -67,15 +74,15 @@ def reproduce(
     """
     if sys.platform == "win32":
         raise PlanError("mede reproduce needs Linux, macOS or WSL; on native Windows the notebooks work in JupyterLab")
-    plugins = {f"snakemake-executor-plugin-{executor}", f"snakemake_executor_plugin_{executor}"}
-    if executor != "local" and not plugins & {one.name for one in metadata.distributions()}:
+    plugin = f"snakemake_executor_plugin_{executor.replace('-', '_')}"
+    if executor != "local" and plugin not in {module.name for module in pkgutil.iter_modules()}:
         raise PlanError(f"executor={executor!r}: allowed: local, or what an installed snakemake-executor-plugin is for")
     where = {"runs": str(Path(runs).absolute()) if runs else "", "data": data, "older": older}
     plan = load_plan(profile, notebooks, only=only, **where)
     if publish:
         if not plan.settings.publish:
             raise PlanError(f"profile {profile} publishes no figure")
-        plan = load_plan(profile, notebooks, jobs=" ".join(plan.settings.publish), **where)
+        plan = load_plan(profile, notebooks, only=" ".join(plan.settings.publish), **where)
     out = (Path(reports).absolute() if reports else plan.folder.parent / "reports") / profile
     if report_only:
         file = out / "manifest.json"
@@ -137,10 +144,10 @@ class Snakemake:
         config = {
             "profile": plan.profile, "folder": plan.folder, "out": out, "runs": plan.workspace.folder,
             "data": plan.data_path, "older": plan.workspace.older, "again": "yes" if force == "all" else "no",
-            "jobs": " ".join(plan.chosen),
+            "only": " ".join(plan.chosen),
         }  # fmt: skip
         self.command = [
-            sys.executable, "-m", "mede_core.batch.snake", *targets, "--snakefile", str(plan.folder / "Snakefile"),
+            sys.executable, "-c", SNAKEMAKE, *targets, "--snakefile", str(plan.folder / "Snakefile"),
             "--directory", str(out / ".stamps"), "--nolock", "--rerun-incomplete", "--keep-going", "--nocolor",
             "--rerun-triggers", "mtime", "input", "params", "--max-checksum-file-size", str(LARGEST),
             "--scheduler", "greedy", "--config", *(f"{name}={json.dumps(str(one))}" for name, one in config.items()),

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..averages import epoch_shares
 from ..checkpoints import load_checkpoint
 from ..config import METHODS, EvalSet, load_config
-from ..files import atomic_write, read_lines, repo_root, say
+from ..files import atomic_write, read_lines, replace_folder, repo_root, say
 from ..runs import trains
 from ..workspace import SHIPPED, Workspace
 from . import asks
@@ -42,10 +42,9 @@ def in_lab() -> Iterator[Ask]:
 
 def ship(workspace: Workspace) -> Path:
     """Make what ships and put it in the place of the package's copy; the size is said."""
-    SHIPPED.mkdir(parents=True, exist_ok=True)
     scores: dict[str, dict[str, dict]] = {}
     with tempfile.TemporaryDirectory(dir=SHIPPED.parent) as temporary:
-        folder = Path(temporary)
+        folder = Path(temporary) / SHIPPED.name
         for ask in in_lab():
             for record in workspace.scores(ask.config, ask.sets, ask.average) if ask.sets else ():
                 kept = {name: record[name] for name in KEPT}
@@ -56,8 +55,7 @@ def ship(workspace: Workspace) -> Path:
         for name, records in scores.items():
             lines = "".join(json.dumps(record) + "\n" for record in records.values())
             atomic_write(folder / "scores" / f"{name}.jsonl", lines)
-        shutil.rmtree(SHIPPED)
-        os.replace(shutil.copytree(folder, SHIPPED.with_name("shipped.new")), SHIPPED)
+        replace_folder(folder, SHIPPED)
     say(f"shipped: {sum(file.stat().st_size for file in SHIPPED.rglob('*') if file.is_file()) / 1e6:.1f} MB")
     return SHIPPED
 
@@ -65,7 +63,7 @@ def ship(workspace: Workspace) -> Path:
 def _copy(run: Path, target: Path, ask: Ask) -> None:
     """The epochs that the method's average counts (of open_mede: all), and the metrics thinned."""
     shares = epoch_shares(ask.average or ask.config.average(), ask.config.epochs)
-    target.mkdir(exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
     for epoch in shares.nonzero().flatten().tolist():
         shutil.copy(run / f"epoch_{epoch:03d}.safetensors", target)
     for name in ("config.json", "done.json"):

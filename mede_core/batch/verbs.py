@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,7 @@ from ..config import METHODS, Config, EvalSet, Seed, load_config
 from ..files import append_line, atomic_write, repo_root, set_threads
 from ..flags import Count, Device, File, Folder, Given, Half, NewFile, Older, Profile, Runs, Workers
 from ..runs import default_folder, size_of, stale_runs
+from ..study.units import SECTIONS, units_of, world_sets
 from ..weights import check_tokenizer, support
 
 Seconds = Annotated[float, Field(gt=0.0, le=1e6)]
@@ -71,8 +72,6 @@ def evaluate(
     """
     wanted = _checked(effective(profile, config, settings))
     if wanted.data == "synthetic":
-        from ..study.units import world_sets
-
         if test_data or test_split or test_half:
             raise ValueError("data is 'synthetic', which has tests of its own; test_* flags go with a list of videos")
         sets = world_sets(wanted.test_clips)
@@ -148,7 +147,7 @@ def effective(profile: str, file: str, flags: Mapping) -> Config:
 
 # ------------------------------------------------------------------------------------ study, world and upkeep
 def study(
-    sections: Sequence[str],
+    sections: Sequence[Literal["clips", *SECTIONS]],
     /,
     *,
     seeds: Sequence[Seed] = (),
@@ -166,21 +165,18 @@ def study(
         to: folder of the results (default: inside the package)
         retrain: measure also what older code made
     """
-    from ..study.run import pretrain_clips, run_unit
-    from ..study.units import SECTIONS, units_of
-    from ..workspace import Workspace
-
-    wanted = [name for name in sections if name != "clips"]
-    if unknown := sorted(set(wanted) - set(SECTIONS)):
-        raise ValueError(f"sections are {unknown}; allowed: {', '.join(SECTIONS)}, clips")
-    known = {unit.variant for section in wanted for unit in units_of(section, seeds)}
+    units = [unit for section in sections if section != "clips" for unit in units_of(section, seeds)]
+    known = {unit.variant for unit in units}
     if unknown := sorted(set(variants) - known):
         raise ValueError(f"variants are {unknown}; allowed: {', '.join(sorted(known))}")
+    from ..study.measure import pretrain_clips, run_unit
+    from ..workspace import Workspace
+
     set_threads(1)  # as the whole study was measured
-    if len(wanted) < len(sections):
+    if "clips" in sections:
         pretrain_clips()
     workspace, where = Workspace(runs or None), {"folder": to} if to else {}
-    for unit in (unit for section in wanted for unit in units_of(section, seeds)):
+    for unit in units:
         if not variants or unit.variant in variants:
             run_unit(unit, workspace, retrain=retrain, **where)
 

@@ -1,15 +1,16 @@
 """The study's answers about methods, worlds and encoders, from records of it or of a fresh run. Torch-free."""
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from ..config import OUT_OF_CONTEXT, SPLITS
 from ..report.intervals import t_interval
 from ..report.metrics import mean_std
-from ..report.tables import NOT_RUN, OUT_OF_CONTEXT, SPLITS, column_label, dial, differences, method_label, methods_of
-from ..report.write import MISSING, format_interval, format_mean_std, format_signed
+from ..report.tables import NOT_RUN, column_label, dial, differences, method_label, methods_of, wide
+from ..report.write import MISSING, format_mean_std, format_signed
 from .units import FORM_RATES, FORMS, SEARCH, form_name, trial_name
 
 ANSWER_PAIRS = (("open_mede", "finetune"), ("open_mede", "open_mede_no_gwa"), ("open_mede_no_gwa", "finetune"))
@@ -87,22 +88,16 @@ def per_seed(records: Iterable[Mapping], by: str = "method") -> pd.DataFrame:
     return found.reindex(in_order).reset_index()
 
 
-def spread(values: Sequence[float]) -> str:
-    return format_mean_std(*mean_std(values)) if len(values) else MISSING
-
-
-def spread_table(frame: pd.DataFrame, by: str, titles: Mapping[str, str], names: Iterable[str] = ()) -> pd.DataFrame:
+def spread_table(
+    frame: pd.DataFrame, by: str, titles: Mapping, names: Iterable = (), *, head: str = "Method", label=method_label
+) -> pd.DataFrame:
     """A row for each of ``names`` (default: those that are there): mean and deviation of columns over its seeds."""
-    rows = {}
+    rows = []
     for name in names or dict.fromkeys(frame[by]):
         own = frame[frame[by] == name]
-        cells = {title: spread(own[column]) if len(own) else NOT_RUN for column, title in titles.items()}
-        rows[name] = {**cells, "Seeds": len(own)}
-    return pd.DataFrame.from_dict(rows, "index")
-
-
-def labeled(table: pd.DataFrame, title: str, label: Callable[[str], str] = method_label) -> pd.DataFrame:
-    return table.rename_axis(title).reset_index().assign(**{title: [label(name) for name in table.index]})
+        spreads = {title: format_mean_std(*mean_std(own[column])) for column, title in titles.items() if len(own)}
+        rows.append({head: label(name), **dict.fromkeys(titles.values(), NOT_RUN), **spreads, "Seeds": len(own)})
+    return pd.DataFrame(rows)
 
 
 # ------------------------------------------------------------------------------------ the search
@@ -145,7 +140,7 @@ def search_edges(records: Sequence[Mapping]) -> str:
 # ------------------------------------------------------------------------------------ all methods
 def accuracy_table(records: Sequence[Mapping]) -> pd.DataFrame:
     """Base, novel, HM; in and out of context, HM, static gap: mean and standard deviation (ddof=1) over seeds."""
-    return labeled(spread_table(per_seed(records), "method", COLUMNS, methods_of(records)), "Method")
+    return spread_table(per_seed(records), "method", COLUMNS, methods_of(records))
 
 
 def set_table(records: Sequence[Mapping], sets: Mapping[str, Sequence[str]]) -> pd.DataFrame:
@@ -153,61 +148,54 @@ def set_table(records: Sequence[Mapping], sets: Mapping[str, Sequence[str]]) -> 
     titles = {f"{name}/{context}": column_label(f"{name}/{context}") for name in sets for context in sets[name]}
     kept = [{**r, "column": f"{r['set']}/{r['context']}"} for r in records if r["metric"] == "top1"]
     frame = pd.DataFrame(kept).pivot_table("value", ["method", "seed"], "column").reset_index()
-    return labeled(spread_table(frame, "method", titles, dict.fromkeys(r["method"] for r in records)), "Method")
+    return spread_table(frame, "method", titles, dict.fromkeys(r["method"] for r in records))
 
 
 def dial_table(records: Sequence[Mapping]) -> pd.DataFrame:
     """The dial as a reader sees it: Method, Tested, and a column for each rho of the training clips."""
-    frame = dial(records)
-    rows = []
-    for method in frame["method"].unique():
-        for context in ("in", "out"):
-            own = frame[(frame["method"] == method) & (frame["context"] == context)].sort_values("rho")
-            cells = {f"ρ = {r['rho']:g}": format_interval(r["value"], r["low"], r["high"]) for _, r in own.iterrows()}
-            rows.append({"Method": method_label(method), "Tested": column_label(context), **cells})
-    return pd.DataFrame(rows).fillna(MISSING)
+    frame, tables = dial(records), []
+    frame["column"] = frame["rho"].map("ρ = {:g}".format)
+    for context, own in frame.groupby("context"):
+        tables.append(wide(own))
+        tables[-1].insert(1, "Tested", column_label(context))
+    return pd.concat(tables).sort_index(kind="stable").reset_index(drop=True)
 
 
 def forms_table(records: Sequence[Mapping]) -> pd.DataFrame:
     """Plain fine-tuning with each form of the adapter (variants of ``adapters``) at two learning rates, over seeds."""
     forms = [*itertools.product(FORMS, FORM_RATES)]
     titles = {"in": "In context", "out": "Out of context", "novel_out": "Novel, out of context"}
-    table = spread_table(per_seed(records), "method", titles, [form_name(*form) for form in forms])
-    table.insert(0, "Adapter", [form for form, _ in forms])
+    table = spread_table(per_seed(records), "method", titles, [form_name(*form) for form in forms], head="Adapter")
     table.insert(1, "β", [f"{rate:g}" for _, rate in forms])
-    return table.reset_index(drop=True)
+    return table.assign(Adapter=[form for form, _ in forms])
 
 
 # ------------------------------------------------------------------------------------ the checks
 def floors_table(main: Sequence[Mapping], floors: Sequence[Mapping], dialed: Sequence[Mapping]) -> pd.DataFrame:
     """Checks that the finished results must pass; ``floors`` and ``dialed`` are sections' records by variant."""
 
-    def values(records, **where):
+    def values(records, **where) -> pd.Series:
         rows = [r for r in records if all(r[key] == value for key, value in where.items())]
-        return {(r["method"], r["seed"]): r["value"] for r in rows}
+        return pd.Series([r["value"] for r in rows], [r["seed"] for r in rows], dtype=float)
 
     swapped = {"set": "source", "split": "base", "context": "scene"}
-    best: dict[int, float] = {}
-    for (_, seed), value in values(main, **swapped, metric="top1").items():
-        best[seed] = max(value, best.get(seed, 0.0))
-    oracle = values(dialed, method="finetune rho=0.25", **swapped)
-    leads = [value - best[seed] for (_, seed), value in oracle.items() if seed in best]
-    pairs = values(main, metric="both_of_a_pair")
-    halves = values(main, set="reversal", metric="top1")
+    best = values(main, **swapped, metric="top1").groupby(level=0).max()
+    leads = (values(dialed, method="finetune rho=0.25", **swapped) - best).dropna()
+    pairs, halves = values(main, metric="both_of_a_pair"), values(main, set="reversal", metric="top1")
     learned = values(floors, set="train", metric="top1")
     guessed = values(floors, set="source", split="base", context="in")
     chance = 100 / 36  # of the base classes
     checks = (
-        ("Frozen CLIP right on both of a clip and its reversal (percent of pairs)", [*pairs.values()], 0.0, 0.0),
-        ("Frozen CLIP on clips and their reversals (percent)", [*halves.values()], 25.0, 50.0),
+        ("Frozen CLIP right on both of a clip and its reversal (percent of pairs)", pairs, 0.0, 0.0),
+        ("Frozen CLIP on clips and their reversals (percent)", halves, 25.0, 50.0),
         ("Trained at chance minus the best method, base classes, swapped scenes (points)", leads, 0.0, 100.0),
-        ("Shuffled labels: accuracy on the training clips as labeled (percent)", [*learned.values()], 95.0, 100.0),
-        ("Shuffled labels: accuracy on new base clips (percent)", [*guessed.values()], 0.0, 2 * chance),
+        ("Shuffled labels: accuracy on the training clips as labeled (percent)", learned, 95.0, 100.0),
+        ("Shuffled labels: accuracy on new base clips (percent)", guessed, 0.0, 2 * chance),
     )
     rows = []
     for name, found, low, high in checks:
         measured, holds = NOT_RUN, NOT_RUN
-        if found:
+        if len(found):
             measured = f"{min(found):.1f} to {max(found):.1f}, {len(found)} seeds"
             holds = "yes" if low <= min(found) and max(found) <= high else "NO"
         rows.append({"Check": name, "Measured": measured, "Allowed": f"{low:.1f} to {high:.1f}", "Holds": holds})
@@ -230,29 +218,21 @@ def looks(records: Sequence[Mapping]) -> pd.DataFrame:
     return frame.join(lost, how="inner").reset_index()
 
 
-def correlations(frame: pd.DataFrame) -> pd.DataFrame:
-    """Pearson correlation of each measure of :func:`looks` with the drop over learners; t-interval over seeds."""
-    rows = []
-    for measure in MEASURES:
-        values = [own[measure].corr(own["drop"]) for _, own in frame.groupby("seed") if own[measure].nunique() > 1]
-        value, low, high = t_interval(values) if values else (np.nan, np.nan, np.nan)
-        rows.append({"measure": measure, "value": value, "low": low, "high": high, "learners": len(frame)})
-    return pd.DataFrame(rows)
-
-
 def look_table(frame: pd.DataFrame) -> pd.DataFrame:
     titles = {"accuracy": "accuracy, in context", **MEASURES}
     titles |= {"actor_area": "actor's share of the area (%)", "drop": "lost out of context (points)"}
-    return labeled(spread_table(frame, "method", {column: _upper(titles[column]) for column in titles}), "Method")
+    return spread_table(frame, "method", {column: _upper(titles[column]) for column in titles})
 
 
 def correlation_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Pearson correlation of each measure of :func:`looks` with the drop over learners; t-interval over seeds."""
     rows = []
-    for row in frame.to_dict("records"):
-        value, *ends = (format_signed(row[name], 2) for name in ("value", "low", "high"))
-        interval = " to ".join(ends) if row["low"] == row["low"] else MISSING
-        named = {"Measure": _upper(MEASURES[row["measure"]]), "Correlation": value, "95 % interval": interval}
-        rows.append({**named, "Learners": row["learners"]})
+    for measure, title in MEASURES.items():
+        values = [own[measure].corr(own["drop"]) for _, own in frame.groupby("seed") if own[measure].nunique() > 1]
+        value, low, high = t_interval(values) if values else (np.nan, np.nan, np.nan)
+        interval = f"{format_signed(low, 2)} to {format_signed(high, 2)}" if low == low else MISSING
+        found = {"Measure": _upper(title), "Correlation": format_signed(value, 2), "95 % interval": interval}
+        rows.append({**found, "Learners": len(frame)})
     return pd.DataFrame(rows)
 
 

@@ -9,7 +9,7 @@ from ..averages import RULE_LABELS, best_gaussian
 from ..report.averaging import as_grid
 from ..report.metrics import mean_std
 from ..report.write import MISSING, format_signed
-from .answers import labeled, paired, per_seed, spread_table
+from .answers import paired, per_seed, spread_table
 from .units import CONTROLS, FEW, VALIDATION
 
 CONTROL_PAIRS = (  # each against what shares everything with it but the part in question
@@ -30,12 +30,12 @@ def control_table(records: Sequence[Mapping]) -> pd.DataFrame:
     # Seeds that every variant is run on: those that single ones have beyond them count in paired differences alone
     frame = per_seed(record for record in records if record["seed"] in FEW)
     ran = {variant: how for variant, how in CONTROLS.items() if variant in set(frame["method"])}
-    table = spread_table(frame, "method", {**REACHED, "gap": "Static gap"}, ran)
+    table = spread_table(frame, "method", {**REACHED, "gap": "Static gap"}, ran, head="Variant")
     passes = [1 if method == "finetune" else 2 for method, _ in ran.values()]
     clips = [count * changes.get("batch_size", 32) for count, (_, changes) in zip(passes, ran.values())]
-    table.insert(0, "Clips an update", clips)
-    table.insert(1, "Updates", [56 * changes.get("epochs", 8) for _, changes in ran.values()])
-    return labeled(table, "Variant")
+    table.insert(1, "Clips an update", clips)
+    table.insert(2, "Updates", [56 * changes.get("epochs", 8) for _, changes in ran.values()])
+    return table
 
 
 def predictions(records: Iterable[Mapping]) -> pd.DataFrame:
@@ -86,7 +86,7 @@ def expansion_fails(records: Iterable[Mapping], alpha: float) -> str:
 # ------------------------------------------------------------------------------------ averages of a trajectory
 def rule_table(records: Sequence[Mapping]) -> pd.DataFrame:
     frame = per_seed((r for r in records if r.get("correct")), "average")
-    return labeled(spread_table(frame, "average", REACHED), "Average", RULE_LABELS.get)
+    return spread_table(frame, "average", REACHED, head="Average", label=RULE_LABELS.get)
 
 
 def rule_differences(records: Sequence[Mapping]) -> pd.DataFrame:
@@ -170,7 +170,7 @@ def selection_table(frame: pd.DataFrame) -> pd.DataFrame:
         gains.append(format_signed(gain) + ("" if std != std else f" ± {std:.1f}"))
         ratios = sorted({f"{mu:g}, {sigma:g}" for mu, sigma in zip(own["mu"], own["sigma"]) if mu == mu})
         chosen.append("; ".join(ratios) or MISSING)
-    table = spread_table(frame, "criterion", REACHED)
-    table.insert(0, "Chosen μ/E, σ/E", chosen)
+    table = spread_table(frame, "criterion", REACHED, head="Criterion")
+    table.insert(1, "Chosen μ/E, σ/E", chosen)
     table.insert(len(table.columns) - 1, "Gain out of context", gains)
-    return labeled(table, "Criterion")
+    return table

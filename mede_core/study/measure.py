@@ -1,8 +1,14 @@
-"""The tests of the study's units: each gives numbers under a key, see ``store.FIELDS``."""
+"""Measures the study's units: trains what is missing, takes the tests, adds each unit's line as soon as it is there.
 
-from collections.abc import Callable, Iterable, Mapping
+Each test gives numbers under a key, see ``store.FIELDS``.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,9 +25,12 @@ from ..runs import Run, trains
 from ..scoring import evaluate
 from ..weights import weights_hash
 from ..workspace import Workspace
+from ..world.pretrain import pretrain
 from ..world.synthetic import ClipSet, World, test_clips, training_clips
-from .store import FIELDS, line_of
-from .units import TRAINED, Unit, averages, eval_sets
+from .store import FIELDS, FOLDER, add_line, is_missing, line_of, records_of
+from .units import PRETRAINED, TRAINED, Unit, averages, eval_sets
+
+log = logging.getLogger(__name__)
 
 LOOK_CLIPS, LEAST_CLIPS = 576, 72  # of all classes together, of which there are 72
 COST_ROUNDS = 20
@@ -29,6 +38,26 @@ PREDICTION_PAIRS, PREDICTION_ALPHAS = 16, (0.05, 0.5, 5.0)
 TRAINING = {"set": "train", "split": "base", "part": 1, "context": "in"}  # of numbers that training clips give
 
 Numbers = dict[str, list]
+
+
+def pretrain_clips() -> None:
+    """Pretrain the CLIPs of the sections ``encoders`` and ``second_world``, as far as they are not there."""
+    for folder, settings in PRETRAINED.items():
+        if not (Path(folder) / "training.json").is_file():  # written last
+            pretrain(folder, steps=2000, **settings)
+
+
+def run_unit(unit: Unit, workspace: Workspace, folder: str | os.PathLike = FOLDER, *, retrain: bool = False) -> bool:
+    if not is_missing(unit, folder, retrain=retrain):
+        return False
+    add_line(line_of_unit(unit, workspace), folder)
+    log.info("%s, %s, seed %d: %s", unit.section, unit.variant, unit.config.seed, ", ".join(unit.tests))
+    return True
+
+
+def measure_here(units: Sequence[Unit], workspace: Workspace, *, by: str = "method") -> list[dict]:
+    """Flat result records of units of any configuration: a notebook's fresh run, of which the study keeps nothing."""
+    return records_of([line_of_unit(unit, workspace, timed=False) for unit in units], by=by)
 
 
 @dataclass(frozen=True)

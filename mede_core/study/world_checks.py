@@ -3,14 +3,13 @@
 Which method wins is not among them. A null model, whose class texts are shuffled, has to fail every one.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..config import load_config
-from ..files import ASSETS
+from ..files import ASSETS, read_lines
 from ..learner import VideoLearner
 from ..scoring import evaluate
 from ..workspace import Workspace
@@ -102,4 +101,4 @@ def properties(figures: Mapping[str, float]) -> list[Property]:
 
 
 def published() -> list[dict]:
-    return [json.loads(line) for line in PUBLISHED.read_text(encoding="utf-8").splitlines()]
+    return read_lines(PUBLISHED)
