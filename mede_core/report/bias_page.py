@@ -1,7 +1,6 @@
 """The page of ``mede bias``: its numbers with intervals over clips, and what they say, from its JSON. Torch-free."""
 
 import json
-from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -77,14 +76,9 @@ def write_page(folder: Path) -> str:
     notes += [] if found["labeled"] else ["No labels: the answer to a clip as filmed stands for its label."]
     caption = f"{model['name']}, {model['num_frames']} frames of {model['image_size']} pixels"
     table = render_table(pd.DataFrame(rows), folder / "tables" / "bias", caption=caption, notes=notes)["html"]
-    videos = {clip["clip"]: Path(clip["video"]).name for clip in found["clips"]}
-    strips = []
-    for number, clip in enumerate(found["most_static"]):
-        files = [folder / "figures" / f"static_{number}.{kind}" for kind in ("svg", "dark.svg")]
-        strips.append([videos[clip], *(b64encode(file.read_bytes()).decode() for file in files)])
     doubts = reservations(found, made[FILMED][0])
     lines = [] if doubts else readings(found, made)
-    about = {"found": found, "doubts": doubts, "lines": lines, "strips": strips, "css": template("style.css")}
+    about = {"found": found, "doubts": doubts, "lines": lines, "css": template("style.css")}
     page = fill_template("bias.html.j2", **about, table=table.read_text(encoding="utf-8"))
     atomic_write(folder / "bias.html", page)
     head = [f"*** THESE NUMBERS MEAN NOTHING: {'; '.join(doubts)} ***"] if doubts else []

@@ -18,7 +18,7 @@ from PIL import Image
 from pydantic import Field
 
 from ..files import append_line, atomic_path, atomic_write, made_by, progress, read_lines, run_lock, set_threads
-from ..flags import Device, Folder
+from ..flags import Device, File, Folder
 from ..names import code_files, digest
 from .annotations import read_folders
 from .classes import check_class_names, clean_name, plain, read_class_names
@@ -196,19 +196,15 @@ def static_score(clip: dict) -> float:
     return float(np.mean([stays[name] for name in ORDERS]) - (np.mean(backgrounds) if backgrounds else 0))
 
 
-def draw_strips(variants: Variants, clips: Sequence[dict], folder: Path) -> None:
-    """Save each clip as filmed, and before the last of its backgrounds, with what the model answers."""
-    from ..report.figures.film import film_strip
-    from ..report.figures.style import save_figure
-
-    names = [*variants.model.class_names, "a tie"]
-    for number, clip in enumerate(clips):
-        made, _ = variants.make(clip["clip"])
-        said = {way: f"{way}: {names[answer]}".replace("$", r"\$") for way, answer in clip["answers"].items()}
-        rows = {FILMED: "; ".join(said[way] for way in (FILMED, *ORDERS))}
-        rows |= {way: f"before {said[way]}" for way in [*said][1 + len(ORDERS) :][-1:]}
-        videos = [made[way][:: max(1, len(made[way]) // _FRAMES)].numpy() for way in rows]
-        save_figure(lambda v=videos, r=rows: film_strip(v, [*r.values()]), folder / f"static_{number}")
+def film_strips(variants: Variants, clip: dict, folder: Path) -> dict[str, str]:
+    """Save a clip as filmed, and before the last of its backgrounds, as pictures: {how it is shown: file name}."""
+    (made, _), files = variants.make(clip["clip"]), {}
+    for number, way in enumerate((FILMED, *[*made][1 + len(ORDERS) :][-1:])):
+        frames = made[way][:: max(1, len(made[way]) // _FRAMES)].permute(0, 2, 3, 1).numpy()
+        files[way] = f"clip_{clip['clip']}_{number}.png"
+        with atomic_path(folder / files[way]) as temporary:
+            Image.fromarray(np.concatenate(frames, axis=1)).save(temporary)
+    return files
 
 
 # ------------------------------------------------------------------------------------ the command
@@ -219,6 +215,7 @@ def bias(
     model: str,
     out: Folder = "bias",
     classes: Sequence[str] = (),
+    classes_file: File = "",
     split: str = "all",
     masks: str = "",
     first_mask: Annotated[int, Field(ge=0, le=1)] = 1,
@@ -237,7 +234,8 @@ def bias(
             hf:NAME (a video classifier of transformers), or python:MODULE:FACTORY, which gives an object with
             class_names, num_frames, image_size and __call__(uint8 [B, T, 3, H, W]) -> logits [B, K]
         out: the folder to write
-        classes: names, or a file of them, for a model that takes any (default: the list's)
+        classes: names, for a model that takes any (default: the list's)
+        classes_file: the same, one on each line
         split: rows of a prepared list, e.g. test1
         masks: of what moves, for out-of-context clips: a folder of png masks, a file of boxes, or auto, which is
             people as torchvision's Mask R-CNN finds them; with masks a clip is the span that has them
@@ -247,8 +245,10 @@ def bias(
         random_weights: smoke run without pretrained weights
         device: default: cuda where there is one, otherwise cpu
     """
-    listed, one_file = read_videos(videos, split), len(classes) == 1 and Path(classes[0]).is_file()
-    own = read_class_names(classes[0]) if one_file else check_class_names(classes) if classes else []
+    if classes and classes_file:
+        raise ValueError("--classes and --classes-file are both given; one is enough")
+    listed = read_videos(videos, split)
+    own = read_class_names(classes_file) if classes_file else check_class_names(classes) if classes else []
     if own and model.startswith(OWN_CLASSES):
         raise ValueError(f"--classes goes with models of ours and of open_clip; {model} has its own")
     if not (own or listed.class_names or model.startswith(OWN_CLASSES)):
@@ -256,9 +256,11 @@ def bias(
     how = None
     if masks and masks != "auto":
         how = Masks(masks, "boxes" if Path(masks).is_file() else "png", first_number=first_mask)
-    sources = {name: None if name == OTHERS else Backgrounds(name) for name in (backgrounds if masks else ())}
+    sources = {Path(name).name: None if name == OTHERS else Backgrounds(name) for name in backgrounds}
     folder = Path(out)
     scorer = load_model(model, own or listed.class_names, random_weights=random_weights, device=device)
+    if len(scorer.class_names) < 2:
+        raise ValueError(f"--model {model} has one class, {scorer.class_names[0]!r}: any answer would be right")
     import torch
 
     set_threads()
@@ -286,7 +288,7 @@ def bias(
         for clip in clips:
             clip["label"] = labels[clip["clip"]] if listed.labels else clip["answers"][FILMED]
         most = sorted(clips, key=lambda clip: -static_score(clip))[:STATIC]
-        draw_strips(variants, most, folder / "figures")
-        whole = {**about, "left_out": left_out, "most_static": [clip["clip"] for clip in most], "clips": clips}
+        strips = {clip["clip"]: film_strips(variants, clip, folder / "figures") for clip in most}
+        whole = {**about, "left_out": left_out, "most_static": strips, "clips": clips}
         atomic_write(folder / "bias.json", json.dumps({**whole, **made_by()}, indent=1) + "\n")
     return folder

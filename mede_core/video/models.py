@@ -166,13 +166,15 @@ def _downloaded(name: str, url: str) -> dict:
     import torch
 
     url = os.environ.get(f"MEDE_URL_{name.upper()}", url)  # of a mirror, whose file name holds the hash, too
-    before = socket.getdefaulttimeout()
+    file, before = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2], socket.getdefaulttimeout()
     socket.setdefaulttimeout(_WAIT_S)
     try:
+        if os.environ.get("HF_HUB_OFFLINE") not in (None, "", "0") and not file.is_file():
+            raise OSError("HF_HUB_OFFLINE is set")
         with redirect_stdout(sys.stderr):
             return torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-        advice = f"where there is a network, download {url} to {torch.hub.get_dir()}/checkpoints"
+        advice = f"where there is a network, download {url} as {file}"
         raise ValueError(f"weights of {name} cannot be had ({type(error).__name__}: {error}); {advice}") from error
     finally:
         socket.setdefaulttimeout(before)
