@@ -112,7 +112,8 @@ WRONG = {
     list.csv --model python:absent:f | list.csv --model python:json:f | list.csv --model python:json:JSONDecoder |
     list.csv --model python:json:loads | list.csv --model hf:x --random-weights | {0} --classes a a | {0} --classes |
     list.csv --model torchvision:r3d_18 --classes a b | {0} --classes-file absent.txt | {0} --classes-file empty.txt |
-    {0} --classes a b --classes-file list.csv | {0} --split train1 | folder {1} --split val | {0} --masks absent | {0} --masks file | {0} --first-mask 2 |
+    {0} --classes a b --classes-file list.csv | {0} --split train1 | folder {1} --split val |
+    {0} --masks absent | {0} --masks file | {0} --first-mask 2 |
     {0} --masks folder --backgrounds absent | {0} --backgrounds file | {0} --out file | {0} --device gpu""".format(
         "list.csv --model mede-small/shipped", "--model mede-small/shipped"
     ),
