@@ -40,12 +40,6 @@ def _show_report(made) -> int:
     return 1 if made.problems else 0
 
 
-def _show_page(folder) -> int:
-    from .report.bias_page import write_page
-
-    return _show(write_page(folder))
-
-
 def _show_findings(findings) -> int:
     lines = [f"{'!!' if one.fault else '  '} {one.topic:20} {one.text}" for one in findings]
     faults = sum(one.fault for one in findings)
@@ -58,7 +52,7 @@ VERBS: dict = {  # verb: (what it does, where its function is, how its answer is
     "train": ("train a method, or go on with its run", "mede_core.batch.verbs:train", _show),
     "evaluate": ("test a method", "mede_core.batch.verbs:evaluate", _show),
     "predict": ("name the action in a video", "mede_core.video.predict:answer", _show_ranking),
-    "bias": ("say how static a video model is", "mede_core.video.bias:bias", _show_page),
+    "bias": ("say how static a video model is", "mede_core.video.bias:bias", _show),
     "prepare": ("make a list of a dataset's videos", "mede_core.video.prepare:prepare", _show_report),
     "scuba": ("build out-of-context clips", "mede_core.video.scuba.build:build_scuba", _show_report),
     "study": ("measure what the study lacks", "mede_core.batch.verbs:study", _show),

@@ -66,7 +66,8 @@ def reported(folder, method):
     run = Workspace().run(load_config("cpu", method=method)).folder if method != "frozen" else "mede-small/shipped"
     last = run / "epoch_008.safetensors" if method == "open_mede_no_gwa" else run  # of the run that two methods share
     how = {"masks": str(folder / "masks"), "backgrounds": ["noise"], "out": str(folder / "out")}
-    return read(bias(str(folder / "list.csv"), model=str(last), **how))[1]
+    bias(str(folder / "list.csv"), model=str(last), **how)
+    return read(folder / "out")[1]
 
 
 def evaluated(clips, method):

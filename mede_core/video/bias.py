@@ -222,7 +222,7 @@ def bias(
     backgrounds: Sequence[str] = ("noise", "stripes", OTHERS),
     random_weights: bool = False,
     device: Device = "",
-) -> Path:
+) -> str:
     """Say how static a video model is: does it read the motion, or the place?
 
     The folder gets bias.html, bias.json, a table and film strips. A killed run goes on where it stopped.
@@ -263,6 +263,8 @@ def bias(
         raise ValueError(f"--model {model} has one class, {scorer.class_names[0]!r}: any answer would be right")
     import torch
 
+    from ..report.bias_page import write_page
+
     set_threads()
     with torch.no_grad(), run_lock(folder, wait=False):
         how = person_masks(device) if masks == "auto" else how
@@ -291,4 +293,4 @@ def bias(
         strips = {clip["clip"]: film_strips(variants, clip, folder / "figures") for clip in most}
         whole = {**about, "left_out": left_out, "most_static": strips, "clips": clips}
         atomic_write(folder / "bias.json", json.dumps({**whole, **made_by()}, indent=1) + "\n")
-    return folder
+        return write_page(folder)

@@ -89,7 +89,9 @@ def _transformers(name: str, device: str) -> VideoModel:
     from transformers import AutoImageProcessor, AutoModelForVideoClassification
 
     try:
-        network = AutoModelForVideoClassification.from_pretrained(name)
+        network, loaded = AutoModelForVideoClassification.from_pretrained(name, output_loading_info=True)
+        if loaded["missing_keys"]:  # drawn at random, with a remark in a log
+            raise ValueError(f"its weights lack {', '.join(sorted(loaded['missing_keys'])[:3])}")
         processor, config = AutoImageProcessor.from_pretrained(name), network.config
         shape = config.num_frames, config.image_size
     except (OSError, ValueError, AttributeError) as error:
