@@ -247,10 +247,10 @@ def test_people_are_found_with_weights_that_come_once_and_are_compared(at, tmp_p
 
 
 def test_random_weights_few_clips_and_what_is_left_out_are_said(at, moving, tmp_path, capsys):
-    few = tmp_path / "few"
-    few.mkdir()
-    for name in ("00.mkv", "01.mkv"):
-        (few / name).symlink_to(moving / name)
+    few, other = tmp_path / "few", tmp_path / "other"
+    for folder, name in ((few, "00.mkv"), (few, "01.mkv"), (other, "02.mkv")):
+        folder.mkdir(exist_ok=True)
+        (folder / name).symlink_to(moving / name)
     (few / "broken.mp4").write_bytes(b"no video")
     told = ["--model", "mede-small/shipped", "--random-weights", "--out", str(tmp_path / "out")]
     assert main(["bias", str(few), *told, "--classes", "up", "down"]) == 0
@@ -259,6 +259,9 @@ def test_random_weights_few_clips_and_what_is_left_out_are_said(at, moving, tmp_
     page = (tmp_path / "out" / "bias.html").read_text()
     assert "These numbers mean nothing" in page and "no sign" not in page and "Answer stays" in page
     assert "broken.mp4" in page
+    assert main(["bias", str(tmp_path), *told]) == 0  # by class folders; out holds no video
+    found, _ = read(tmp_path / "out")
+    assert found["labeled"] and found["model"]["classes"] == ["few", "other"]
     for model, why in (("Narrow", "expected (2, 3)"), ("Order", "'red' is no class of the model")):
         assert main(["bias", "color.csv", "--model", f"python:tiny_models:{model}", "--out", str(tmp_path / "no")]) == 2
         error = capsys.readouterr().err
