@@ -56,6 +56,7 @@ VERBS: dict = {  # verb: (what it does, where its function is, how its answer is
     "train": ("train a method, or go on with its run", "mede_core.batch.verbs:train", _show),
     "evaluate": ("test a method", "mede_core.batch.verbs:evaluate", _show),
     "predict": ("name the action in a video", "mede_core.video.predict:answer", _show_ranking),
+    "bias": ("say how static a video model is", "mede_core.video.bias:bias", _show),
     "prepare": ("make a list of a dataset's videos", "mede_core.video.prepare:prepare", _show_report),
     "scuba": ("build out-of-context clips", "mede_core.video.scuba.build:build_scuba", _show_report),
     "study": ("measure what the study lacks", "mede_core.batch.verbs:study", _show),

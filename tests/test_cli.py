@@ -100,6 +100,16 @@ WRONG = {
     other.mp4 {0} --explain a.png | {0} --model ViT-Z | {0} --model ViT-B-16-SigLIP | {0} --device gpu |
     {1} --checkpoint absent | {0} --checkpoint folder | {0} --windows -1 |
     {0} --windows x | {0} --order-test=1""".format("clip.mp4 --classes a b", "clip.mp4"),
+    "bias": """list.csv |  | --model mede-small/shipped | absent.csv {1} | folder {1} | file {1} | broken.csv {1} |
+    list.csv --model nothing | list.csv --model mede-small/ | list.csv --model hf:x | list.csv --model python: |
+    list.csv --model python:absent:f | list.csv --model python:json:f | list.csv --model python:json:JSONDecoder |
+    list.csv --model python:json:loads | list.csv --model hf:x --random-weights | {0} --classes a a | {0} --classes |
+    list.csv --model torchvision:r3d_18 --classes a b | {0} --classes-file absent.txt | {0} --classes-file empty.txt |
+    {0} --classes a b --classes-file list.csv | {0} --split train1 | folder {1} --split val |
+    {0} --masks absent | {0} --masks file | {0} --first-mask 2 |
+    {0} --masks folder --backgrounds absent | {0} --backgrounds file | {0} --out file | {0} --device gpu""".format(
+        "list.csv --model mede-small/shipped", "--model mede-small/shipped"
+    ),
     "prepare": """ | --dataset ucf101 | --root folder --out a.csv | {0} | --dataset ucf101 --root folder --out |
     --dataset ucf101 --root absent --out a.csv | --dataset ucf101 --root file --out a.csv | {0} --out a.txt |
     {0} --dataset imagenet | {0} --dataset list --classes absent.txt | {0} --dataset folders --out folder |

@@ -50,6 +50,14 @@ def clip_names(manifest: Manifest) -> list[str]:
     return names
 
 
+def mask_keys(path: Path, name: str, action: str) -> list[str]:
+    """Under which a video's masks may be listed, best first; ``name`` as ``clip_names`` gives it."""
+    folders = dict.fromkeys((path.parent.name, action, action.replace(" ", "_")))
+    keys = [f"{folder}/{path.stem}" for folder in folders]
+    # Without its folder a name could be another video's.
+    return [*keys, path.stem] if name == path.stem else keys
+
+
 # ------------------------------------------------------------------------------------ one clip
 def composite(foreground: np.ndarray, alpha: np.ndarray, background: np.ndarray) -> np.ndarray:
     """fg * mask + bg * (1 - mask), exact where the mask is 0 or 255; uint8 [T, H, W, 3], [T, H, W] and [H, W, 3]."""
@@ -98,13 +106,9 @@ class Build:
     notes: dict[str, str] = field(default_factory=dict)
 
     def video(self, path: Path, name: str, label: int) -> None:
-        action = self.manifest.class_names[label]
-        folders = dict.fromkeys((path.parent.name, action, action.replace(" ", "_")))
-        keys = [f"{folder}/{path.stem}" for folder in folders]
-        if name == path.stem:  # otherwise a name without folder could be another video's
-            keys.append(path.stem)
         try:
             info = probe(path)
+            keys = mask_keys(path, name, self.manifest.class_names[label])
             masks = self.masks.load(keys, info.frames, info.height, info.width)
             if self.settings["smooth"]:
                 masks = replace(masks, alpha=smoothed(masks.alpha, self.settings["smooth"]))

@@ -1,0 +1,182 @@
+"""Any video model as logits of clips, and a model that finds people; what is named wrongly ends before torch loads."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..files import sha256_file
+from .classes import check_class_names
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMS = "a run's folder or epoch file, NAME/TAG of open_clip, torchvision:NAME, hf:NAME, python:MODULE:FACTORY"
+OWN_CLASSES = ("torchvision:", "hf:", "python:")
+_FRAMES = 16  # of torchvision's video models, which were trained on so many
+_SURE = 0.5  # a detection's score, and a pixel's, from which they count
+_WAIT_S = 10.0  # for a server's answer
+
+
+@dataclass(frozen=True)
+class VideoModel:
+    """``score`` gives logits [B, K] of clips uint8 [B, T, 3, S, S], T frames of S pixels; ``weights`` in words."""
+
+    class_names: Sequence[str]
+    num_frames: int
+    image_size: int
+    score: Callable[[Tensor], Tensor]
+    weights: str
+
+
+def load_model(spec: str, classes: Sequence[str], *, random_weights: bool, device: str) -> VideoModel:
+    """The model that a name stands for; ``classes`` are for one that takes any."""
+    kind, _, name = spec.partition(":")
+    if random_weights and kind in ("hf", "python"):
+        raise ValueError(f"--random-weights does not go with {spec}, which brings its own")
+    if kind == "python":
+        return _own(spec)
+    if kind == "hf":
+        return _transformers(name, device)
+    if kind == "torchvision":
+        return _torchvision(name, random_weights, device)
+    return _learner(spec, classes, random_weights, device)
+
+
+def _learner(spec: str, classes: Sequence[str], random_weights: bool, device: str) -> VideoModel:
+    model, _, tag = ("", "", "") if Path(spec).exists() else spec.partition("/")
+    if model and not tag:
+        raise ValueError(f"--model is {spec!r}; allowed: {FORMS}")
+    from .predict import _build
+    from .prompts import load_prompts
+
+    learner, _, config = _build(model, tag, "" if model else spec, random_weights, device)
+    learner.set_classes(classes, texts=load_prompts(config.prompts).texts(classes))
+    to = learner.logit_scale.device
+    return VideoModel(classes, config.num_frames, learner.image_size, lambda clips: learner(clips.to(to)),
+                      learner.weights_id)  # fmt: skip
+
+
+def _own(spec: str) -> VideoModel:
+    _, module, name = f"{spec}::".split(":")[:3]
+    if os.getcwd() not in sys.path:  # a console script does not look where it is called
+        sys.path.insert(0, os.getcwd())
+    try:
+        model = getattr(import_module(module), name)()
+        names, shape = check_class_names(model.class_names), (model.num_frames, model.image_size)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        wanted = "python:MODULE:FACTORY, whose object has class_names, num_frames, image_size and __call__"
+        raise ValueError(f"--model {spec!r}: {type(error).__name__}: {error}; expected {wanted}") from error
+    source = Path(sys.modules[module].__file__)
+    return VideoModel(names, *shape, model, f"{source.name}, {sha256_file(source)[:12]}")
+
+
+# ------------------------------------------------------------------------------------ transformers and torchvision
+def _transformers(name: str, device: str) -> VideoModel:
+    if find_spec("transformers") is None:
+        raise ValueError(f"--model hf:{name} needs the package transformers: pip install 'mede_core[hf]'")
+    from transformers import AutoImageProcessor, AutoModelForVideoClassification
+
+    try:
+        network, loaded = AutoModelForVideoClassification.from_pretrained(name, output_loading_info=True)
+        if loaded["missing_keys"]:  # drawn at random, with a remark in a log
+            raise ValueError(f"its weights lack {', '.join(sorted(loaded['missing_keys'])[:3])}")
+        processor, config = AutoImageProcessor.from_pretrained(name), network.config
+        shape = config.num_frames, config.image_size
+    except (OSError, ValueError, AttributeError) as error:
+        raise ValueError(f"--model hf:{name} cannot be used: {str(error).splitlines()[0]}") from error
+    names = check_class_names([config.id2label[index] for index in range(config.num_labels)])
+    network, normalized = _ready(network, processor.image_mean, processor.image_std, device)
+    return VideoModel(names, *shape, lambda clips: network(normalized(clips)).logits, name)
+
+
+def _torchvision(name: str, random_weights: bool, device: str) -> VideoModel:
+    from torchvision import models
+
+    known = models.list_models(module=models.video)
+    if name not in known:
+        close = ", ".join(get_close_matches(name, known) or known)
+        raise ValueError(f"--model torchvision:{name} is no video model of torchvision; for example: {close}")
+    network, about = _network(name, random_weights)
+    preset = about.transforms()
+    network, normalized = _ready(network, preset.mean, preset.std, device)
+    return VideoModel(about.meta["categories"], _FRAMES, preset.crop_size[0],
+                      lambda clips: network(normalized(clips).transpose(1, 2)),
+                      "random" if random_weights else str(about))  # fmt: skip
+
+
+def person_masks(device: str) -> Callable[[np.ndarray], np.ndarray]:
+    """What finds people by torchvision's Mask R-CNN: uint8 [T, H, W, 3] -> uint8 [T, H, W], 255 where somebody is."""
+    import torch
+
+    network, about = _network("maskrcnn_resnet50_fpn_v2", False, weights_backbone=None)
+    network, scaled = _ready(network, (0.0,) * 3, (1.0,) * 3, device)  # it normalizes by itself
+    person = about.meta["categories"].index("person")
+
+    def find(frames: np.ndarray) -> np.ndarray:
+        alpha = np.zeros(frames.shape[:3], np.uint8)
+        for mask, frame in zip(alpha, torch.from_numpy(frames).permute(0, 3, 1, 2)):
+            (found,) = network([scaled(frame)])
+            people = (found["labels"] == person) & (found["scores"] > _SURE)
+            mask[(found["masks"][people, 0] > _SURE).any(0).cpu().numpy()] = 255
+        return alpha
+
+    return find
+
+
+def _network(name: str, random_weights: bool, **options) -> tuple:
+    """(network, what torchvision says of its weights); random ones are drawn from seed 0."""
+    import torch
+    from torchvision import models
+
+    about = models.get_model_weights(name).DEFAULT
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = models.get_model(name, weights=None, **options)
+    if not random_weights:
+        network.load_state_dict(_downloaded(name, about.url))
+    return network, about
+
+
+def _ready(network, mean: Sequence[float], std: Sequence[float], device: str) -> tuple:
+    """A network on its device, and what normalizes clips for it."""
+    import torch
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std))
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return network.eval().requires_grad_(False).to(device), lambda clips: (clips.to(device) / 255 - mean) / std
+
+
+def _downloaded(name: str, url: str) -> dict:
+    """Weights from torch's cache, else downloaded there; the hash in the file's name is compared."""
+    from pickle import UnpicklingError
+
+    import torch
+
+    url = os.environ.get(f"MEDE_URL_{name.upper()}", url)  # of a mirror, whose file name holds the hash, too
+    file, before = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2], socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_WAIT_S)
+    try:
+        if os.environ.get("HF_HUB_OFFLINE") not in (None, "", "0") and not file.is_file():
+            raise OSError("HF_HUB_OFFLINE is set")
+        with redirect_stdout(sys.stderr):
+            return torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        advice = f"where there is a network, download {url} as {file}"
+        raise ValueError(f"weights of {name} cannot be had ({type(error).__name__}: {error}); {advice}") from error
+    finally:
+        socket.setdefaulttimeout(before)
