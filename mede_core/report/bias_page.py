@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..files import atomic_write
 from ..video.bias import FILMED, ORDERS, OTHERS
-from .gallery import fill_template, template
+from .gallery import fill_template
 from .intervals import Interval, accuracy_interval, paired_difference
 from .write import format_interval, render_table
 
@@ -78,7 +78,8 @@ def write_page(folder: Path) -> str:
     table = render_table(pd.DataFrame(rows), folder / "tables" / "bias", caption=caption, notes=notes)["html"]
     doubts = reservations(found, made[FILMED][0])
     lines = [] if doubts else readings(found, made)
-    about = {"found": found, "doubts": doubts, "lines": lines, "css": template("style.css")}
+    css = "img.strip { width: 100%; image-rendering: pixelated; }"
+    about = {"found": found, "doubts": doubts, "lines": lines, "css": css}
     page = fill_template("bias.html.j2", **about, table=table.read_text(encoding="utf-8"))
     atomic_write(folder / "bias.html", page)
     head = [f"*** THESE NUMBERS MEAN NOTHING: {'; '.join(doubts)} ***"] if doubts else []
