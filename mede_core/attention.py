@@ -227,12 +227,15 @@ def static_bias(learner: VideoLearner, clips: Dataset, *, seed: int = 0, map_cli
 
 
 @torch.no_grad()
-def causal_effects(learner: VideoLearner, clips: Dataset, swapped: Dataset, *, batch_size: int = 64) -> dict:
+def causal_effects(
+    learner: VideoLearner, clips: Dataset, swapped: Dataset, *, seed: int = 0, batch_size: int = 64
+) -> dict[str, np.ndarray]:
     """By how much the margin of each clip's class falls when one thing is changed and all else is as before.
 
     ``swapped`` are the actors and motions of ``clips`` before other backgrounds, clip by clip. Gives [N] in logits of
     ``background`` (swapped: about zero without static bias) and ``motion`` (frames in reversed order: zero, up to
-    rounding, for a learner that is blind to order).
+    rounding, for a learner that is blind to order). And [N] bool, whether the answer is right: of the clips as they
+    are (``whole``), ``swapped``, ``shuffled`` (frames in random order) and ``single`` (the middle frame, repeated).
     """
     learner.set_classes(clips.class_names)
 
@@ -241,5 +244,13 @@ def causal_effects(learner: VideoLearner, clips: Dataset, swapped: Dataset, *, b
         device = learner.logit_scale.device
         return torch.cat([class_margin(learner(v.to(device)), y.to(device)) for v, y in parts]).cpu().numpy()
 
-    own = margins(clips.videos)
-    return {"background": own - margins(swapped.videos), "motion": own - margins(clips.videos.flip(1))}
+    videos, generator = clips.videos, torch.Generator().manual_seed(seed)
+    count, frames = videos.shape[:2]
+    orders = torch.rand(count, frames, generator=generator).argsort(1)
+    changed = {
+        "whole": videos, "swapped": swapped.videos, "shuffled": videos[torch.arange(count)[:, None], orders],
+        "single": videos[:, frames // 2, None].expand_as(videos), "reversed": videos.flip(1),
+    }  # fmt: skip
+    found = {name: margins(each) for name, each in changed.items()}
+    effects = {"background": found["whole"] - found["swapped"], "motion": found["whole"] - found.pop("reversed")}
+    return {**effects, **{name: margin > 0 for name, margin in found.items()}}

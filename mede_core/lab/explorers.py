@@ -20,9 +20,11 @@ WIDE = {"style": {"description_width": "9em"}, "layout": {"width": "34em"}}
 BACKGROUNDS = {"as the dial says": "in", "another scene": "scene", "noise": "noise", "stripes": "stripes"}
 
 
-def slider(name: str, value: float, low: float, high: float, step: float, css: str, *, direct: bool = True):
+def slider(
+    name: str, value: float, low: float, high: float, step: float, css: str, *, direct: bool = True, shown: str = ".2f"
+):
     limits = {"min": low, "max": high, "step": step, "continuous_update": direct}
-    slider = ipywidgets.FloatSlider(value, **limits, description=name, readout_format=".2f", **WIDE)
+    slider = ipywidgets.FloatSlider(value, **limits, description=name, readout_format=shown, **WIDE)
     slider.add_class(css)
     return slider
 
@@ -35,6 +37,19 @@ def choice(name: str, options, value=None):
 
 def player():
     return ipywidgets.Play(value=1, min=1, max=8, interval=400, repeat=True)
+
+
+def field(name: str, value: str, hint: str, css: str):
+    text = ipywidgets.Text(value, description=name, placeholder=hint, continuous_update=False, **WIDE)
+    text.add_class(css)
+    return text
+
+
+def upload(accept: str, take: Callable[[str, bytes], None]):
+    """A button that hands name and bytes of a chosen file on."""
+    button = ipywidgets.FileUpload(accept=accept, description="upload")
+    button.observe(lambda change: [take(one.name, bytes(one.content)) for one in change.new], "value")
+    return button
 
 
 def explorer(
