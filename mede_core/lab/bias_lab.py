@@ -1,6 +1,6 @@
 """The static-bias lab: one clip as one likes it, and what two learners make of it, side by side."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -11,7 +11,7 @@ from matplotlib.artist import Artist
 from ..attention import MAPS
 from ..learner import VideoLearner
 from ..report.figures.explaining import overlay
-from ..report.figures.style import METHOD_STYLE, Look, Picture, look_of, styled
+from ..report.figures.style import Look, Picture, look_of, styled
 from ..world.render import NOISE, SCENES, STRIPES, render
 from ..world.synthetic import ACTORS, MOTIONS, SOURCE_ACTORS, World, action_text, draw_spec
 from .explorers import choice, explorer, player, slider
@@ -63,7 +63,7 @@ def opinion(learner: VideoLearner, clip: torch.Tensor, shown: str = "none", cove
 
 
 def answers_panel(axes) -> tuple[list[Artist], Callable[..., None]]:
-    """Bars of the likeliest answers: what moves, and what sets them to a look, (name, probability) pairs and a truth."""
+    """Bars of the likeliest answers: what moves, and what sets them to a look, a title and (name, probability)."""
     bars = axes.barh(range(TOP), [0.5] * TOP, height=0.78, alpha=0.4)
     names = [axes.text(0.01, row, "", va="center", fontsize=8.5) for row in range(TOP)]
     heading = axes.set_title("M", pad=3)
@@ -135,6 +135,10 @@ def bias_values(
             "title": f"{action_text(actor, motion)}, before: {where} ({home}){order}"}  # fmt: skip
 
 
+def by_label(methods: Iterable[str]) -> dict[str, str]:
+    return {look_of(method).label: method for method in methods}
+
+
 def bias_explorer(learners: Mapping[str, VideoLearner], world: World | None = None):
     """Pick actor, motion, background and order of frames, cover what the map ranks highest, and see what two learners
     say and where they look: a widget.
@@ -156,7 +160,6 @@ def bias_explorer(learners: Mapping[str, VideoLearner], world: World | None = No
         )
 
     two = list(learners)[:2]
-    methods = {(METHOD_STYLE[name].label if name in METHOD_STYLE else name): name for name in learners}
     controls = {
         "actor": choice("actor", {ACTORS[index]: index for index in range(SOURCE_ACTORS)}),
         "motion": choice("motion", {name: index for index, name in enumerate(MOTIONS)}),
@@ -164,8 +167,8 @@ def bias_explorer(learners: Mapping[str, VideoLearner], world: World | None = No
         "order": choice("frames", ORDERS),
         "shown": choice("map", ("none", *SHOWN), "relevance"),
         "covered": slider("covered share", 0.0, 0.0, 1.0, 0.05, "mede-covered"),
-        "first": choice("left", methods, two[0]),
-        "second": choice("right", methods, two[1]),
+        "first": choice("left", by_label(learners), two[0]),
+        "second": choice("right", by_label(learners), two[1]),
         "frame": player(),
     }
     return explorer(bias_scene(), controls, values, "mede-bias")

@@ -10,12 +10,12 @@ import numpy as np
 
 from ..files import ASSETS
 from ..learner import VideoLearner
-from ..report.figures.style import METHOD_STYLE, Picture, look_of, styled
+from ..report.figures.style import Picture, look_of, styled
 from ..video.classes import check_class_names
 from ..video.clips import read_views
 from ..video.decode import probe
 from ..world.synthetic import MOTIONS, World
-from .bias_lab import ORDERS, SHOWN, answers_panel, draw_clip, opinion, reordered
+from .bias_lab import ORDERS, SHOWN, answers_panel, by_label, draw_clip, opinion, reordered
 from .explorers import choice, explorer, field, slider, upload
 from .scenes import Scene, frame_row, titled_row
 
@@ -24,16 +24,14 @@ FRAMES, VIEWS, ROW = (1, 4, 8, 16), 5, 8  # to read; places to read from; frames
 
 
 def write_example(path: str | os.PathLike, *, frames: int = 32, size: int = 128) -> Path:
-    """A clip of the world as a video file (H.264, 8 frames a second): a red star moves left, where it is at home to move right."""
-    world = World(1)
-    left, right = (MOTIONS.index(f"moving {way}") for way in ("left", "right"))
+    """A clip of the world as H.264, 8 frames a second: a red star moves left where it is at home to move right."""
+    world, left, right = World(1), MOTIONS.index("moving left"), MOTIONS.index("moving right")
     clip = draw_clip(world, 0, left, int(world.home[right]), num_frames=frames, size=size)
     with av.open(os.fspath(path), "w") as container:
         stream = container.add_stream("libx264", rate=8, options={"crf": "22"})
-        stream.width = stream.height = size
-        stream.pix_fmt = "yuv420p"
-        for frame in clip.permute(0, 2, 3, 1).numpy():
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        stream.width, stream.height, stream.pix_fmt = size, size, "yuv420p"
+        for frame in clip.permute(0, 2, 3, 1).contiguous().numpy():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     return Path(path)
 
@@ -51,7 +49,8 @@ def video_scene() -> Scene:
             image.set_data(_row(strip))
             text.set_text(title)
         answers(look_of(method), f"{look_of(method).label} answers", top)
-        orders(look_of(method), "and with the frames in another order", order_test)
+        test = [(f"{order}: {name}", chance) for order, name, chance in order_test]
+        orders(look_of(method), "and with the frames in another order", test)
 
     return Scene(figure, update, [*sum(rows, ()), *said, *tried])
 
@@ -65,18 +64,11 @@ def _row(strip: np.ndarray) -> np.ndarray:
 
 
 def video_values(
-    learners: Mapping[str, VideoLearner],
-    path: str | os.PathLike,
-    *,
-    method: str = "open_mede",
-    frames: int = 8,
-    sampling: str = "uniform",
-    view: int = 1,
-    shown: str = "relevance",
-    classes: Sequence[str] = (),
-) -> dict:
+    learners: Mapping[str, VideoLearner], path: str | os.PathLike, *, method: str = "open_mede", frames: int = 8,
+    sampling: str = "uniform", view: int = 1, shown: str = "relevance", classes: Sequence[str] = (),
+) -> dict:  # fmt: skip
     """The scene's values for a video file; without ``classes`` those of the world."""
-    learner = learners[method].set_classes(check_class_names(classes or World(1).class_names(half="all")))
+    learner = learners[method].set_classes(classes or World(1).class_names(half="all"))
     reading = {"num_frames": frames, "views": VIEWS, "sampling": sampling, "image_size": learner.image_size}
     clip = read_views(path, probe(path), **reading)[view - 1]
     says = opinion(learner, clip, shown)
@@ -84,7 +76,7 @@ def video_values(
     title = f"{Path(path).name}: {frames} frames, {sampling}, view {view} of {VIEWS}"
     return {
         "method": method, "strips": {title: clip.numpy(), f"map: {shown}": says["frames"]}, "top": says["top"],
-        "order_test": [(f"{order}: {name}", chance) for order, (name, chance) in test.items()],
+        "order_test": [(order, *first) for order, first in test.items()],
     }  # fmt: skip
 
 
@@ -96,28 +88,27 @@ def video_explorer(learners: Mapping[str, VideoLearner], path: str | os.PathLike
     folder, last = tempfile.TemporaryDirectory(), {}  # of uploaded files; what was drawn last
 
     def take(name: str, content: bytes) -> None:
-        file = Path(tempfile.mkdtemp(dir=folder.name), Path(name).name)  # another file of the same name is another video
+        file = Path(tempfile.mkdtemp(dir=folder.name), Path(name).name)  # same name, another video: another file
         file.write_bytes(content)
         controls["path"].value = str(file)
 
     def values(upload, classes: str, view: float, **chosen) -> tuple[dict, str]:
-        names = [name for name in classes.split(",") if name.strip()]
         try:
+            names = check_class_names(classes.split(",")) if classes.strip() else ()
             last["drawn"] = video_values(learners, classes=names, view=int(view), **chosen)
         except (ValueError, OSError) as error:  # what a person typed or chose
             if not last:
                 raise
             return last["drawn"], f"<b>{error}</b> &nbsp;·&nbsp; below stands what was asked before"
-        told = [label.partition(": ")[2] for label, _ in last["drawn"]["order_test"]]
+        told = [name for _, name, _ in last["drawn"]["order_test"]]
         turned = "the answer stays" if told[0] == told[1] else f"the answer becomes <b>{told[1]}</b>"
         return last["drawn"], f"answer: <b>{told[0]}</b> &nbsp;·&nbsp; frames reversed: {turned}"
 
-    methods = {(METHOD_STYLE[name].label if name in METHOD_STYLE else name): name for name in learners}
     controls = {
         "upload": upload("video/*", take),
         "path": field("video file", os.fspath(path), "a path on this machine", "mede-path"),
         "classes": field("classes", classes, "names between commas; empty: the world's", "mede-classes"),
-        "method": choice("learner", methods),
+        "method": choice("learner", by_label(learners)),
         "frames": choice("frames", FRAMES, 8),
         "sampling": choice("sampling", ("uniform", "dense")),
         "view": slider("view", 1, 1, VIEWS, 1, "mede-view", shown=".0f"),

@@ -36,7 +36,7 @@ def typical(one: Mapping[str, Mapping[str, np.ndarray]], effects: Mapping[str, M
             value, values = (np.round(each[name], 3) for each in (one[method], others))  # rounding errors rank nothing
             shares.append(100 * (np.mean(values < value) + np.mean(values == value) / 2))
             parts.append(f"{words}, the margin falls by {value.item():.2f} logits (percentile {shares[-1]:.0f})")
-        is_typical = 10 <= min(shares) and max(shares) <= 90
+        is_typical = min(shares) >= 10 and max(shares) <= 90
         said.append(f"* {method_label(method)}: {'; '.join(parts)}: **{'' if is_typical else 'not '}typical**.")
     return "\n".join([*said, "", f"Typical: between percentiles 10 and 90 of {len(values)} clips, in both."])
 
