@@ -44,10 +44,10 @@ def test_effects_are_tabled_with_intervals_over_clips():
 
 def test_a_clip_is_typical_where_it_is_no_exception_in_either_effect():
     many = {"frozen": {"background": np.arange(21.0), "motion": 1e-6 * np.arange(21.0)}}
-    for background, expected in ((10.0, "percentile 50"), (20.0, "percentile 98")):
-        said = typical({"frozen": {"background": np.array([background]), "motion": np.array([2e-5])}}, many)
-        assert f"falls by {background:.2f} logits ({expected})" in said and "0.00 logits (percentile 50)" in said
-        assert ("**not typical**" in said) == (background == 20.0) and "of 21 clips" in said
+    for clip, percentile in ((10, 50), (20, 98)):
+        said = typical(many, clip)
+        assert f"{clip}.00 logits (percentile {percentile})" in said and "0.00 logits (percentile 50)" in said
+        assert ("**not typical**" in said) == (clip == 20) and "of 21 clips" in said
 
 
 def test_heat_is_brightest_where_a_map_is_highest_and_fits_maps_of_any_size():

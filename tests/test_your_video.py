@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from mede_core.lab.bias_lab import draw_clip, opinion, random_map
-from mede_core.lab.map_tests import vit_maps
 from mede_core.lab.your_video import EXAMPLE, video_explorer, video_values, write_example
 from mede_core.learner import build_learner
 from mede_core.video.decode import probe, read_clip
@@ -65,8 +64,3 @@ def test_what_a_map_ranks_highest_is_covered_in_the_picture_and_for_the_learner(
     assert ((half["frames"] == gray).all(1).mean() - 0.5) < 0.05 and (whole["frames"] == gray).all()
     assert plain["top"] == opinion(learner, clip)["top"] != half["top"]
     assert random_map(learner, clip[None], None).shape == (1, 8, 8, 8)
-
-
-def test_without_a_real_clip_the_notebook_says_so():
-    with pytest.raises(ValueError, match="No video is given"):
-        vit_maps(None, "", "a, b")

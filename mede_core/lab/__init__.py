@@ -1,3 +1,3 @@
-"""What is tried by hand: ``explorers``, ``bias_lab``, ``your_video`` and ``gwa_accuracy`` (widgets) with ``scenes``, their pictures;
-the meta-step on two parameters (``toy``) and on a model (``diagnostics``); ``geometry`` of a trajectory; ``map_tests``.
+"""What is tried by hand: ``explorers``, ``bias_lab``, ``your_video``, ``gwa_accuracy`` (widgets) and ``scenes``, their
+pictures; the meta-step on two parameters (``toy``) and on a model (``diagnostics``); ``geometry``; ``map_tests``.
 """

@@ -1,30 +1,15 @@
 """Whether maps find what a learner uses: deletion and insertion against a random order, and against other weights."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from ..attention import MAPS, floating, log_probability, occlusion_maps
-from ..config import load_config
+from ..attention import MAPS, floating, log_probability
 from ..learner import VideoLearner
-from ..video.classes import check_class_names
-from ..video.clips import read_views
-from ..video.decode import probe
-from ..workspace import Workspace
-
-
-def only(clips: Dataset, rows: Sequence[int]) -> Dataset:
-    """Some of the clips of a rendered set, as a set."""
-    rows, few = list(rows), copy.copy(clips)
-    few.videos, few.masks, few.labels = (part[rows] for part in (clips.videos, clips.masks, clips.labels))
-    few.spec = clips.spec[rows]
-    return few
 
 
 def compare_maps(
@@ -85,19 +70,6 @@ def places(maps: Tensor, size: int, cell: int = 4) -> Tensor:
     cells = F.interpolate(maps.float(), size=(side, side), mode="bilinear", align_corners=False)
     rank = cells.flatten(1).argsort(1, descending=True).argsort(1) / cells[0].numel()
     return rank.view_as(cells).unsqueeze(2).repeat_interleave(cell, -1).repeat_interleave(cell, -2)
-
-
-def vit_maps(workspace: Workspace, path: str, classes: str) -> tuple[str, np.ndarray, dict[str, np.ndarray]]:
-    """Of frozen CLIP ViT-B/16 and a real clip: its answer, the frames [T, 3, 224, 224], and four maps of the answer."""
-    if not path:
-        raise ValueError("No video is given: name a file of yours in the parameters cell, and run all again.")
-    learner = workspace.learner(load_config("paper", method="frozen"))
-    learner.set_classes(check_class_names(classes.split(",")))
-    clip = read_views(path, probe(path), num_frames=8, views=1, sampling="uniform", image_size=learner.image_size)
-    answer = learner(clip.to(learner.logit_scale.device)).argmax(1)
-    makers = MAPS | {"occlusion": partial(occlusion_maps, window=32, stride=32, together=True, batch_size=4)}
-    maps = {name: make(learner, clip, answer)[0].cpu().numpy() for name, make in makers.items()}
-    return learner.class_names[int(answer)], clip[0].numpy(), maps
 
 
 @torch.no_grad()

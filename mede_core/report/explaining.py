@@ -27,15 +27,15 @@ def effects_table(effects: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
-def typical(one: Mapping[str, Mapping[str, np.ndarray]], effects: Mapping[str, Mapping[str, np.ndarray]]) -> str:
-    """Sentences on where one clip stands among others, a method each, by ``attention.causal_effects`` of both."""
+def typical(effects: Mapping[str, Mapping[str, np.ndarray]], clip: int) -> str:
+    """Sentences on where one clip stands among all, a method each, by ``attention.causal_effects``."""
     said = []
-    for method, others in effects.items():
+    for method, one in effects.items():
         shares, parts = [], []
         for name, words in (("background", "background swapped"), ("motion", "motion reversed")):
-            value, values = (np.round(each[name], 3) for each in (one[method], others))  # rounding errors rank nothing
-            shares.append(100 * (np.mean(values < value) + np.mean(values == value) / 2))
-            parts.append(f"{words}, the margin falls by {value.item():.2f} logits (percentile {shares[-1]:.0f})")
+            values = np.round(one[name], 3)  # rounding errors rank nothing
+            shares.append(100 * (np.mean(values < values[clip]) + np.mean(values == values[clip]) / 2))
+            parts.append(f"{words}, the margin falls by {values[clip]:.2f} logits (percentile {shares[-1]:.0f})")
         is_typical = min(shares) >= 10 and max(shares) <= 90
         said.append(f"* {method_label(method)}: {'; '.join(parts)}: **{'' if is_typical else 'not '}typical**.")
     return "\n".join([*said, "", f"Typical: between percentiles 10 and 90 of {len(values)} clips, in both."])
