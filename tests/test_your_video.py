@@ -1,5 +1,6 @@
 """A video of one's own: the example is a clip of the world, and the explorer says what the learner answers."""
 
+import re
 import types
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from mede_core.lab.bias_lab import draw_clip, opinion, random_map
-from mede_core.lab.your_video import EXAMPLE, video_explorer, video_values, write_example
+from mede_core.lab.your_video import EXAMPLE, order_test, read, video_explorer, write_example
 from mede_core.learner import build_learner
 from mede_core.video.decode import probe, read_clip
 from mede_core.world.synthetic import World
@@ -29,30 +30,41 @@ def test_the_example_shows_a_clip_of_the_world(tmp_path):
         assert np.abs(read.astype(int) - shown).mean() < 6, "what is lost by compression"
 
 
-def test_the_order_test_asks_the_same_learner_about_the_same_frames(learners):
-    values = video_values(learners, EXAMPLE, method="frozen", shown="none")
-    forward, backward, *_, single = values["order_test"]
-    assert forward[1:] == values["top"][0] and [one[0] for one in values["order_test"]][1] == "reversed"
-    assert backward[1] == forward[1] and backward[2] == pytest.approx(forward[2], rel=1e-3)  # a mean over frames
-    clip = torch.from_numpy(next(iter(values["strips"].values())))
-    assert len(clip) == 8 and single[1] == NAMES[int(learners["frozen"](clip[None, 4:5]).argmax())]
+def test_the_order_test_asks_about_the_same_frames_in_another_order(learners):
+    learner = learners["frozen"].set_classes(NAMES)
+    clip = read(learner, EXAMPLE)
+    found = order_test(learner, clip)
+    assert found["reversed"] == (
+        found["forward"][0],
+        pytest.approx(found["forward"][1], rel=1e-3),
+    )  # a mean over frames
+    assert found["one frame"][0] == NAMES[int(learner(clip[None, 4:5]).argmax())]
+    assert not torch.equal(clip, read(learner, EXAMPLE, view=5)) and len(read(learner, EXAMPLE, frames=4)) == 4
 
 
 def test_the_explorer_turns_its_knobs_takes_a_file_and_says_what_is_wrong(learners):
-    upload, path, classes, _, frames, _, view, shown, readout, image = video_explorer(learners).children
-    first = image.value
-    for knob, value in ((view, 5), (frames, 4), (shown, "none"), (classes, "a red star, a blue ball")):
-        before, knob.value = image.value, value
-        assert image.value != before
-    assert "answer: <b>a red star</b>" in readout.value
+    *controls, readout, image = video_explorer(learners).children
+    knobs = {knob.description: knob for knob in controls}
+    first, path, classes = image.value, knobs["video file"], knobs["classes"]
+    turned = {"view": 5, "frames": 4, "map": "none", "order": "shuffled", "classes": "a red star, a blue ball"}
+    start = {name: knobs[name].value for name in turned}
+    for name, value in turned.items():
+        before, knobs[name].value = image.value, value
+        assert image.value != before, name
+    assert "left: a red star (" in re.sub("</?b>", "", readout.value) and "of 2 names" in readout.value
     classes.value, before = "ball, Ball", image.value
     assert "duplicates: 'Ball', 'ball'" in readout.value and image.value == before
-    classes.value, view.value, frames.value, shown.value = "", 1, 8, "relevance"
+    for name, value in start.items():
+        knobs[name].value = value
     assert image.value == first
-    for name in ("a.mp4", "a.mp4"):
-        content = types.SimpleNamespace(name=name, content=memoryview(EXAMPLE.read_bytes()))
-        upload.notify_change({"name": "value", "new": (content,), "old": (), "owner": upload, "type": "change"})
-        assert path.value.endswith("a.mp4") and path.value != str(EXAMPLE) and "answer" in readout.value
+    paths = set()
+    for _ in range(2):
+        file = types.SimpleNamespace(name="a.mp4", content=memoryview(EXAMPLE.read_bytes()))
+        change = {"name": "value", "new": (file,), "old": (), "owner": knobs["upload"], "type": "change"}
+        knobs["upload"].notify_change(change)
+        paths.add(path.value)
+        assert path.value.endswith("a.mp4") and "left: " in readout.value
+    assert len(paths) == 2, "another file of the same name is another video"
     path.value = "gone.mp4"
     assert "no such file" in readout.value
 

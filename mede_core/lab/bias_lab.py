@@ -20,7 +20,7 @@ from .scenes import Scene, frame_row, titled_row
 
 ORDERS = ("forward", "reversed", "shuffled", "one frame")
 BACKGROUNDS = {**{name: index for index, name in enumerate(SCENES)}, "noise": NOISE, "stripes": STRIPES}
-TOP = 5
+TOP, SHOWN_FRAMES = 5, 8
 
 
 def random_map(learner: VideoLearner, video: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -87,7 +87,7 @@ def bias_scene() -> Scene:
     """A clip, and for each of two learners the clip under its map and the five answers it gives most."""
     figure = Picture(5.3, width=8.2)
     grid = figure.add_gridspec(5, 2, height_ratios=[1, 1, 1, 0.02, 2.1])
-    rows = [titled_row(figure.add_subplot(grid[row, :]), 8) for row in range(3)]
+    rows = [titled_row(figure.add_subplot(grid[row, :]), SHOWN_FRAMES) for row in range(3)]
     moving, panels = [*sum(rows, ())], []
     for column in range(2):
         artists, panel = answers_panel(figure.add_subplot(grid[4, column]))
@@ -98,13 +98,21 @@ def bias_scene() -> Scene:
         strips = [clip, *(one["frames"] for one in says.values())]
         labels = [title, *(look_of(method).label for method in says)]
         for (image, text), strip, label in zip(rows, strips, labels, strict=True):
-            image.set_data(frame_row(strip.transpose(0, 2, 3, 1), np.arange(8) == frame))
+            image.set_data(_row(strip, frame))
             text.set_text(label)
         for panel, (method, one) in zip(panels, says.items(), strict=True):
-            look, right = look_of(method), one["top"][0][0] == true
-            panel(look, f"{look.label}: {'right' if right else 'wrong'}", one["top"], true)
+            verdict = "" if not true else ": right" if one["top"][0][0] == true else ": wrong"
+            panel(look_of(method), look_of(method).label + verdict, one["top"], true)
 
     return Scene(figure, update, moving)
+
+
+def _row(strip: np.ndarray, frame: int) -> np.ndarray:
+    """At most eight of the frames [T, 3, S, S] side by side, one marked; room is left where there are fewer."""
+    fine, count = max(1, strip.shape[-1] // 96), min(SHOWN_FRAMES, len(strip))  # large frames lose pixels
+    chosen = strip[np.arange(count) * len(strip) // count, :, ::fine, ::fine].transpose(0, 2, 3, 1)
+    row = frame_row(chosen, np.arange(count) == frame)
+    return np.pad(row, ((0, 0), (0, row.shape[1] // count * (SHOWN_FRAMES - count)), (0, 0)))
 
 
 def bias_values(
@@ -128,11 +136,14 @@ def bias_values(
     where = {index: name for name, index in BACKGROUNDS.items()}[background]
     home = "its home scene" if background == world.home[motion] else "not its home scene"
     order = "" if order == "forward" else f", {order}"
-    says = {name: opinion(learners[name], clip, shown, covered) for name in dict.fromkeys((first, second))}
-    if len(says) == 1:
-        says[f"{first} again"] = says[first]
+    says = side_by_side({name: opinion(learners[name], clip, shown, covered) for name in {first: 0, second: 0}})
     return {"clip": clip.numpy(), "says": says, "true": true, "frame": frame,
             "title": f"{action_text(actor, motion)}, before: {where} ({home}){order}"}  # fmt: skip
+
+
+def side_by_side(says: dict[str, dict]) -> dict[str, dict]:
+    """What two learners say; one that was chosen twice stands there twice."""
+    return says if len(says) == 2 else {**says, **{f"{name} again": one for name, one in says.items()}}
 
 
 def by_label(methods: Iterable[str]) -> dict[str, str]:

@@ -20,11 +20,15 @@ WIDE = {"style": {"description_width": "9em"}, "layout": {"width": "34em"}}
 BACKGROUNDS = {"as the dial says": "in", "another scene": "scene", "noise": "noise", "stripes": "stripes"}
 
 
-def slider(
-    name: str, value: float, low: float, high: float, step: float, css: str, *, direct: bool = True, shown: str = ".2f"
-):
+def slider(name: str, value: float, low: float, high: float, step: float, css: str, *, direct: bool = True):
     limits = {"min": low, "max": high, "step": step, "continuous_update": direct}
-    slider = ipywidgets.FloatSlider(value, **limits, description=name, readout_format=shown, **WIDE)
+    slider = ipywidgets.FloatSlider(value, **limits, description=name, readout_format=".2f", **WIDE)
+    slider.add_class(css)
+    return slider
+
+
+def whole(name: str, low: int, high: int, css: str):
+    slider = ipywidgets.IntSlider(low, min=low, max=high, description=name, **WIDE)
     slider.add_class(css)
     return slider
 

@@ -1,26 +1,24 @@
-"""A video of one's own: what a learner answers, in whatever order the frames come, and what speaks for the answer."""
+"""A video of one's own: what two learners answer, in whatever order the frames come, and what speaks for it."""
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import av
-import numpy as np
+from torch import Tensor
 
 from ..files import ASSETS
 from ..learner import VideoLearner
-from ..report.figures.style import Picture, look_of, styled
 from ..video.classes import check_class_names
 from ..video.clips import read_views
 from ..video.decode import probe
 from ..world.synthetic import MOTIONS, World
-from .bias_lab import ORDERS, SHOWN, answers_panel, by_label, draw_clip, opinion, reordered
-from .explorers import choice, explorer, field, slider, upload
-from .scenes import Scene, frame_row, titled_row
+from .bias_lab import ORDERS, SHOWN, bias_scene, by_label, draw_clip, opinion, reordered, side_by_side
+from .explorers import choice, explorer, field, upload, whole
 
 EXAMPLE = ASSETS / "example.mp4"  # by write_example
-FRAMES, VIEWS, ROW = (1, 4, 8, 16), 5, 8  # to read; places to read from; frames that are shown
+FRAMES, VIEWS = (1, 4, 8, 16), 5  # to read, and places to read from
 
 
 def write_example(path: str | os.PathLike, *, frames: int = 32, size: int = 128) -> Path:
@@ -36,52 +34,37 @@ def write_example(path: str | os.PathLike, *, frames: int = 32, size: int = 128)
     return Path(path)
 
 
-@styled
-def video_scene() -> Scene:
-    """Frames of a video, the same under a map, the likeliest answers, and the answer to each order of the frames."""
-    figure = Picture(4.4, width=8.2)
-    grid = figure.add_gridspec(4, 2, height_ratios=[1, 1, 0.02, 2.1])
-    rows = [titled_row(figure.add_subplot(grid[row, :]), ROW) for row in range(2)]
-    (said, answers), (tried, orders) = (answers_panel(figure.add_subplot(grid[3, column])) for column in range(2))
-
-    def update(method, strips, top, order_test) -> None:
-        for (image, text), (title, strip) in zip(rows, strips.items(), strict=True):
-            image.set_data(_row(strip))
-            text.set_text(title)
-        answers(look_of(method), f"{look_of(method).label} answers", top)
-        test = [(f"{order}: {name}", chance) for order, name, chance in order_test]
-        orders(look_of(method), "and with the frames in another order", test)
-
-    return Scene(figure, update, [*sum(rows, ()), *said, *tried])
+def class_list(classes: str) -> list[str]:
+    """Names between commas; without any those of the world."""
+    return check_class_names(classes.split(",")) if classes.strip() else World(1).class_names(half="all")
 
 
-def _row(strip: np.ndarray) -> np.ndarray:
-    """At most eight of the frames [T, 3, S, S] side by side; room is left where there are fewer."""
-    fine = max(1, strip.shape[-1] // 96)  # large frames are drawn with fewer pixels
-    chosen = np.arange(min(ROW, len(strip))) * len(strip) // min(ROW, len(strip))
-    row = frame_row(strip[chosen, :, ::fine, ::fine].transpose(0, 2, 3, 1), np.zeros(len(chosen), bool))
-    return np.pad(row, ((0, 0), (0, row.shape[1] // len(chosen) * (ROW - len(chosen))), (0, 0)))
+def read(
+    learner: VideoLearner, path: str | os.PathLike, *, frames: int = 8, sampling: str = "uniform", view: int = 1
+) -> Tensor:
+    """One view of a video file, as a learner takes it: uint8 [T, 3, S, S]."""
+    reading = {"num_frames": frames, "views": VIEWS, "sampling": sampling, "image_size": learner.image_size}
+    return read_views(path, probe(path), **reading)[view - 1]
+
+
+def order_test(learner: VideoLearner, clip: Tensor) -> dict[str, tuple[str, float]]:
+    """{order of the frames: the likeliest answer and its probability}; the learner's classes are set."""
+    return {order: opinion(learner, reordered(clip, order))["top"][0] for order in ORDERS}
 
 
 def video_values(
-    learners: Mapping[str, VideoLearner], path: str | os.PathLike, *, method: str = "open_mede", frames: int = 8,
-    sampling: str = "uniform", view: int = 1, shown: str = "relevance", classes: Sequence[str] = (),
+    learners: Mapping[str, VideoLearner], path: str | os.PathLike, first: str, second: str, *, order: str = "forward",
+    shown: str = "relevance", **reading,
 ) -> dict:  # fmt: skip
-    """The scene's values for a video file; without ``classes`` those of the world."""
-    learner = learners[method].set_classes(classes or World(1).class_names(half="all"))
-    reading = {"num_frames": frames, "views": VIEWS, "sampling": sampling, "image_size": learner.image_size}
-    clip = read_views(path, probe(path), **reading)[view - 1]
-    says = opinion(learner, clip, shown)
-    test = {order: opinion(learner, reordered(clip, order))["top"][0] for order in ORDERS}
-    title = f"{Path(path).name}: {frames} frames, {sampling}, view {view} of {VIEWS}"
-    return {
-        "method": method, "strips": {title: clip.numpy(), f"map: {shown}": says["frames"]}, "top": says["top"],
-        "order_test": [(order, *first) for order, first in test.items()],
-    }  # fmt: skip
+    """The values of ``bias_scene`` for a video file and two of the learners, their classes set."""
+    clips = {name: reordered(read(learners[name], path, **reading), order) for name in {first: 0, second: 0}}
+    says = side_by_side({name: opinion(learners[name], clip, shown) for name, clip in clips.items()})
+    title = ", ".join([Path(path).name, f"{len(clips[first])} frames", order])
+    return {"clip": clips[first].numpy(), "says": says, "true": "", "title": title, "frame": -1}
 
 
 def video_explorer(learners: Mapping[str, VideoLearner], path: str | os.PathLike = EXAMPLE, classes: str = ""):
-    """Choose or upload a video, turn frames, view and classes, and see what a learner answers and why: a widget.
+    """Choose or upload a video, turn frames, order, view and classes, and see what two learners answer: a widget.
 
     ``classes`` are names between commas; ``learners`` are by their methods' names, as ``workspace.learner`` gives them.
     """
@@ -92,26 +75,33 @@ def video_explorer(learners: Mapping[str, VideoLearner], path: str | os.PathLike
         file.write_bytes(content)
         controls["path"].value = str(file)
 
-    def values(upload, classes: str, view: float, **chosen) -> tuple[dict, str]:
+    def values(upload, classes: str, **chosen) -> tuple[dict, str]:
         try:
-            names = check_class_names(classes.split(",")) if classes.strip() else ()
-            last["drawn"] = video_values(learners, classes=names, view=int(view), **chosen)
+            names = class_list(classes)
+            for name in (chosen["first"], chosen["second"]):
+                learners[name].set_classes(names)
+            last["drawn"] = video_values(learners, **chosen)
         except (ValueError, OSError) as error:  # what a person typed or chose
             if not last:
                 raise
             return last["drawn"], f"<b>{error}</b> &nbsp;·&nbsp; below stands what was asked before"
-        told = [name for _, name, _ in last["drawn"]["order_test"]]
-        turned = "the answer stays" if told[0] == told[1] else f"the answer becomes <b>{told[1]}</b>"
-        return last["drawn"], f"answer: <b>{told[0]}</b> &nbsp;·&nbsp; frames reversed: {turned}"
+        first, second = (one["top"][0] for one in last["drawn"]["says"].values())
+        return last["drawn"], (
+            f"left: <b>{first[0]}</b> ({100 * first[1]:.0f} %) &nbsp;·&nbsp; right: <b>{second[0]}</b> "
+            f"({100 * second[1]:.0f} %), of {len(names)} names"
+        )
 
+    two = [*learners, *learners][:2]
     controls = {
         "upload": upload("video/*", take),
         "path": field("video file", os.fspath(path), "a path on this machine", "mede-path"),
         "classes": field("classes", classes, "names between commas; empty: the world's", "mede-classes"),
-        "method": choice("learner", by_label(learners)),
+        "first": choice("left", by_label(learners), two[0]),
+        "second": choice("right", by_label(learners), two[1]),
+        "order": choice("order", ORDERS),
         "frames": choice("frames", FRAMES, 8),
         "sampling": choice("sampling", ("uniform", "dense")),
-        "view": slider("view", 1, 1, VIEWS, 1, "mede-view", shown=".0f"),
+        "view": whole("view", 1, VIEWS, "mede-view"),
         "shown": choice("map", ("none", *SHOWN), "relevance"),
     }
-    return explorer(video_scene(), controls, values, "mede-video")
+    return explorer(bias_scene(), controls, values, "mede-video")
