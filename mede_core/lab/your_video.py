@@ -88,7 +88,7 @@ def video_explorer(learners: Mapping[str, VideoLearner], path: str | os.PathLike
         first, second = (one["top"][0] for one in last["drawn"]["says"].values())
         return last["drawn"], (
             f"left: <b>{first[0]}</b> ({100 * first[1]:.0f} %) &nbsp;·&nbsp; right: <b>{second[0]}</b> "
-            f"({100 * second[1]:.0f} %), of {len(names)} names"
+            f"({100 * second[1]:.0f} %), of {len(names)} names, at view {chosen['view']} of {VIEWS}"
         )
 
     two = [*learners, *learners][:2]

@@ -24,6 +24,7 @@ def map_strips(video, maps: Mapping[str, np.ndarray]):
     frame stands its share of what the map finds in all frames."""
     frames, found = np.asarray(video), {name: np.clip(one, 0, None) for name, one in maps.items()}
     figure = film_strip([frames, *(overlay(frames, one) for one in found.values())], ["frames", *found])
+    figure.set_figheight(figure.get_figheight() + 0.18 * len(found))
     for axes, one in zip(figure.axes[1:], found.values(), strict=True):
         shares = one.sum((1, 2)) / max(one.sum(), 1e-12)
         axes.set_xticks(frame_centers(frames.transpose(0, 2, 3, 1)), [f"{100 * share:.0f} %" for share in shares])
