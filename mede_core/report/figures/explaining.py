@@ -80,6 +80,8 @@ def effect_plane(effects: Mapping[str, Mapping[str, Sequence[float]]]):
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     for axes in grid[len(pairs) :]:
         axes.set_visible(False)
+    for axes in grid[max(0, len(pairs) - columns) : len(pairs)]:
+        axes.tick_params(labelbottom=True)  # the lowest of its column
     figure.supxlabel("swapped background: fall of the margin (logits)", fontsize=8.5)
     figure.supylabel("reversed motion: fall of the margin (logits)", fontsize=8.5)
     return figure
