@@ -63,7 +63,7 @@ def video_values(
     return {"clip": clips[first].numpy(), "says": says, "true": "", "title": title, "frame": -1}
 
 
-def video_explorer(learners: Mapping[str, VideoLearner], path: str | os.PathLike = EXAMPLE, classes: str = ""):
+def video_explorer(learners: Mapping[str, VideoLearner], path: str = "", classes: str = ""):
     """Choose or upload a video, turn frames, order, view and classes, and see what two learners answer: a widget.
 
     ``classes`` are names between commas; ``learners`` are by their methods' names, as ``workspace.learner`` gives them.
@@ -75,12 +75,12 @@ def video_explorer(learners: Mapping[str, VideoLearner], path: str | os.PathLike
         file.write_bytes(content)
         controls["path"].value = str(file)
 
-    def values(upload, classes: str, **chosen) -> tuple[dict, str]:
+    def values(upload, path: str, classes: str, **chosen) -> tuple[dict, str]:
         try:
             names = class_list(classes)
             for name in (chosen["first"], chosen["second"]):
                 learners[name].set_classes(names)
-            last["drawn"] = video_values(learners, **chosen)
+            last["drawn"] = video_values(learners, path or EXAMPLE, **chosen)
         except (ValueError, OSError) as error:  # what a person typed or chose
             if not last:
                 raise
@@ -94,7 +94,7 @@ def video_explorer(learners: Mapping[str, VideoLearner], path: str | os.PathLike
     two = [*learners, *learners][:2]
     controls = {
         "upload": upload("video/*", take),
-        "path": field("video file", os.fspath(path), "a path on this machine", "mede-path"),
+        "path": field("video file", path, "a path on this machine; empty: the example", "mede-path"),
         "classes": field("classes", classes, "names between commas; empty: the world's", "mede-classes"),
         "first": choice("left", by_label(learners), two[0]),
         "second": choice("right", by_label(learners), two[1]),
