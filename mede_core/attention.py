@@ -55,22 +55,11 @@ def record_attention(module: nn.Module) -> Iterator[dict[nn.Module, LayerAttenti
 
 @torch.no_grad()  # not inference_mode: the class-text features made in here are used in training later
 def attention_maps(learner: VideoLearner, video: Tensor, *, method: str = "last") -> Tensor:
-    """Where the class token looks within each frame.
+    """Where the class token looks within each frame: [B, T, h, w] on the patch grid, each frame summing to 1.
 
     With expanded attention it also looks at the frames before and after: that share is left out here. So is AIM's
-    attention along time.
-
-    Args:
-        learner: any learner; its mode is left alone.
-        video: [B, T, 3, H, W] as the learner takes it.
-        method: ``"last"``: the last block's attention, mean over heads; ``"rollout"``: the product over blocks of
-            the mean attention with the residual added (Abnar and Zuidema, 2020).
-
-    Returns:
-        [B, T, h, w] on the patch grid, each frame summing to 1.
-
-    Raises:
-        ValueError: unknown method.
+    attention along time. ``method``: ``last``, the last block's attention, mean over heads; ``rollout``, the product
+    over blocks of the mean attention with the residual added (Abnar and Zuidema, 2020); else a ValueError.
     """
     if method not in ("last", "rollout"):
         raise ValueError(f"method is {method!r}; allowed: last, rollout")
@@ -134,17 +123,11 @@ def occlusion_maps(
     together: bool = False,
     batch_size: int = 256,
 ) -> Tensor:
-    """How far a class's log-probability falls when a square is covered with the weights' mean color: many passes.
+    """How far a class's log-probability falls when a square is covered with the weights' mean color: [B, T, h, w] in
+    nats, below zero where what is covered speaks against the class; many passes.
 
-    Args:
-        learner, video, labels: as above.
-        window: side of the square in pixels; it slides in steps of ``stride``.
-        together: cover the same place of all frames at once, instead of one frame at a time: T times fewer passes.
-        batch_size: clips at once.
-
-    Returns:
-        [B, T, h, w] in nats, h = w = (H - window) // stride + 1; below zero where what is covered speaks against the
-        class. ``together`` gives each frame the same map.
+    The square, ``window`` pixels wide, slides in steps of ``stride``: h = w = (H - window) // stride + 1. ``together``
+    covers the same place of all frames at once, in T times fewer passes, and gives each frame the same map.
     """
     frames, count = floating(learner, video), video.shape[1]
     starts = range(0, video.shape[-1] - window + 1, stride)
@@ -207,16 +190,10 @@ class StaticBias:
 
 
 def static_bias(learner: VideoLearner, clips: Dataset, *, seed: int = 0, map_clips: int = 256) -> StaticBias:
-    """Measure static bias on one set of clips.
+    """Measure static bias on one set of clips, in percent.
 
-    Args:
-        learner: with a method's weights loaded.
-        clips: items (video [T, 3, H, W], label) with ``class_names`` and, for the actor mass, ``videos`` and ``masks``.
-        seed: of the shuffles.
-        map_clips: clips whose attention is measured.
-
-    Returns:
-        the measures, in percent.
+    ``clips``: items (video [T, 3, H, W], label) with ``class_names`` and, for the actor mass of the first
+    ``map_clips``, ``videos`` and ``masks``; ``seed``: of the shuffles.
     """
     plain = evaluate(learner, clips).top1
     shuffled = evaluate(learner, Reordered(clips, "shuffled", seed)).top1
@@ -227,12 +204,15 @@ def static_bias(learner: VideoLearner, clips: Dataset, *, seed: int = 0, map_cli
 
 
 @torch.no_grad()
-def causal_effects(learner: VideoLearner, clips: Dataset, swapped: Dataset, *, batch_size: int = 64) -> dict:
+def causal_effects(
+    learner: VideoLearner, clips: Dataset, swapped: Dataset, *, seed: int = 0, batch_size: int = 64
+) -> dict[str, np.ndarray]:
     """By how much the margin of each clip's class falls when one thing is changed and all else is as before.
 
     ``swapped`` are the actors and motions of ``clips`` before other backgrounds, clip by clip. Gives [N] in logits of
     ``background`` (swapped: about zero without static bias) and ``motion`` (frames in reversed order: zero, up to
-    rounding, for a learner that is blind to order).
+    rounding, for a learner that is blind to order). And [N] bool, whether the answer is right: of the clips as they
+    are (``whole``), ``swapped``, ``shuffled`` (frames in random order) and ``single`` (the middle frame, repeated).
     """
     learner.set_classes(clips.class_names)
 
@@ -241,5 +221,13 @@ def causal_effects(learner: VideoLearner, clips: Dataset, swapped: Dataset, *, b
         device = learner.logit_scale.device
         return torch.cat([class_margin(learner(v.to(device)), y.to(device)) for v, y in parts]).cpu().numpy()
 
-    own = margins(clips.videos)
-    return {"background": own - margins(swapped.videos), "motion": own - margins(clips.videos.flip(1))}
+    videos, generator = clips.videos, torch.Generator().manual_seed(seed)
+    count, frames = videos.shape[:2]
+    orders = torch.rand(count, frames, generator=generator).argsort(1)
+    changed = {
+        "whole": videos, "swapped": swapped.videos, "shuffled": videos[torch.arange(count)[:, None], orders],
+        "single": videos[:, frames // 2, None].expand_as(videos), "reversed": videos.flip(1),
+    }  # fmt: skip
+    found = {name: margins(each) for name, each in changed.items()}
+    effects = {"background": found["whole"] - found["swapped"], "motion": found["whole"] - found.pop("reversed")}
+    return {**effects, **{name: margin > 0 for name, margin in found.items()}}

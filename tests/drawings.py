@@ -93,7 +93,6 @@ DRAW = {
     "inner_step_curves": lambda: training.inner_step_curves(LENGTHS, 0.5),
     "meta_step_2d": lambda: training.meta_step_2d(**meta_arguments(), query_weight=1.0),
     "rho_dial": lambda: results.rho_dial(rho_frame(), chance=1.4, bound=BOUND),
-    "mass_on_actor": lambda: results.mass_on_actor(methods_frame(contexts=("in", "scene")), area=12),
     "difference_forest": lambda: comparisons.difference_forest(FOREST, margin=1.0),
     "epoch_lines": lambda: comparisons.epoch_lines(LINES, label="cosine", zero=True),
     "drop_scatter": lambda: comparisons.drop_scatter(LOOKS, {"order_gap": "order gap (points)"}),

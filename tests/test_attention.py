@@ -20,6 +20,7 @@ from mede_core.attention import (
 )
 from mede_core.lab.map_tests import faithfulness, shuffled_weights
 from mede_core.learner import build_learner
+from mede_core.scoring import Reordered, evaluate
 from mede_core.world.synthetic import World, make_set
 
 
@@ -198,7 +199,10 @@ def test_a_learner_that_reads_a_corner_has_a_background_effect_and_frozen_clip_n
     twins = make_set(World(1), half="all", count=144, context="stripes")
     effects = causal_effects(build_learner(), clips, twins)
     assert abs(effects["motion"]).max() < 1e-4 < abs(effects["background"]).max()
-    assert effects["background"].shape == effects["motion"].shape == (144,)
+    assert all(values.shape == (144,) for values in effects.values())
+    for name, scored in (("whole", clips), ("swapped", twins), ("single", Reordered(clips, "single"))):
+        assert effects[name].tolist() == evaluate(build_learner(), scored).correct.tolist(), name
+    assert (effects["shuffled"] == effects["whole"]).mean() > 0.98, "blind to order, up to ties"
     bright = type("Clips", (), {"videos": BRIGHT, "labels": torch.tensor([0, 0]), "class_names": ["a"]})
     dark = type("Clips", (), {"videos": BRIGHT // 4})
     told = causal_effects(Watcher(), bright, dark)

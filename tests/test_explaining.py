@@ -6,14 +6,19 @@ import pytest
 from mede_core.attention import MAPS
 from mede_core.lab.map_tests import compare_maps
 from mede_core.learner import build_learner
-from mede_core.report.explaining import effects_table, maps_table
-from mede_core.report.figures.explaining import effect_plane, map_strips, overlay
+from mede_core.report.explaining import effects_table, maps_table, typical
+from mede_core.report.figures.explaining import effect_plane, map_curves, map_strips, overlay
 from mede_core.world.synthetic import World, make_set
 
+NUMBERS = ("deletion", "insertion", "shuffled")
 EFFECTS = {
     "frozen": {"background": np.array([1.0, 3.0, -2.0, 2.0]), "motion": np.zeros(4)},
     "open_mede": {"background": np.array([0.5, 1.0, 0.0, 0.1]), "motion": np.array([2.0, -0.5, 1.0, 1.5])},
 }
+RIGHT = {
+    "whole": np.array([1, 1, 1, 0], bool), "swapped": np.array([1, 0, 0, 0], bool),
+    "shuffled": np.array([1, 1, 0, 0], bool), "single": np.array([0, 0, 0, 1], bool),
+}  # fmt: skip
 
 
 def test_every_clip_is_a_dot_and_the_title_counts_where_the_background_counts_more():
@@ -29,10 +34,20 @@ def test_every_clip_is_a_dot_and_the_title_counts_where_the_background_counts_mo
 
 
 def test_effects_are_tabled_with_intervals_over_clips():
-    rows = effects_table(EFFECTS).set_index("Method")
+    rows = effects_table({name: one | RIGHT for name, one in EFFECTS.items()}).set_index("Method")
+    gaps = [rows.loc["Open-MeDe", f"{gap} gap (points)"].split()[0] for gap in ("Static", "Order")]
+    assert gaps == ["50.0", "25.0"] and rows.loc["Frozen CLIP", "Single frame (%)"].startswith("25.0 [")
     assert rows.loc["Open-MeDe", "Motion reversed (logits)"].startswith("+1.00 [")
     assert rows.loc["Frozen CLIP", "Motion reversed (logits)"] == "0.00 [0.00, 0.00]"
     assert rows.loc["Open-MeDe", "Background counts more (%)"].startswith("25.0 [")
+
+
+def test_a_clip_is_typical_where_it_is_no_exception_in_either_effect():
+    many = {"frozen": {"background": np.arange(21.0), "motion": 1e-6 * np.arange(21.0)}}
+    for clip, percentile in ((10, 50), (20, 98)):
+        said = typical(many, clip)
+        assert f"{clip}.00 logits (percentile {percentile})" in said and "0.00 logits (percentile 50)" in said
+        assert ("**not typical**" in said) == (clip == 20) and "of 21 clips" in said
 
 
 def test_heat_is_brightest_where_a_map_is_highest_and_fits_maps_of_any_size():
@@ -46,6 +61,17 @@ def test_heat_is_brightest_where_a_map_is_highest_and_fits_maps_of_any_size():
         assert bright.any() and bright.sum() == (drawn[1].sum(0) == drawn[1].sum(0).max()).sum()
     figure = map_strips(frames, {"attention": np.ones((2, 4, 4)), "occlusion": -np.ones((2, 13, 13))})
     assert [axes.get_title("left") for axes in figure.axes] == ["frames", "attention", "occlusion"]
+    labels = [[text.get_text() for text in axes.get_xticklabels()] for axes in figure.axes[1:]]
+    assert labels == [["50 %", "50 %"], ["0 %", "0 %"]]
+
+
+def test_curves_are_drawn_beside_those_of_a_random_order():
+    curves = {kind: (np.array([80.0, low, 10.0]), np.array([80.0, 50.0, 10.0])) for kind, low in
+              (("deletion", 20.0), ("insertion", 70.0))}  # fmt: skip
+    panels = map_curves({"relevance": {"curves": curves}}).axes
+    for axes, middle in zip(panels, (20.0, 70.0), strict=True):
+        drawn = {line.get_label(): line.get_xydata()[1].tolist() for line in axes.lines}
+        assert drawn == {"relevance": [50.0, middle], "random order": [50.0, 50.0]}
 
 
 def test_a_map_is_believed_where_both_gains_are_sure_and_it_changes_with_the_weights():
@@ -64,8 +90,10 @@ def test_maps_are_compared_with_chance_and_with_other_weights():
     video, labels = clips.videos[:6], clips.labels[:6]
     maps = {"rollout": MAPS["rollout"], "the clip itself": lambda _, video, labels: video.float().mean(2)}
     found = compare_maps(learner, video, labels, maps, orders=2)
-    assert {key: values.shape for key, values in found["rollout"].items()} == dict.fromkeys(found["rollout"], (6,))
+    assert {key: found["rollout"][key].shape for key in NUMBERS} == dict.fromkeys(NUMBERS, (6,))
+    curve, chance = found["rollout"]["curves"]["deletion"]
+    assert (chance - curve).mean() == pytest.approx(found["rollout"]["deletion"].mean(), abs=1e-4)
     assert found["the clip itself"]["shuffled"] == pytest.approx(np.ones(6))
     assert (np.abs(found["rollout"]["shuffled"]) < 0.9).all() and found["rollout"]["deletion"].mean() > 0
     again = compare_maps(learner, video, labels, maps, orders=2)
-    assert all(np.array_equal(again["rollout"][key], values) for key, values in found["rollout"].items())
+    assert all(np.array_equal(again["rollout"][key], found["rollout"][key]) for key in NUMBERS)

@@ -21,7 +21,7 @@ from drawings import (
 from matplotlib.text import Text
 
 from mede_core.report.figures import comparisons, film, results, training, trajectories
-from mede_core.report.figures.style import CONTEXT_STYLE, METHOD_STYLE
+from mede_core.report.figures.style import METHOD_STYLE
 
 
 def texts(figure):
@@ -135,15 +135,6 @@ def test_attention_is_shown_in_multiples_of_even_attention_with_the_actors_share
     labels = [label.get_text() for label in figure.axes[1].get_xticklabels()]
     assert labels[0] == f"1\n{100 * 32 / 46:.0f} %"
     assert labels[1] == f"2\n{100 * 2 / 16:.0f} %"
-
-
-def test_actor_mass_draws_the_even_attention_line_at_the_area():
-    axes = results.mass_on_actor(methods_frame(contexts=("in", "scene")), area=12.5).axes[0]
-    vertical = [line for line in axes.lines if list(line.get_xdata()) == [12.5, 12.5]]
-    assert len(vertical) == 1
-    inside = CONTEXT_STYLE["in"].marker
-    markers = [float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == inside]
-    assert markers == [40.0, 45.0, 50.0, 55.0, 60.0, 65.0]
 
 
 def test_heatmap_frames_the_best_cell_and_marks_the_published_ratios():

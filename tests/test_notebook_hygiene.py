@@ -49,6 +49,9 @@ def problems(path: Path) -> list[str]:
     for number, cell in enumerate(content["cells"]):
         unknown = set(cell["metadata"].get("tags", [])) - TAGS
         found += [f"cell {number}: unknown tag {tag}" for tag in sorted(unknown)]
+        before = content["cells"][number - 1]["source"]
+        if "solution" in cell["metadata"].get("tags", []) and "### Exercise" not in "".join(before):
+            found.append(f"cell {number}: a solution without an exercise above it")
         check = prose_problems if cell["cell_type"] == "markdown" else code_problems
         found += [f"cell {number}: {problem}" for problem in check(cell, path.parent)]
     return found
@@ -84,6 +87,9 @@ def code_problems(cell: dict, _folder: Path) -> list[str]:
         tree = ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE))
     except SyntaxError as error:
         return [*found, f"line {error.lineno}: {error.msg}"]
+    hidden = cell["metadata"].get("jupyter", {}).get("source_hidden", False)
+    if not hidden and ("solution" in cell["metadata"].get("tags", []) or is_plumbing(tree)):
+        found.append("it only sets up or saves, or is a solution: fold it (jupyter.source_hidden)")
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             length = node.end_lineno - node.lineno + 1
@@ -92,6 +98,20 @@ def code_problems(cell: dict, _folder: Path) -> list[str]:
         elif isinstance(node, ast.Attribute) and node.attr in ("backward", "step"):
             found.append(f"{ast.unparse(node)}: a training belongs to mede_core")
     return found
+
+
+def is_plumbing(tree: ast.Module) -> bool:
+    """Whether a cell teaches nothing: it imports, opens the page, or saves a table under a caption with notes."""
+    called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    words = {"caption", "notes", "title"}
+
+    def saves(one: ast.stmt) -> bool:
+        if isinstance(one, ast.Assign):
+            return {ast.unparse(target) for target in one.targets} <= words
+        return isinstance(one, ast.Expr) and ast.unparse(one).removeprefix("display(").startswith("page.table(")
+
+    imports = all(isinstance(one, (ast.Import, ast.ImportFrom)) for one in tree.body)
+    return bool(tree.body) and (imports or "Page" in called or all(map(saves, tree.body)))
 
 
 def dead_links(text: str, folder: Path) -> list[str]:
@@ -191,6 +211,10 @@ def test_a_dirty_notebook_is_found_out(check, change, finding):
         ({"code": ["def f():\n" + "    x = 1\n" * 8]}, "f has 9 lines"),
         ({"code": ["class C:\n" + "    x = 1\n" * 8]}, "C has 9 lines"),
         ({"code": ["for batch in loader:\n    optimizer.step()"]}, "optimizer.step: a training"),
+        ({"code": ["import math"]}, "fold it"),
+        ({"code": ["page = Page(out_dir)\nx = 1"]}, "fold it"),
+        ({"code": ['caption = "C"\npage.table("t", table, caption=caption)']}, "fold it"),
+        ({"code": ["assert True"], "tags": {0: "solution"}}, "a solution without an exercise"),
         ({"code": ["x = ("]}, "cell 2: line 1"),
         ({"code": ["!pip install x"]}, "forbidden: !pip"),
         ({"code": ["%cd .."]}, "forbidden: %cd"),

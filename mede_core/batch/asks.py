@@ -90,10 +90,15 @@ def world_tests(clips: int, other_clips: int) -> tuple[EvalSet, ...]:
     )
 
 
-def attention_maps(profile: str, settings: Mapping) -> list[Ask]:
-    learners = ({"method": "frozen"}, {"method": "finetune"}, {"method": "open_mede"},
-                {"method": "finetune", "rho": CHANCE_RHO})  # fmt: skip
-    return [Ask(load_config(profile, **{**settings, **own})) for own in learners]
+def where_it_looks(profile: str, settings: Mapping) -> list[Ask]:
+    return your_video(profile, settings, " ".join([*METHODS, "oracle"]))
+
+
+def your_video(profile: str, settings: Mapping, learners: str = "open_mede oracle frozen") -> list[Ask]:
+    """Methods by name, and the oracle of 01: fine-tuned at chance."""
+    own = {"oracle": {"method": "finetune", "rho": CHANCE_RHO}}
+    configs = [{**settings, **own.get(name, {"method": name})} for name in learners.split()]
+    return [Ask(load_config(profile, **one)) for one in configs]
 
 
 # ------------------------------------------------------------------------------------ the paper's tables

@@ -23,7 +23,7 @@ from .asks import Ask
 
 IN_LAB = (
     asks.static_bias, asks.cross_batch_meta_optimization, asks.gaussian_weight_averaging, asks.evaluate,
-    asks.attention_maps, asks.table_base_to_novel, asks.table_cross_dataset, asks.table_out_of_context,
+    asks.where_it_looks, asks.table_base_to_novel, asks.table_cross_dataset, asks.table_out_of_context,
     asks.table_gwa, asks.figures, asks.study_claims, asks.study_dial, asks.study_meta_step, asks.study_averages,
     asks.study_where_it_looks,
 )  # fmt: skip

@@ -35,6 +35,12 @@ def slider(name: str, value: float, low: float, high: float, step: float, css: s
     return slider
 
 
+def whole(name: str, low: int, high: int, css: str):
+    slider = ipywidgets.IntSlider(low, min=low, max=high, description=name, **WIDE)
+    slider.add_class(css)
+    return slider
+
+
 def choice(name: str, options, value=None):
     """A list to choose from: values, or {what is shown: value}; by default its first."""
     first = next(iter(options.values())) if isinstance(options, Mapping) else options[0]
@@ -43,6 +49,19 @@ def choice(name: str, options, value=None):
 
 def player():
     return ipywidgets.Play(value=1, min=1, max=8, interval=400, repeat=True)
+
+
+def field(name: str, value: str, hint: str, css: str):
+    text = ipywidgets.Text(value, description=name, placeholder=hint, continuous_update=False, **WIDE)
+    text.add_class(css)
+    return text
+
+
+def upload(accept: str, take: Callable[[str, bytes], None]):
+    """A button that hands name and bytes of a chosen file on."""
+    button = ipywidgets.FileUpload(accept=accept, description="upload")
+    button.observe(lambda change: [take(one.name, bytes(one.content)) for one in change.new], "value")
+    return button
 
 
 def explorer(

@@ -22,19 +22,23 @@ def compare_maps(
     seed: int = 0,
 ) -> dict[str, dict[str, np.ndarray]]:
     """What each map tells of clips [N, T, 3, H, W] and their classes [N]: the gain over random orders, in points of
-    probability, and the rank correlation with the map of a learner with shuffled weights."""
+    probability, and the rank correlation with the map of a learner with shuffled weights.
+
+    ``curves``: the mean probability, in percent, while places are covered (deletion) or shown, and in random order.
+    """
     generator, found = torch.Generator().manual_seed(seed), {}
     noise = [torch.rand(*video.shape[:2], 8, 8, generator=generator).to(learner.logit_scale) for _ in range(orders)]
     chance = [faithfulness(learner, video, labels, one) for one in noise]
-    chance = {key: torch.stack([one[key].mean(1) for one in chance]).mean(0) for key in chance[0]}
+    chance = {key: 100 * torch.stack([one[key] for one in chance]).mean(0) for key in chance[0]}
     other = shuffled_weights(learner, seed)
     for name, make in maps.items():
         own, elsewhere = make(learner, video, labels), make(other, video, labels)
-        curves = faithfulness(learner, video, labels, own)
+        curves = {key: 100 * curve for key, curve in faithfulness(learner, video, labels, own).items()}
         found[name] = {
-            "deletion": 100 * (chance["deletion"] - curves["deletion"].mean(1)).cpu().numpy(),
-            "insertion": 100 * (curves["insertion"].mean(1) - chance["insertion"]).cpu().numpy(),
+            "deletion": (chance["deletion"] - curves["deletion"]).mean(1).cpu().numpy(),
+            "insertion": (curves["insertion"] - chance["insertion"]).mean(1).cpu().numpy(),
             "shuffled": _rank_correlation(own, elsewhere).cpu().numpy(),
+            "curves": {key: (curves[key].mean(0).cpu().numpy(), chance[key].mean(0).cpu().numpy()) for key in curves},
         }
     return found
 
@@ -51,17 +55,21 @@ def faithfulness(
     learner: VideoLearner, video: Tensor, labels: Tensor, maps: Tensor, *, cell: int = 4, steps: int = 16
 ) -> dict[str, Tensor]:
     """Probability [B, steps + 1] of the class while a map's highest cells are covered (deletion), or shown."""
-    frames, side = floating(learner, video), video.shape[-1] // cell
-    clips, count = frames.shape[:2]
-    cells = F.interpolate(maps.float(), size=(side, side), mode="bilinear", align_corners=False)
-    rank = cells.flatten(1).argsort(1, descending=True).argsort(1).view(clips, count, 1, side, side)
-    rank = rank.repeat_interleave(cell, -1).repeat_interleave(cell, -2)
+    frames, rank = floating(learner, video), places(maps, video.shape[-1], cell)
     curves: dict[str, list[Tensor]] = {"deletion": [], "insertion": []}
     for step in range(steps + 1):
-        first = rank < step * count * side * side / steps
+        first = rank < step / steps
         for name, covered in (("deletion", first), ("insertion", ~first)):
             curves[name].append(log_probability(learner(torch.where(covered, 0.0, frames)), labels).exp())
     return {name: torch.stack(points, 1) for name, points in curves.items()}
+
+
+def places(maps: Tensor, size: int, cell: int = 4) -> Tensor:
+    """[B, T, 1, size, size] the share of a clip's square cells that a map [B, T, h, w] ranks above that of a pixel."""
+    side = size // cell
+    cells = F.interpolate(maps.float(), size=(side, side), mode="bilinear", align_corners=False)
+    rank = cells.flatten(1).argsort(1, descending=True).argsort(1) / cells[0].numel()
+    return rank.view_as(cells).unsqueeze(2).repeat_interleave(cell, -1).repeat_interleave(cell, -2)
 
 
 @torch.no_grad()

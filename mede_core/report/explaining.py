@@ -5,23 +5,40 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from .intervals import accuracy_interval, t_interval
+from .intervals import Interval, accuracy_interval, paired_difference, t_interval
 from .tables import method_label
 from .write import format_difference, format_interval
 
 
 def effects_table(effects: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
-    """A row a method: mean effects on the class margin (``attention.causal_effects``), with intervals over clips."""
+    """A row a method, of ``attention.causal_effects``: mean effects on the class margin, beside what the same clips
+    lose in accuracy when their background is swapped and when their frames are shuffled; with intervals over clips."""
     rows = []
     for method, one in effects.items():
-        more = accuracy_interval(np.abs(one["background"]) > np.abs(one["motion"]))
         rows.append({
             "Method": method_label(method), "Clips": len(one["motion"]),
             "Background swapped (logits)": _mean(one["background"], 2),
             "Motion reversed (logits)": _mean(one["motion"], 2),
-            "Background counts more (%)": format_interval(more.value, more.low, more.high),
+            "Background counts more (%)": _told(accuracy_interval(np.abs(one["background"]) > np.abs(one["motion"]))),
+            "Static gap (points)": _told(paired_difference(one["whole"], one["swapped"])),
+            "Order gap (points)": _told(paired_difference(one["whole"], one["shuffled"])),
+            "Single frame (%)": _told(accuracy_interval(one["single"])),
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def typical(effects: Mapping[str, Mapping[str, np.ndarray]], clip: int) -> str:
+    """Sentences on where one clip stands among all, a method each, by ``attention.causal_effects``."""
+    said = []
+    for method, one in effects.items():
+        shares, parts = [], []
+        for name, words in (("background", "background swapped"), ("motion", "motion reversed")):
+            values = np.round(one[name], 3)  # rounding errors rank nothing
+            shares.append(100 * (np.mean(values < values[clip]) + np.mean(values == values[clip]) / 2))
+            parts.append(f"{words}, the margin falls by {values[clip]:.2f} logits (percentile {shares[-1]:.0f})")
+        is_typical = min(shares) >= 10 and max(shares) <= 90
+        said.append(f"* {method_label(method)}: {'; '.join(parts)}: **{'' if is_typical else 'not '}typical**.")
+    return "\n".join([*said, "", f"Typical: between percentiles 10 and 90 of {len(values)} clips, in both."])
 
 
 def maps_table(tested: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
@@ -37,6 +54,10 @@ def maps_table(tested: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
             "May be believed": "yes" if min(ends) > 0 and changed else "no",
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _told(one: Interval) -> str:
+    return format_interval(one.value, one.low, one.high)
 
 
 def _mean(values: np.ndarray, decimals: int) -> str:

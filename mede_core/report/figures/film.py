@@ -24,7 +24,7 @@ def film_strip(videos, titles: Sequence[str]):
     rows = figure.subplots(len(clips), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, clip, title in zip(rows, clips, titles, strict=True):
         _show(axes, clip, _opaque(clip), title)
-    rows[-1].set_xticks(_centers(clips[-1]), [str(index + 1) for index in range(len(clips[-1]))])
+    rows[-1].set_xticks(frame_centers(clips[-1]), [str(index + 1) for index in range(len(clips[-1]))])
     rows[-1].set_xlabel("frame")
     return figure
 
@@ -58,7 +58,7 @@ def film_strip_attention(video, attention, mask=None, title: str = "Where the cl
         labels = [f"{label}\n{100 * share:.0f} %" for label, share in zip(labels, shares, strict=True)]
         told = f"{100 * shares.mean():.0f} % on average; it covers {100 * mask.mean():.0f} % of the area"
         bottom.set_xlabel(f"frame, and share of the attention on the actor (outlined): {told}", fontsize=8)
-    bottom.set_xticks(_centers(clip), labels)
+    bottom.set_xticks(frame_centers(clip), labels)
     return figure
 
 
@@ -92,7 +92,7 @@ def _show(axes: Axes, clip: np.ndarray, tiles: np.ndarray, title: str, **options
     return image
 
 
-def _centers(clip: np.ndarray) -> np.ndarray:
+def frame_centers(clip: np.ndarray) -> np.ndarray:
     return (np.arange(len(clip)) * (1 + _GAP) + 0.5) * clip.shape[2]
 
 

@@ -155,35 +155,6 @@ def dial_curves(figure, frame: pd.DataFrame, *, chance: float | None = None, bou
 
 
 @styled
-def mass_on_actor(frame: pd.DataFrame, *, area: float):
-    """Percent of the attention on the actor (no interval), a line a method, a mark a ``context``, beside the percent of
-    the area that the actor covers: what a model that looks everywhere evenly scores."""
-    contexts, methods = contexts_in(frame), in_order(frame["method"])
-    figure = Picture(1.3 + (0.18 + 0.16 * len(contexts)) * len(methods))
-    theme, axes = figure.theme, figure.subplots()
-    values, step = frame.set_index(["method", "context"])["value"], 0.7 / len(contexts)
-    for index, context in enumerate(contexts):
-        look = CONTEXT_STYLE[context]
-        for place, method in enumerate(methods):
-            value, row = values[method, context], place + (index - (len(contexts) - 1) / 2) * step
-            axes.plot([area, value], [row, row], color=look.color, lw=1.2, alpha=0.6)
-            axes.plot(value, row, look.marker, color=look.color, ms=6.5, zorder=4)
-            beside(axes, f"{value:.0f} %", (max(value, area), row), (6, 0), va="center")
-    axes.axvline(area, color=theme.text, lw=1.0, ls=DASHED)
-    told = f"even attention: {area:.0f} % (the actor's share of the area)"
-    beside(axes, told, (area, 1.0), (3, 2), xycoords=("data", "axes fraction"))
-    _name_rows(axes, methods)
-    axes.set(xlim=(0, 1.13 * max(area, values.max())), ylim=(len(methods) - 0.45, -0.55))
-    axes.spines["left"].set_visible(False)
-    axes.set_xlabel("attention mass on the actor (%)")
-    looks = [CONTEXT_STYLE[context] for context in contexts]
-    handles = [Line2D([], [], ls="", marker=look.marker, color=look.color, label=look.label) for look in looks]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    axes.set_title("How much of the attention falls on the actor", pad=16)
-    return figure
-
-
-@styled
 def cost_ratios(ratios: pd.DataFrame, *, title: str = "What a training step costs"):
     """Horizontal bars of ratios to a reference method, a row a method, a panel a column; a line marks 1."""
     ratios = ratios.dropna()
