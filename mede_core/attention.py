@@ -161,6 +161,13 @@ def floating(learner: VideoLearner, video: Tensor) -> Tensor:
 
 
 # ------------------------------------------------------------------------------------ static bias
+def frame_orders(count: int, seed=0) -> dict[str, np.ndarray]:
+    """{order: frame numbers} of a clip of so many frames: shuffled by the seed, reversed, the middle one alone."""
+    frames = np.arange(count)
+    shuffled = np.random.default_rng(seed).permutation(count)
+    return {"shuffled": shuffled, "reversed": frames[::-1].copy(), "one frame": 0 * frames + count // 2}
+
+
 def class_margin(logits: Tensor, labels: Tensor) -> Tensor:
     """[B] by how much the logit of a class (labels [B]) is above the highest other one of [B, K]."""
     others = logits.scatter(1, labels[:, None], -torch.inf)

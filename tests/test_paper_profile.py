@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import yaml
+from clips import make_clip
 
 from mede_core.__main__ import main
 from mede_core.batch import PlanError, cost
@@ -53,6 +54,8 @@ def world(tmp_path, monkeypatch):
     (tmp_path / "places.txt").write_text("clip_0 240 97\nclip_1 240 97\n")
     (tmp_path / "timer.py").write_text(TIMER)
     monkeypatch.setattr(cost, "COMMAND", [sys.executable, str(tmp_path / "timer.py")])
+    monkeypatch.setattr(cost, "seconds_to_read", lambda data: 20.0 if "ucf101" in data else 0.1)
+    monkeypatch.setattr(cost, "available_cpus", lambda: 1)
     return tmp_path
 
 
@@ -130,11 +133,20 @@ def test_what_is_there_what_is_missing_and_the_cost_are_said_first(world, caplog
         "not run for lack of scuba.ucf101: evaluate_scuba_frozen, ",
         # 8 clips in batches of 2, 2 epochs: 8 steps of 180 s, which 2 epochs of 0.35 GB are kept of
         "train finetune kinetics400               8 steps of 2 clips: about 24 min 0 s, 0.7 GB on disk",
-        # three splits of 4 clips in 3 views at 0.1 a second, by the method and by the other that shares its run
-        "score finetune kinetics400               36 clips: about 6 min 0 s",
+        # three splits of 4 clips in 3 views at 0.1 a second would be 6 minutes, but reading one takes 20 s
+        "score finetune kinetics400               36 clips: about 12 min 0 s, of which 6 min 0 s compute: reading",
+        "`mede prepare --short-side 256`",
     ):
         assert line in said, line
     assert len(timings(world)) == once and max(int(call["--steps"]) for call in timings(world)) == cost.TIMED_STEPS
+
+
+def test_reading_is_timed_on_a_few_videos_of_the_list(tmp_path):
+    (tmp_path / "run").mkdir()
+    names = [make_clip(tmp_path / "run" / f"{number}.mp4", 9).name for number in range(20)]
+    lines = ["path,label", *(f"run/{name},{'walk' if number % 2 else 'run'}" for number, name in enumerate(names))]
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    assert 0 < cost.seconds_to_read(str(tmp_path / "list.csv")) < 10
 
 
 def timings(folder) -> list[dict]:

@@ -1,18 +1,26 @@
-"""What a run on real videos finds, lacks and will cost, said before it starts: hours from timing a few steps here."""
+"""What a run on real videos finds, lacks and will cost, said before it starts: hours from timing a few steps here.
+
+Videos are read while the device computes, so a training or a test takes what takes longer.
+"""
 
 import json
 import logging
 import shutil
+import statistics
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from ..config import METHODS, Config
-from ..files import atomic_write
-from ..names import digest
+from ..files import atomic_write, available_cpus
+from ..names import content_hash, digest
 from ..report.summary import duration
+from ..video.decode import VideoError, probe, read_clip
 from ..video.manifest import read_sidecar, select
 from ..weights import cached_weights
 from . import PlanError
@@ -23,7 +31,7 @@ from .plan import Plan
 logger = logging.getLogger(__name__)
 
 COMMAND = [sys.executable, "-m", "mede_core", "cost"]  # --config FILE --steps N --device DEVICE: one JSON line
-TIMED_STEPS, TIMEOUT_S = 20, 3600.0
+TIMED_STEPS, TIMED_VIDEOS, TIMEOUT_S = 20, 8, 3600.0
 TIMED_BY = (  # fields of Config that the time of a step depends on
     "model", "num_frames", "batch_size", "micro_batch", "precision", "trainable", "temporal_module", "adapter_width",
     "adapter_form", "first_order",
@@ -37,6 +45,7 @@ class Work:
     config: Config
     steps: int  # of the optimizer; 0 for a scoring
     clips: int  # read, views counted one by one
+    data: str = ""  # the list of videos that is read; frame folders are not timed
 
     def timed_steps(self) -> int:
         return max(1, min(TIMED_STEPS, self.steps or self.clips // self.config.batch_size))
@@ -66,6 +75,7 @@ def works(plan: Plan) -> list[Work]:
     found, problems = [], {}
     for kind, name, config, sets in asked:
         steps, clips = 0, 0
+        data = next((one.data for one in sets if not one.root), "" if sets else config.data)
         try:
             if kind == "train":
                 videos = count(config.data, config.data_split, config.half, config.shots)
@@ -77,7 +87,7 @@ def works(plan: Plan) -> list[Work]:
                 clips += one.views * (scuba[one.data] if one.root else count(one.data, one.part, one.half))
         except ValueError as error:
             problems[str(error)] = None
-        found.append(Work(f"{kind}/{name}", f"{kind} {plan.words(config)}", config, steps, clips))
+        found.append(Work(f"{kind}/{name}", f"{kind} {plan.words(config)}", config, steps, clips, data))
     if problems:
         raise PlanError("\n  ".join(["the plan and data.yaml do not fit together", *problems]))
     return found
@@ -96,12 +106,14 @@ def report(plan: Plan, out: Path, *, measure: bool) -> None:
         lacking = (name for name, names in plan.missing.items() if tuple(names) == needs)
         logger.info("  not run for lack of %s: %s", ", ".join(needs), ", ".join(lacking))
     if todo:
-        report_cost(todo, timings(plan, todo, out / "timing.json", measure), plan)
+        kept = out / "timing.json"
+        report_cost(todo, timings(plan, todo, kept, measure), reading(todo, kept, measure), plan)
 
 
-def report_cost(todo: list[Work], answers: dict, plan: Plan) -> None:
-    device, processes, total, disk, unknown = plan.data.device, plan.data.processes, 0.0, 0.0, 0
-    logger.info("cost, on %s, shared by %d processes; reading the videos comes on top", device, processes)
+def report_cost(todo: list[Work], answers: dict, read: dict[str, float], plan: Plan) -> None:
+    device, processes, total, disk, unknown, slow = plan.data.device, plan.data.processes, 0.0, 0.0, 0, 0
+    readers = min(available_cpus(), processes * plan.workers)
+    logger.info("cost, on %s, shared by %d processes; %d workers read meanwhile", device, processes, readers)
     for work in todo:
         answer = answers.get(work.kind(device))
         what = f"{work.steps:,} steps of {work.config.batch_size} clips" if work.steps else f"{work.clips:,} clips"
@@ -109,13 +121,19 @@ def report_cost(todo: list[Work], answers: dict, plan: Plan) -> None:
             unknown += 1
             logger.info("  %-40s %s: not timed", work.words, what)
             continue
-        seconds = work.seconds(answer, processes)
+        computing, reads = work.seconds(answer, processes), work.clips * read.get(work.data, 0.0) / readers
+        seconds, binds = max(computing, reads), f", of which {duration(computing)} compute: reading binds"
+        slow += reads > computing
         size = answer.get("trainable_bytes", 0) * work.config.epochs if work.steps else 0
         total, disk = total + seconds, disk + size
         told = f", {size / 1e9:.2g} GB on disk" if size else ""
+        told += binds if reads > computing else "" if work.data in read else "; reading not timed"
         logger.info("  %-40s %s: about %s%s", work.words, what, duration(seconds), told)
     rest = f" without the {unknown} not timed" if unknown else ""
     logger.info("  in all about %s%s; the trajectories take %.2g GB on disk", duration(total), rest, disk / 1e9)
+    if slow:
+        advice = "videos written anew by `mede prepare --short-side 256`, or more workers, shorten that"
+        logger.info("  reading binds %d of %d: %s", slow, len(todo), advice)
     free = shutil.disk_usage(next(place for place in plan.workspace.folder.absolute().parents if place.is_dir())).free
     if disk > free:
         logger.warning("  only %.2g GB are FREE there", free / 1e9)
@@ -137,6 +155,32 @@ def timings(plan: Plan, todo: list[Work], kept: Path, measure: bool) -> dict:
             failed.add(kind)
             logger.warning("  no estimate: %s", error)
     return answers
+
+
+def reading(todo: list[Work], kept: Path, measure: bool) -> dict[str, float]:
+    """{list of videos: seconds of a worker for a clip}; of each list a few videos are read once, and it is kept."""
+    answers, found = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}, {}
+    for data in dict.fromkeys(work.data for work in todo if work.data):
+        key = f"read-{content_hash(data)}"
+        if key not in answers and measure:
+            try:
+                answers[key] = seconds_to_read(data)
+                atomic_write(kept, json.dumps(answers, indent=1) + "\n")
+            except VideoError as error:
+                logger.warning("  reading %s is not timed: %s", data, error)
+        if key in answers:
+            found[data] = answers[key]
+    return found
+
+
+def seconds_to_read(data: str) -> float:
+    """What 8 frames of a video take, the median of a few of a list."""
+    paths, times = select(data).paths, []
+    for path in paths[:: max(1, len(paths) // TIMED_VIDEOS)][:TIMED_VIDEOS]:
+        info, started = probe(path), time.perf_counter()
+        read_clip(path, np.linspace(0, info.frames - 1, 8).astype(int), info=info)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
 
 
 def timed(work: Work, device: str, folder: Path) -> dict:

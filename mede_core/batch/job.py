@@ -83,13 +83,12 @@ def tell(out: Path, kind: str, name: str, started: float, status: str, reason: s
 
 # ------------------------------------------------------------------------------------ what is done
 def workspace_of(plan):
-    """A workspace that makes things; data loaders get the threads that the device leaves."""
+    """A workspace that makes things."""
     from ..workspace import Workspace
 
     where = {"shipped": False, "older": plan.workspace.older}
     if plan.data:  # synthetic clips are rendered once, videos are read while the device computes
-        workers = max(1, plan.threads - 1)
-        where |= {"device": plan.data.device, "processes": plan.data.processes, "num_workers": workers}
+        where |= {"device": plan.data.device, "processes": plan.data.processes, "num_workers": plan.workers}
     return Workspace(plan.workspace.folder, **where)
 
 

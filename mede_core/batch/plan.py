@@ -68,6 +68,10 @@ class Plan:
         # Never more than CPUs: four threads on two cores made a forward pass of ViT-B/16 36 times slower
         return min(self.settings.threads, available_cpus())
 
+    @property
+    def workers(self) -> int:
+        return max(1, self.threads - 1)  # of data loaders: what the device leaves
+
     @cached_property
     def missing(self) -> dict[str, list[str]]:
         lacking = {name: self.data.lacks(*self.jobs[name].needs) for name in self.chosen} if self.data else {}

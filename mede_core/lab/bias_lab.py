@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from matplotlib.artist import Artist
 
-from ..attention import MAPS
+from ..attention import MAPS, frame_orders
 from ..learner import VideoLearner
 from ..report.figures.explaining import overlay
 from ..report.figures.style import Look, Picture, look_of, styled
@@ -41,10 +41,7 @@ def draw_clip(
 
 
 def reordered(clip: torch.Tensor, order: str) -> torch.Tensor:
-    frames = np.arange(len(clip))
-    shuffled = np.random.default_rng(0).permutation(frames)
-    orders = {"reversed": frames[::-1].copy(), "shuffled": shuffled, "one frame": 0 * frames + len(clip) // 2}
-    return clip[orders.get(order, frames)]
+    return clip if order == "forward" else clip[frame_orders(len(clip))[order]]
 
 
 @torch.no_grad()

@@ -76,17 +76,17 @@ class Variants:
 
     def make(self, index: int) -> tuple[dict, dict]:
         """{what is shown: uint8 [T, 3, S, S]} of a clip, and facts about them."""
+        from ..attention import frame_orders
         from .clips import center_views
 
         if self.labels[index] is None:
             action = self.listed.class_names[self.listed.labels[index]]
             raise VideoError(self.listed.paths[index], f"{action!r} is no class of the model")
         frames, alpha, why = self._read(index)
-        size, count, facts = self.model.image_size, len(frames), {"no mask": why} if why else {}
+        size, facts = self.model.image_size, {"no mask": why} if why else {}
         clip = center_views(frames, size, 1)[0]
-        shuffled = np.random.default_rng([0, index]).permutation(count)  # as scoring.Reordered does
-        orders = [[*range(count)], [*shuffled], [*range(count)][::-1], [count // 2] * count]
-        made = dict(zip((FILMED, *ORDERS), (clip[order] for order in orders)))
+        orders = frame_orders(len(frames), [0, index])  # shuffled as scoring.Reordered does
+        made = {FILMED: clip, **{order: clip[orders[order]] for order in ORDERS}}
         for number, kind in enumerate(self.backgrounds if alpha is not None else ()):
             rng = np.random.default_rng([0, index, number])
             if kind == OTHERS:

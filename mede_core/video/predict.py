@@ -82,14 +82,11 @@ def over_time(learner: VideoLearner, path, classes: Sequence[str], windows: int,
 
 def order_test(learner: VideoLearner, clip: Tensor, classes: Sequence[str]) -> list[dict]:
     """What a clip [V, T, 3, S, S] is taken for when its frames are reversed, shuffled, or all the middle one."""
-    import numpy as np
+    from ..attention import frame_orders
 
-    count, first = clip.shape[1], _ranked(learner, clip, classes)[0][0]
-    orders = {"reversed": range(count)[::-1], "shuffled": np.random.default_rng(0).permutation(count)}
-    orders["one frame"] = [count // 2] * count
-    found = []
-    for order, frames in orders.items():
-        ranked = _ranked(learner, clip[:, list(frames)], classes)
+    first, found = _ranked(learner, clip, classes)[0][0], []
+    for order, frames in frame_orders(clip.shape[1]).items():
+        ranked = _ranked(learner, clip[:, frames], classes)
         (name, value), kept = ranked[0], dict(ranked)[first]
         found.append({"order": order, "class": name, "probability": value, "changed": name != first, "before": kept})
     return found
