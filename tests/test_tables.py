@@ -80,6 +80,14 @@ def test_accuracies_are_those_of_the_records():
     assert (frame["value"] <= frame["high"]).all()
 
 
+def test_the_difference_to_frozen_clip_needs_the_same_clips():
+    few, many = bits(0.9, 1), np.concatenate([bits(0.6, 2)] * 2)
+    for frozen, known in ((many, False), (many[: len(few)], True)):
+        records = [record(name, context, one, split) for name, one in (("frozen", frozen), ("finetune", few))
+                   for context in CONTEXTS for split in ("base", "novel")]  # fmt: skip
+        assert cell(in_and_out(records), "finetune", "in").notna()["gain"] == known
+
+
 def test_base_and_novel_are_kept_apart():
     records = [record("frozen", "in", bits(0.9, 1), "base"), record("frozen", "in", bits(0.3, 2), "novel")]
     frame = base_novel(records)

@@ -75,7 +75,7 @@ def long_frame(
     for method, own in scores.items():
         numbers = dict(zip(own, _together(method, *own.values())))
         known = own.keys() <= frozen.keys() and method != "frozen"
-        common = [seed for seed in next(iter(own.values())) if known and all(seed in one for one in frozen.values())]
+        common = [seed for seed in next(iter(own.values())) if known and _same_clips(own, frozen, seed)]
         ours, theirs = ({name: [one[seed] for seed in common] for name, one in each.items()} for each in (own, frozen))
         for name in own:
             gain = paired_difference(ours[name], theirs[name]) if common else None
@@ -86,6 +86,11 @@ def long_frame(
             gain = harmonic_difference(*pairs, paired_clips=paired_clips) if common else None
             rows.append(_row(method, "hm", mean, gain))
     return pd.DataFrame(rows, columns=list(LONG))
+
+
+def _same_clips(own: Mapping, frozen: Mapping, seed: int) -> bool:
+    """Whether both were tested on a seed's clips in every column: on the dial, frozen CLIP has more of them."""
+    return all(len(own[name][seed]) == len(frozen[name].get(seed, ())) for name in own)
 
 
 def _scores(records: Sequence[Mapping], tests: Mapping[str, tuple]) -> dict[str, dict[str, dict[int, np.ndarray]]]:
