@@ -1,5 +1,6 @@
 """Small video files for the tests, made with PyAV; every frame shows its own number."""
 
+import csv
 import os
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +12,12 @@ import pytest
 from mede_core.files import repo_root
 
 RATE = 10  # frames per second
+
+
+def write_csv(path, rows):
+    with open(path, "w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows(rows)
+    return path
 
 
 def picture(index, width=96, height=64, seed=0):
@@ -25,8 +32,13 @@ def make_clip(
     path, frames=20, codec="libx264", *,
     sizes=((96, 64),), audio=False, pixels="yuv420p", gop=6, options=(), seconds=None,
 ):  # fmt: skip
-    """Write a video: one stream for each size, with or without sound, frames in even steps or at the given seconds."""
-    rate = Fraction(RATE)
+    """Write a video: one stream for each size, with or without sound, frames in even steps or at the given seconds.
+
+    The frames are a number of them, or uint8 [T, H, W, 3].
+    """
+    rate, given = Fraction(RATE), None if isinstance(frames, int) else frames
+    if given is not None:
+        frames, sizes = len(given), (given.shape[2:0:-1],)
     with av.open(os.fspath(path), "w") as container:
         streams = []
         for width, height in sizes:
@@ -39,7 +51,8 @@ def make_clip(
         sound = container.add_stream("aac", rate=16000, layout="mono") if audio else None
         for index in range(frames if seconds is None else len(seconds)):
             for seed, stream in enumerate(streams):
-                frame = av.VideoFrame.from_ndarray(picture(index, stream.width, stream.height, seed), format="rgb24")
+                pixels = picture(index, stream.width, stream.height, seed) if given is None else given[index]
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
                 frame.pts, frame.time_base = index, 1 / rate
                 if seconds is not None:
                     frame.pts, frame.time_base = round(1000 * seconds[index]), Fraction(1, 1000)

@@ -108,7 +108,8 @@ def in_a_new_process(code):
 @pytest.mark.parametrize(
     ("light", "heavy"),
     [
-        ("config files names averages runs workspace batch.asks study.units", {"torch"}),
+        ("config files names averages runs workspace weights batch.asks study.units video.bias", {"torch"}),
+        ("video.predict", {"torch", "matplotlib"}),
         (" ".join(name for name in sources() if name.startswith("report.")), {"torch", "matplotlib.pyplot"}),
         ("report.tables report.twins report.costs report.averaging report.summary", {"matplotlib"}),
         ("report.metrics", {"pandas"}),
