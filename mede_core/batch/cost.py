@@ -60,11 +60,6 @@ class Work:
         fields = {name: getattr(self.config, name) for name in TIMED_BY}
         return digest({**fields, "trainer": method.trainer, "objective": method.objective, "device": device})[:16]
 
-    def seconds(self, answer: dict, processes: int) -> float:
-        """On so many processes that share it evenly, without what they lose to each other."""
-        steps, clips = self.steps * answer["seconds_per_step"], self.clips / answer["clips_per_second_eval"]
-        return (steps if self.steps else clips) / processes
-
 
 @lru_cache(maxsize=256)
 def count(data: str, split: str, half: str, shots: int = 0) -> int:
@@ -126,7 +121,9 @@ def report_cost(todo: list[Work], answers: dict, plan: Plan) -> None:
             unknown += 1
             logger.info("  %-40s %s: not timed", work.words, what)
             continue
-        computing, reads = work.seconds(answer, processes), work.clips * answers.get(work.read, 0.0) / readers
+        steps, clips = work.steps * answer["seconds_per_step"], work.clips / answer["clips_per_second_eval"]
+        computing = (steps if work.steps else clips) / processes  # evenly, and nothing is lost between them
+        reads = work.clips * answers.get(work.read, 0.0) / readers
         seconds, binds = max(computing, reads), f", of which {duration(computing)} compute: reading binds"
         slow += reads > computing
         size = answer.get("trainable_bytes", 0) * work.config.epochs if work.steps else 0

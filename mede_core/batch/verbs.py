@@ -118,9 +118,8 @@ def workspace_on(device: str, runs: str = "", **options) -> Iterator:
     from ..video.models import usable
     from ..workspace import Workspace
 
-    device = usable(device)
     set_threads()
-    with process_group(device) as own:
+    with process_group(usable(device)) as own:
         yield Workspace(runs or None, device=str(own), **options)
 
 

@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
@@ -71,8 +72,7 @@ class Variants:
     backgrounds: dict[str, Backgrounds | None]
     found: Path  # the folder of masks that were not given
 
-    def __post_init__(self):
-        self.names = clip_names(self.listed) if self.masks else []
+    names = cached_property(lambda self: clip_names(self.listed))
 
     def make(self, index: int) -> tuple[dict, dict]:
         """{what is shown: uint8 [T, 3, S, S]} of a clip, and facts about them."""

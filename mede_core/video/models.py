@@ -123,9 +123,8 @@ def load_learner(
         given = weights or ("shipped" if config.model == "mede-small" else "openai")
         config = config.replace(weights=given, random_weights=False)
     config = config.replace(random_weights=random_weights or config.random_weights)
-    device = usable(device)
     try:
-        learner = learner_for(config, device)
+        learner = learner_for(config, usable(device))
     except (RuntimeError, LookupError, EOFError, UnpicklingError, SafetensorError) as error:
         what = f"{type(error).__name__}: {error}"
         raise ValueError(f"weights {config.weights!r} do not load into {config.model} ({what})") from error
