@@ -118,9 +118,7 @@ class Run:
     shipped: bool = False
     older: bool = False  # made by other code than this
 
-    @property
-    def name(self) -> str:
-        return self.folder.name
+    name = property(lambda self: self.folder.name)
 
     @cached_property
     def facts(self) -> dict:

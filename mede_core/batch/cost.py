@@ -48,9 +48,7 @@ class Work:
     clips: int  # read, views counted one by one
     data: str = ""  # the list of videos that is read; frame folders are not timed
 
-    @property
-    def read(self) -> str:
-        return f"read-{content_hash(self.data)}" if self.data else ""
+    read = property(lambda self: f"read-{content_hash(self.data)}" if self.data else "")
 
     def timed_steps(self) -> int:
         return max(1, min(TIMED_STEPS, self.steps or self.clips // self.config.batch_size))
