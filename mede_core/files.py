@@ -170,16 +170,10 @@ def progress(iterable, desc: str = "", total: int | None = None):
     """The same items, with a bar where somebody watches, or a line at most every 30 s in the log of a batch run."""
     from tqdm import auto, tqdm
 
-    if os.environ.get("MEDE_BATCH") == "1" or not (in_kernel() or sys.stderr.isatty()):
+    watched = sys.stderr.isatty() or "ipykernel" in sys.modules  # whose stderr is no terminal
+    if os.environ.get("MEDE_BATCH") == "1" or not watched:
         return tqdm(iterable, desc, total, leave=False, mininterval=LOG_EVERY_S, delay=LOG_EVERY_S, ascii=True)
     return auto.tqdm(iterable, desc, total, leave=False, dynamic_ncols=True)
-
-
-def in_kernel() -> bool:
-    """Whether a Jupyter kernel runs this code (its stderr is no tty, yet somebody watches)."""
-    if "IPython" not in sys.modules:
-        return False
-    return getattr(sys.modules["IPython"].get_ipython(), "kernel", None) is not None
 
 
 def say(line: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .config import METHODS, Average, Config
-from .files import repo_root, say
+from .files import read_lines, repo_root, say
 from .names import as_imported
 from .weights import support
 
@@ -118,9 +118,7 @@ class Run:
     shipped: bool = False
     older: bool = False  # made by other code than this
 
-    @property
-    def name(self) -> str:
-        return self.folder.name
+    name = property(lambda self: self.folder.name)
 
     @cached_property
     def facts(self) -> dict:
@@ -132,8 +130,7 @@ class Run:
         """One row a step: epoch, step, lr, support_loss, support_grad_norm and what else the method writes."""
         import pandas as pd
 
-        lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return pd.DataFrame([json.loads(line) for line in lines])
+        return pd.DataFrame(read_lines(self.folder / "metrics.jsonl"))
 
     def epoch(self, number: int) -> dict[str, Tensor]:
         """{name: tensor} of the trained tensors after an epoch, 1 to E."""

@@ -252,9 +252,7 @@ class Workspace:
         if self.older == "use" and trains(config):
             run = self.run(config)
             run_name, older = run.name, run.older
-        files = self._score_files(config)
-        check_disk(files)
-        code = digest(files)[:8]
+        check_disk(self._score_files(config))
         keys = self.score_keys(config, eval_sets, average)
         found = {} if again else self._stored(run_name)
         if missing := [(key, one) for key, one in zip(keys, eval_sets) if key not in found]:
@@ -264,7 +262,7 @@ class Workspace:
             with run_lock(self.folder / ".locks" / f"scores-{run_name}"):
                 found = found if again else self._stored(run_name)
                 todo = {key: one for key, one in missing if key not in found}
-                found |= self._measure(config, average, todo, run_name, code) if todo else {}
+                found |= self._measure(config, average, todo, run_name) if todo else {}
         about = {"method": config.method, "run": run_name, "seed": config.seed, "world_seed": config.world_seed,
                  "home_seed": config.home_seed, "rho": config.rho, "average": average.name, "mu": average.mu,
                  "sigma": average.sigma, "settings": config.run_settings(), "older": older}  # fmt: skip
@@ -285,7 +283,7 @@ class Workspace:
         lines = ((place, line) for place in places for line in read_lines(place / "scores" / f"{run_name}.jsonl"))
         return {line["key"]: {**line, "shipped": place == SHIPPED} for place, line in lines}
 
-    def _measure(self, config: Config, average: Average, todo: Mapping, run_name: str, code: str) -> dict[str, dict]:
+    def _measure(self, config: Config, average: Average, todo: Mapping, run_name: str) -> dict[str, dict]:
         from .scoring import Reordered, evaluate
 
         set_threads()
@@ -295,6 +293,7 @@ class Workspace:
             how = {"num_workers": self.num_workers, "precision": config.precision}
             how["batch_size"] = clips_at_once(learner, config)
         speed_up(learner, config)
+        code = digest(self._score_files(config))[:8]
         for key, one in progress(todo.items(), f"scoring {_words(config)}", len(todo)):
             clips = room.test_clips(config, one, learner.image_size, **({"skip_bad": self.skip_bad} if videos else {}))
             if not videos and one.order in ("shuffled", "single"):

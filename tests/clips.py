@@ -1,5 +1,6 @@
 """Small video files for the tests, made with PyAV; every frame shows its own number."""
 
+import csv
 import os
 from fractions import Fraction
 from pathlib import Path
@@ -7,10 +8,17 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from mede_core.files import repo_root
 
 RATE = 10  # frames per second
+
+
+def write_csv(path, rows):
+    with open(path, "w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows(rows)
+    return path
 
 
 def picture(index, width=96, height=64, seed=0):
@@ -25,8 +33,13 @@ def make_clip(
     path, frames=20, codec="libx264", *,
     sizes=((96, 64),), audio=False, pixels="yuv420p", gop=6, options=(), seconds=None,
 ):  # fmt: skip
-    """Write a video: one stream for each size, with or without sound, frames in even steps or at the given seconds."""
-    rate = Fraction(RATE)
+    """Write a video: one stream for each size, with or without sound, frames in even steps or at the given seconds.
+
+    The frames are a number of them, or uint8 [T, H, W, 3].
+    """
+    rate, given = Fraction(RATE), None if isinstance(frames, int) else frames
+    if given is not None:
+        frames, sizes = len(given), (given.shape[2:0:-1],)
     with av.open(os.fspath(path), "w") as container:
         streams = []
         for width, height in sizes:
@@ -39,7 +52,8 @@ def make_clip(
         sound = container.add_stream("aac", rate=16000, layout="mono") if audio else None
         for index in range(frames if seconds is None else len(seconds)):
             for seed, stream in enumerate(streams):
-                frame = av.VideoFrame.from_ndarray(picture(index, stream.width, stream.height, seed), format="rgb24")
+                image = picture(index, stream.width, stream.height, seed) if given is None else given[index]
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
                 frame.pts, frame.time_base = index, 1 / rate
                 if seconds is not None:
                     frame.pts, frame.time_base = round(1000 * seconds[index]), Fraction(1, 1000)
@@ -51,6 +65,13 @@ def make_clip(
         for stream in [*streams, *([sound] if sound else [])]:
             container.mux(stream.encode())
     return Path(path)
+
+
+def frame_folder(folder, frames=10, size=(20, 16), kind="png"):
+    """A folder of frames; each one has its own gray value, 10 times its number."""
+    folder.mkdir(parents=True)
+    for number in range(1, frames + 1):
+        Image.new("RGB", size, (10 * number,) * 3).save(folder / f"img_{number:05d}.{kind}")
 
 
 def cut_clip(source, target, seconds, *, at_key=True, start=0.0):
@@ -76,9 +97,7 @@ def turn(path, degrees):
     scales = [1 << 16, 1 << 16, 1 << 30] * 3
     start = data.index(b"tkhd") + 4 + 40  # after version, times, id, duration, layer and volume
     for position, (value, scale) in enumerate(zip(values, scales, strict=True)):
-        data[start + 4 * position : start + 4 * position + 4] = (value * scale).to_bytes(
-            4, "big", signed=True
-        )
+        data[start + 4 * position : start + 4 * position + 4] = (value * scale).to_bytes(4, "big", signed=True)
     Path(path).write_bytes(data)
 
 

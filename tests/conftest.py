@@ -27,6 +27,15 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: [*FIRST, (stem := Path(item.fspath).stem)].index(stem))
 
 
+@pytest.fixture
+def server():
+    """A hub of weights on the loopback, which gives the files that a test puts into it."""
+    from hub import Hub
+
+    with Hub() as served:
+        yield served
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """The video that all links of a stand-in lead to."""

@@ -9,6 +9,8 @@ import os
 import random
 from collections import Counter
 
+from clips import write_csv
+
 FRAMES = 6  # of the tiny video that all links lead to
 WORDS = ("ride", "hold", "turn", "push", "clean", "throw", "open", "climb", "paint", "jump", "cut")
 
@@ -100,9 +102,7 @@ def kinetics_rows(classes, sizes, split):
 
 def write_kinetics(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerows([["label", "youtube_id", "time_start", "time_end", "split"], *rows])
+    write_csv(path, [["label", "youtube_id", "time_start", "time_end", "split"], *rows])
 
 
 def kinetics_classes(count):

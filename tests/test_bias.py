@@ -5,17 +5,12 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from fractions import Fraction
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
-import av
 import numpy as np
 import pytest
 import torch
 import torchvision
-from clips import real_clips
+from clips import make_clip, real_clips
 from PIL import Image
 from torch.utils.data import TensorDataset
 
@@ -29,16 +24,7 @@ from mede_core.video.scuba.backgrounds import Backgrounds
 from mede_core.workspace import Workspace
 from mede_core.world.synthetic import World, make_set
 
-LOSSLESS, LOSSY = ("ffv1", "bgr0", "mkv"), ("libx264", "yuv420p", "mp4")
-
-
-def write(file, frames, codec="ffv1", pixels="bgr0"):
-    with av.open(os.fspath(file), "w") as container:
-        stream = container.add_stream(codec, rate=Fraction(10))
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], pixels
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
+LOSSLESS, LOSSY = ("ffv1", "bgr0", "mkv"), ("libx264", "yuv420p", "mp4")  # codec, pixels, ending
 
 
 def read(folder):
@@ -52,7 +38,7 @@ def write_world(folder, count, codec, pixels, ending):
     folder.mkdir()
     clips = make_set(World(1), half="novel", count=count)
     for index, video in enumerate(clips.videos):
-        write(folder / f"{index:04d}.{ending}", video.permute(0, 2, 3, 1).numpy(), codec, pixels)
+        make_clip(folder / f"{index:04d}.{ending}", video.permute(0, 2, 3, 1).numpy(), codec, pixels=pixels)
         (folder / "masks" / f"{index:04d}").mkdir(parents=True)
         for number, mask in enumerate(clips.masks[index].numpy(), 1):
             Image.fromarray(mask).save(folder / "masks" / f"{index:04d}" / f"{number}.png")
@@ -148,7 +134,7 @@ def moving(tmp_path_factory):
             top = 6 + 5 * (time if index // 3 % 2 else 3 - time)
             frame[top : top + 6, 12:18] = 255
             boxes.append(f"{index:02d},{time + 1},12,{top},6,6")
-        write(folder / f"{index:02d}.mkv", frames)
+        make_clip(folder / f"{index:02d}.mkv", frames, "ffv1", pixels="bgr0")
         colors.append(f"{index:02d}.mkv,{['red', 'green', 'blue'][index % 3]}")
         ways.append(f"{index:02d}.mkv,{['rising', 'falling'][index // 3 % 2]}")
     for name, lines in {"boxes": boxes, "color": colors, "way": ways}.items():
@@ -213,22 +199,17 @@ class Finder(torch.nn.Module):
         return [{"labels": torch.tensor([1, 1, 2]), "scores": torch.tensor([0.9, 0.3, 0.9]), "masks": masks}]
 
 
-def test_people_are_found_with_weights_that_come_once_and_are_compared(at, tmp_path, monkeypatch, capsys):
-    asked, hub = [], tmp_path / "server"
-    handler = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda self, *said: asked.append(self.path)})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(hub)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    hub.mkdir()
-    torch.save({"threshold": torch.tensor(0.9)}, hub / "file")
-    good = f"finder-{hashlib.sha256((hub / 'file').read_bytes()).hexdigest()[:8]}.pth"
-    for name in (good, "finder-00000000.pth"):
-        (hub / name).write_bytes((hub / "file").read_bytes())
+def test_people_are_found_with_weights_that_come_once_and_are_compared(at, server, tmp_path, monkeypatch, capsys):
+    torch.save({"threshold": torch.tensor(0.9)}, tmp_path / "file")
+    data = (tmp_path / "file").read_bytes()
+    good = f"finder-{hashlib.sha256(data).hexdigest()[:8]}.pth"
+    server.files = {good: data, "finder-00000000.pth": data}
     monkeypatch.setattr(torchvision.models, "get_model", lambda name, **options: Finder())
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "cache"))
     told = ["bias", "color.csv", "--model", "python:tiny_models:Place", "--masks"]
 
     def run(masks, out, name=good, offline="0"):
-        monkeypatch.setenv("MEDE_URL_MASKRCNN_RESNET50_FPN_V2", f"http://127.0.0.1:{server.server_port}/{name}")
+        monkeypatch.setenv("MEDE_URL_MASKRCNN_RESNET50_FPN_V2", f"{server.url}/{name}")
         monkeypatch.setenv("HF_HUB_OFFLINE", offline)
         return main([*told, masks, "--out", str(tmp_path / out)])
 
@@ -239,9 +220,7 @@ def test_people_are_found_with_weights_that_come_once_and_are_compared(at, tmp_p
         assert not [*(tmp_path / "cache").rglob("*.p*")]
     for masks, out in (("auto", "found"), ("auto", "again"), ("boxes.csv", "given")):
         assert run(masks, out) == 0
-    server.shutdown()
-    server.server_close()
-    assert [path for path in asked if path.endswith(good)] == [f"/{good}"]
+    assert server.gets.count((good, 0)) == 1
     assert len([*(tmp_path / "found" / "masks").glob("*.npz")]) == 36
     assert read(tmp_path / "found")[0]["clips"] == read(tmp_path / "given")[0]["clips"]
 

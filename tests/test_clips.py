@@ -1,21 +1,13 @@
 """Manifests and clips of real videos: all problems at once, nothing swapped, the same bits after a resume."""
 
-import csv
-
 import numpy as np
 import pytest
 import torch
-from clips import decoded, make_clip
+from clips import decoded, make_clip, write_csv
 from torch.utils.data import DataLoader
 
 from mede_core.video.clips import VideoDataset, dense_indices, uniform_indices
 from mede_core.video.manifest import ManifestError, read_manifest
-
-
-def write_csv(path, rows):
-    with open(path, "w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows(rows)
-    return path
 
 
 @pytest.fixture(scope="module")

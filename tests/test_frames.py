@@ -4,19 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from clips import frame_folder
 from PIL import Image
 
 from mede_core.video.manifest import ManifestError
 from mede_core.video.scuba.frames import FrameFolderDataset
 
 CLASSES = ["archery", "brush hair", "cut in kitchen", "diving"]
-
-
-def frame_folder(folder, frames=10, size=(20, 16), kind="png"):
-    """A folder of frames; each one has its own gray value, 10 times its number."""
-    folder.mkdir(parents=True)
-    for number in range(1, frames + 1):
-        Image.new("RGB", size, (10 * number,) * 3).save(folder / f"img_{number:05d}.{kind}")
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ import json
 import logging
 import os
 import socket
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import open_clip
 import pytest
@@ -27,46 +25,6 @@ TINY = {
 }
 
 
-class Hub(ThreadingHTTPServer):
-    """`OWNER/NAME/resolve/main/FILE` of some files; it can state a wrong hash and cut transfers short."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.gets, self.cuts, self.stated = {}, [], 0, None
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_HEAD(self):
-        self.answer(send=False)
-
-    def do_GET(self):
-        self.answer(send=True)
-
-    def answer(self, send):
-        data = self.server.files.get(self.path.replace("/resolve/main", "").strip("/"))
-        self.send_response(404 if data is None else 206 if "Range" in self.headers else 200)
-        self.send_header("X-Repo-Commit", "0" * 40)
-        if data is None:
-            self.send_header("X-Error-Code", "EntryNotFound")
-        self.send_header("ETag", f'"{self.server.stated or hashlib.sha256(data or b"").hexdigest()}"')
-        start = int(self.headers.get("Range", "bytes=0-")[6:-1])
-        body = (data or b"")[start:]
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if send and "/resolve/" in self.path:
-            self.server.gets.append((self.path.rpartition("/")[2], start))
-            cut, self.server.cuts = self.server.cuts > 0, self.server.cuts - 1
-            self.wfile.write(body[: len(body) // 2] if cut else body)
-            self.close_connection = self.close_connection or cut
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture(scope="module")
 def tiny_state():
     torch.manual_seed(0)
@@ -74,13 +32,11 @@ def tiny_state():
 
 
 @pytest.fixture
-def hub(tmp_path, monkeypatch, tiny_state):
+def hub(tmp_path, monkeypatch, tiny_state, server):
     """A hub with the weights of an architecture `tiny`, whose tag is `tag`; and an empty cache."""
-    server = Hub()
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     (tmp_path / "tiny.json").write_text(json.dumps(TINY))
@@ -90,9 +46,7 @@ def hub(tmp_path, monkeypatch, tiny_state):
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny", tags)
     save_file(tiny_state, tmp_path / FILE)
     server.files[f"owner/tiny/{FILE}"] = (tmp_path / FILE).read_bytes()
-    yield server
-    server.shutdown()
-    server.server_close()
+    return server
 
 
 def same(clip, state):

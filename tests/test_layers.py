@@ -100,15 +100,11 @@ def test_modules_have_names_of_their_own_and_no_underscore():
     assert [name for name in sources() if name.rpartition(".")[2].startswith("_") and name != "__main__"] == []
 
 
-def in_a_new_process(code):
-    command = [sys.executable, "-W", "error", "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, cwd=PACKAGE.parent)
-
-
 @pytest.mark.parametrize(
     ("light", "heavy"),
     [
-        ("config files names averages runs workspace batch.asks study.units", {"torch"}),
+        ("config files names averages runs workspace weights batch.asks study.units video.bias", {"torch"}),
+        ("video.predict", {"torch", "matplotlib"}),
         (" ".join(name for name in sources() if name.startswith("report.")), {"torch", "matplotlib.pyplot"}),
         ("report.tables report.twins report.costs report.averaging report.summary", {"matplotlib"}),
         ("report.metrics", {"pandas"}),
@@ -117,7 +113,8 @@ def in_a_new_process(code):
 )
 def test_reading_results_and_planning_load_nothing_heavy(light, heavy):
     code = f"import importlib, sys\nfor name in {light.split()!r}: importlib.import_module('mede_core.' + name)\n"
-    answer = in_a_new_process(code + f"print({heavy} & set(sys.modules))")
+    command = [sys.executable, "-W", "error", "-c", code + f"print({heavy} & set(sys.modules))"]
+    answer = subprocess.run(command, capture_output=True, text=True, cwd=PACKAGE.parent)
     assert answer.stdout.strip() == "set()", answer
 
 

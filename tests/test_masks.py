@@ -1,12 +1,12 @@
 """Masks and backgrounds of SCUBA: every form that people have means the same, and what cannot be right is refused."""
 
-import csv
 import json
 import os
 import pickle
 
 import numpy as np
 import pytest
+from clips import write_csv
 from mask_files import FRAMES, HEIGHT, WIDTH, alpha, block, put
 from PIL import Image
 from scipy.io import savemat
@@ -101,8 +101,7 @@ def write_boxes(folder, form):
     file, chosen = folder / f"boxes.{form.rpartition(' ')[2]}", (2, 3, 6)
     rows = [(f + 1, *block(f)) for f in chosen]
     if form == "csv":
-        with open(file, "w", newline="") as stream:
-            csv.writer(stream).writerows([("video", "frame", "x", "y", "w", "h"), *(("diving/clip", *r) for r in rows)])
+        write_csv(file, [("video", "frame", "x", "y", "w", "h"), *(("diving/clip", *row) for row in rows)])
     elif form == "rows json":
         file.write_text(json.dumps({"clip": rows}))
     elif form == "annotations json":

@@ -1,13 +1,12 @@
 """`make reproduce PROFILE=paper` with the project's own notebooks, on a tiny list of videos and the small CLIP."""
 
-import csv
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from clips import make_clip
+from clips import make_clip, write_csv
 
 from mede_core.files import read_lines
 
@@ -28,8 +27,7 @@ def data(tmp_path_factory) -> Path:
             make_clip(folder / name, 8, sizes=((48, 48),))
             rows.append([name, label, "test1" if number == 3 else "train1", 8, 0.8])
     (folder / rows[0][0]).unlink()
-    with open(folder / "ucf101.csv", "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["path", "label", "split", "frames", "duration"], *rows])
+    write_csv(folder / "ucf101.csv", [["path", "label", "split", "frames", "duration"], *rows])
     about = {"dataset": "ucf101", "root": ".", "classes": CLASSES, "splits": {}, "counts": {}, "problems": []}
     halves = {"base": CLASSES[:2], "novel": CLASSES[2:], "base_novel_source": "a test", "comparable": False}
     (folder / "ucf101.json").write_text(json.dumps({**about, **halves}))

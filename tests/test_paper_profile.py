@@ -1,12 +1,11 @@
 """A profile on real data: what is there runs, what is missing is listed, and the cost is said first."""
 
-import csv
 import json
 import sys
 
 import pytest
 import yaml
-from clips import make_clip
+from clips import make_clip, write_csv
 
 from mede_core.__main__ import main
 from mede_core.batch import PlanError, cost
@@ -38,8 +37,7 @@ def make_list(folder, name, splits, **sidecar):
     for i in range(VIDEOS):
         (folder / "videos" / f"{i}.mp4").write_text("x")
         rows.append([f"{i}.mp4", "run" if i % 2 else "walk", splits[i // 2 % len(splits)], 9, 1.0])
-    with open(folder / f"{name}.csv", "w", newline="") as stream:
-        csv.writer(stream).writerows(rows)
+    write_csv(folder / f"{name}.csv", rows)
     content = {"dataset": name, "root": str(folder / "videos"), "classes": ["run", "walk"]}
     content |= {"base": ["run"], "novel": ["walk"], **sidecar}
     (folder / f"{name}.json").write_text(json.dumps(content))

@@ -1,8 +1,7 @@
 """The prediction command: ranked actions with the weights used; bad input is one line and exit code 2."""
 
 import json
-import subprocess
-import sys
+import shlex
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,13 @@ from mede_core.gwa import gaussian_weights
 from mede_core.learner import build_learner
 from mede_core.report.figures.film import film_strip_attention
 from mede_core.video import predict as predict_module
-from mede_core.video.classes import kinetics400
 from mede_core.video.clips import VideoDataset, center_views, read_views, uniform_indices
 from mede_core.video.decode import probe, read_clip
 from mede_core.video.manifest import read_manifest
-from mede_core.video.predict import answer, predict, save_explanation
+from mede_core.video.predict import answer, save_explanation
 from mede_core.video.predicted import as_text
-from mede_core.video.prompts import Prompts, load_prompts
+from mede_core.video.prompts import load_prompts
+from mede_core.weights import weights_hash
 
 CLASSES = ["a red star rising", "a blue ring falling", "a green cross growing"]
 SMALL = {"model": "mede-small", "weights": "shipped"}
@@ -38,6 +37,15 @@ def learner():
     return build_learner("mede-small", "shipped", adapter_width=0, trainable="visual")
 
 
+def ranked(learner, clip, names, *, num_frames=8, views=1, sampling="uniform", prompts="name"):
+    """[(class, probability)] of a clip as an evaluation shows it to a learner, most probable first."""
+    size = {"num_frames": num_frames, "image_size": learner.image_size, "sampling": sampling, "views": views}
+    learner.set_classes(names, texts=load_prompts(prompts).texts(names))
+    with torch.inference_mode():
+        values = learner(read_views(clip, probe(clip), **size)).mean(0).softmax(0).tolist()
+    return sorted(zip(names, values, strict=True), key=lambda pair: -pair[1])
+
+
 @pytest.mark.parametrize(("views", "sampling"), [(1, "uniform"), (3, "uniform"), (3, "dense")])
 def test_a_prediction_is_what_an_evaluation_computes(clip, learner, tmp_path, views, sampling):
     (tmp_path / "l.csv").write_text(f'"{clip}","{CLASSES[0]}"\n')
@@ -47,15 +55,9 @@ def test_a_prediction_is_what_an_evaluation_computes(clip, learner, tmp_path, vi
     with torch.inference_mode():
         logits = learner(video.view(views, 8, *video.shape[-3:])).mean(0)
     expected = dict(zip(CLASSES, logits.softmax(0).tolist(), strict=True))
-    ranked = predict(learner, clip, CLASSES, views=views, sampling=sampling)
-    assert dict(ranked) == pytest.approx(expected)
-    assert [value for _, value in ranked] == sorted(dict(ranked).values(), reverse=True)
-
-
-def test_templates_reach_the_text_encoder(clip, learner):
-    blue = Prompts("blue", lambda names: [[f"blue blue {name}"] for name in names])
-    bare = dict(predict(learner, clip, CLASSES))
-    assert bare != pytest.approx(dict(predict(learner, clip, CLASSES, prompts=blue)), abs=1e-4)
+    found = predictions(ask(clip, classes=CLASSES, **SMALL, views=views, sampling=sampling))
+    assert dict(found) == pytest.approx(expected, abs=1e-6)
+    assert found == sorted(found, key=lambda pair: -pair[1])
 
 
 def ask(clip, **options):
@@ -77,7 +79,7 @@ def test_the_answer_ranks_and_names_the_weights_as_json_and_as_text(clip, learne
     found = ask(clip, classes_file=str(tmp_path / "classes.txt"), **SMALL, top_k=2)
     assert json.loads(json.dumps(found)) == found
     assert (found["weights"], found["random_weights"], found["frames"]) == (learner.weights_id, False, 8)
-    assert predictions(found) == close(predict(learner, clip, CLASSES)[:2])
+    assert predictions(found) == close(ranked(learner, clip, CLASSES)[:2])
     out = as_text([found])
     assert learner.weights_id in out and learner.weights_id.startswith("shipped:") and "my clip #1.mp4" in out
     for rank, (name, value) in enumerate(predictions(found), 1):
@@ -90,71 +92,43 @@ def test_commas_between_words_of_a_shell_are_no_part_of_a_class(clip):
     assert {item["class"] for item in ranked} == {"archery", "jump, high", "run"}
 
 
-def test_random_weights_are_marked_loudly(clip):
-    found = ask(clip, classes=CLASSES, **SMALL, random_weights=True)
-    assert "RANDOM WEIGHTS" in as_text([found])
-    assert (found["random_weights"], found["weights"]) == (True, "random")
-
-
 RECIPE = {"model": "mede-small", "weights": "shipped", "adapter_width": 4, "trainable": "adapters", "seed": 3}
 
 
-def checkpoint(path, learner, tensors=None, random_weights=False, **facts):
-    config = RECIPE | {"random_weights": random_weights, "num_frames": 4}
-    facts = {"config": config, "weights": learner.weights_id, "classes": CLASSES[:2], **facts}
-    save_checkpoint(path, tensors or learner.trainable_state(), facts)
+def checkpoint(path, tensors, **facts):
+    """A checkpoint as a training writes it, of a configuration with four frames and its two classes."""
+    about = {"weights": weights_hash("mede-small", "shipped"), "classes": CLASSES[:2], "averaged": None}
+    save_checkpoint(path, tensors, {"config": {**RECIPE, "num_frames": 4}, **about, **facts})
     return str(path)
-
-
-@pytest.fixture(scope="module")
-def trained():
-    """A learner whose adapters were moved, so that it differs from frozen CLIP."""
-    learner = build_learner("mede-small", "shipped", adapter_width=4, seed=3)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in learner.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.3)
-    return learner
-
-
-def test_a_checkpoint_brings_its_own_recipe_and_classes(clip, trained, learner, tmp_path):
-    found = ask(clip, checkpoint=checkpoint(tmp_path / "epoch_002.safetensors", trained))
-    assert (found["model"], found["weights"], found["frames"]) == ("mede-small", trained.weights_id, 4)
-    assert predictions(found) == close(predict(trained, clip, CLASSES[:2], num_frames=4))
-    assert predictions(found) != close(predict(learner, clip, CLASSES[:2], num_frames=4))
 
 
 def test_a_checkpoint_of_random_weights_stays_marked(clip, tmp_path):
     fresh = build_learner("mede-small", "shipped", adapter_width=4, seed=3, random_weights=True)
-    path = checkpoint(tmp_path / "epoch_001.safetensors", fresh, random_weights=True)
+    about = {"config": {**RECIPE, "random_weights": True}, "weights": "random"}
+    path = checkpoint(tmp_path / "epoch_001.safetensors", fresh.trainable_state(), **about)
     assert "RANDOM WEIGHTS" in as_text(answer([clip], checkpoint=path))
 
 
-def test_a_checkpoint_that_does_not_fit_is_refused(clip, trained, tmp_path):
-    path, part = tmp_path / "epoch_001.safetensors", dict([*trained.trainable_state().items()][1:])
+def test_a_checkpoint_that_does_not_fit_is_refused(clip, tmp_path):
+    path, (tensors, *_) = tmp_path / "epoch_001.safetensors", run_folder(tmp_path / "run", "finetune")
     for facts, options, words in (
         ({"weights": "shipped:0123456789ab"}, {}, "shipped:0123456789ab"),
         ({}, {"random_weights": True}, "random"),
-        ({"tensors": part}, {}, "missing"),
+        ({"tensors": dict([*tensors.items()][1:])}, {}, "missing"),
         ({"config": {"warp": 9}}, {}, "warp"),  # of a newer version
     ):
         with pytest.raises(ValueError, match=words):
-            ask(clip, checkpoint=checkpoint(path, trained, **facts), **options)
+            ask(clip, checkpoint=checkpoint(path, **{"tensors": tensors, **facts}), **options)
 
 
 def run_folder(folder, method, **config):
     """A finished run of three epochs, its weights far from the identity; returns their tensors."""
     config = {**RECIPE, "epochs": 3, "num_frames": 4, "method": method, **config}
-    learner = build_learner("mede-small", "shipped", adapter_width=4, seed=3)
+    fresh = build_learner("mede-small", "shipped", adapter_width=4, seed=3).trainable_state()
     generator, epochs = torch.Generator().manual_seed(1), []
     for epoch in range(1, 4):
-        epochs.append({
-            name: tensor + 0.3 * torch.randn(tensor.shape, generator=generator)
-            for name, tensor in learner.trainable_state().items()
-        })  # fmt: skip
-        facts = {"config": config, "weights": learner.weights_id, "classes": CLASSES[:2], "epochs": [epoch]}
-        save_checkpoint(checkpoint_path(folder, epoch), epochs[-1], facts | {"averaged": None})
+        epochs.append({name: of + 0.3 * torch.randn(of.shape, generator=generator) for name, of in fresh.items()})
+        checkpoint(checkpoint_path(folder, epoch), epochs[-1], config=config, epochs=[epoch])
     (folder / "done.json").write_text('{"epochs": 3}')
     return epochs
 
@@ -179,9 +153,9 @@ def test_a_run_folder_stands_for_the_weights_its_method_is_evaluated_with(clip, 
         expected = epochs[2]
     found = ask(clip, checkpoint=str(tmp_path / "run"))
     assert method in found["trained"]
-    wanted = predict(with_weights(expected), clip, CLASSES[:2], num_frames=4)
+    wanted = ranked(with_weights(expected), clip, CLASSES[:2], num_frames=4)
     assert dict(predictions(found)) == pytest.approx(dict(wanted), abs=1e-4)
-    others = [predict(with_weights(epoch), clip, CLASSES[:2], num_frames=4) for epoch in epochs[:2]]
+    others = [ranked(with_weights(epoch), clip, CLASSES[:2], num_frames=4) for epoch in epochs[:2]]
     assert all(dict(other) != pytest.approx(dict(wanted), abs=1e-3) for other in others)
 
 
@@ -193,7 +167,9 @@ def test_a_folder_of_epochs_or_of_runs_gives_an_answer_each_and_any_other_is_ref
     (tmp_path / "run" / "done.json").unlink()
     found = answer([clip], checkpoint=str(tmp_path / "run"))
     assert [Path(one["checkpoint"]).stem for one in found] == ["epoch_001", "epoch_002", "epoch_003"]
-    wanted = [predict(with_weights(epoch), clip, CLASSES[:2], num_frames=4) for epoch in epochs]
+    about = [(one["model"], one["weights"], one["frames"]) for one in found]
+    assert about == [("mede-small", weights_hash("mede-small", "shipped"), 4)] * 3
+    wanted = [ranked(with_weights(epoch), clip, CLASSES[:2], num_frames=4) for epoch in epochs]
     assert [predictions(one) for one in found] == [close(ranked) for ranked in wanted]
     with pytest.raises(ValueError, match=r"done\.json"):
         ask(clip, checkpoint=str(tmp_path))
@@ -259,23 +235,17 @@ def test_a_terminal_shows_bars_of_its_width_and_a_pipe_plain_lines(clip):
         assert words in plain
 
 
-def test_the_classes_of_kinetics_are_the_published_400():
-    names = kinetics400()
-    assert len(set(names)) == 400 and names == sorted(names)
-    assert {"abseiling", "passing American football (in game)", "zumba"} <= set(names)
-
-
 def test_a_checkpoint_brings_its_reading_and_prompts_and_flags_go_first(clip, tmp_path):
     epochs = run_folder(tmp_path / "run", "finetune", views=3, sampling="dense", prompts="templates")
     learner, run = with_weights(epochs[2]), str(tmp_path / "run")
     found = ask(clip, checkpoint=run)
     assert (found["views"], found["sampling"], found["prompts"]) == (3, "dense", "28 templates")
-    reading = {"num_frames": 4, "views": 3, "sampling": "dense", "prompts": load_prompts("templates")}
-    assert predictions(found) == close(predict(learner, clip, CLASSES[:2], **reading))
+    reading = {"num_frames": 4, "views": 3, "sampling": "dense", "prompts": "templates"}
+    assert predictions(found) == close(ranked(learner, clip, CLASSES[:2], **reading))
     mine = ["juggling", "sleeping"]
     found = ask(clip, checkpoint=run, classes=mine, views=1, sampling="uniform", prompts=["{}"])
     assert (found["views"], found["sampling"], found["prompts"]) == (1, "uniform", "name")
-    assert predictions(found) == close(predict(learner, clip, mine, num_frames=4))
+    assert predictions(found) == close(ranked(learner, clip, mine, num_frames=4))
 
 
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
@@ -298,7 +268,7 @@ def test_an_explanation_shows_the_last_blocks_attention_to_these_frames(clip, le
         return film_strip_attention(video, attention, mask, title)
 
     monkeypatch.setattr("mede_core.report.figures.film.film_strip_attention", keep)
-    save_explanation(tmp_path / "why.png", learner, clip, "a title", num_frames=4)
+    save_explanation(tmp_path / "why.png", learner, clip, "a title", num_frames=4, sampling="uniform")
     frames = read_views(clip, probe(clip), num_frames=4, image_size=learner.image_size, sampling="uniform", views=1)
     assert (shown["video"] == frames[0].numpy()).all()
     assert shown["attention"] == pytest.approx(attention_maps(learner, frames)[0].numpy(), abs=1e-6)
@@ -306,78 +276,55 @@ def test_an_explanation_shows_the_last_blocks_attention_to_these_frames(clip, le
     assert shown["title"] == "a title"
 
 
-def test_an_explanation_of_random_weights_is_marked(clip, monkeypatch, tmp_path):
+def test_random_weights_are_marked_loudly_and_on_the_explanation(clip, monkeypatch, tmp_path):
     titles = []
     monkeypatch.setattr("mede_core.video.predict.save_explanation", lambda *args, **_: titles.append(args[3]))
     for random_weights in (True, False):
-        ask(clip, classes=["a", "b"], **SMALL, explain=str(tmp_path / "why.png"), random_weights=random_weights)
+        found = ask(clip, classes=["a", "b"], **SMALL, explain=str(tmp_path / "w.png"), random_weights=random_weights)
+        assert (found["random_weights"], "RANDOM WEIGHTS" in as_text([found])) == (random_weights,) * 2
+        assert (found["weights"] == "random") == random_weights
     assert [title.startswith("RANDOM WEIGHTS") for title in titles] == [True, False]
 
 
-def test_what_is_wrong_is_said_before_torch_or_a_plot_library_is_loaded():
-    code = (
-        "import sys\nfrom mede_core.video.predict import answer\n"
-        "try: answer(['gone.mp4'], classes=['a', 'b'])\n"
-        "except ValueError as error: print(error, {'matplotlib', 'torch'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "video 'gone.mp4' cannot be read: no such file set()"
-
-
-def bad_input(folder):
-    """{name: (arguments that replace good ones, words that the error must hold)}."""
-    (folder / "empty.mp4").touch()
-    (folder / "text.mp4").write_text("no video\n" * 100)
-    (folder / "twice.txt").write_text("a\nb\na\n")
-    for name in ("junk.safetensors", "junk.pt"):
-        (folder / name).write_bytes(b"junk" * 100)
-    make_clip(folder / "sound.mp4", sizes=(), audio=True)
-    (folder / "nothing").mkdir()
-    tiny = {"model": "ViT-S-32-alt", "weights": None}
-    return {
-        "missing video": ({"video": folder / "gone.mp4"}, ["gone.mp4", "no such file"]),
-        "empty video": ({"video": folder / "empty.mp4"}, ["empty.mp4", "empty"]),
-        "no video inside": ({"video": folder / "text.mp4"}, ["text.mp4"]),
-        "sound only": ({"video": folder / "sound.mp4"}, ["sound.mp4", "no video stream"]),
-        "folder": ({"video": folder / "nothing"}, ["folder without videos", "nothing"]),
-        "pattern": ({"video": folder / "*.avi"}, ["*.avi", "no such file"]),
-        "too many windows": ({"windows": 25}, ["--windows", "25", "24 frames"]),
-        "no classes": ({"classes": None}, ["--classes", "--classes-file"]),
-        "duplicates": ({"classes": ["a", "b", "a"]}, ["duplicates", "'a'"]),
-        "classes twice": ({"classes-file": folder / "twice.txt"}, ["--classes-file", "both"]),
-        "duplicates in the file": ({"classes": None, "classes-file": folder / "twice.txt"}, ["duplicates", "'a'"]),
-        "no classes file": ({"classes": None, "classes-file": folder / "gone.txt"}, ["gone.txt"]),
-        "one class": ({"classes": ["archery,bowling,running"]}, ["one class", "'archery,bowling,running'", "quotes"]),
-        "empty class": ({"classes": ["a", " "]}, ["empty"]),
-        "prompt without braces": ({"prompts": ["a video"]}, ["prompts", "'a video'"]),
-        "prompt with a name": ({"prompts": ["{} {x}"]}, ["prompts"]),
-        "prompt set": ({"prompts": folder / "gone.json"}, ["prompts", "gone.json"]),
-        "unknown model": ({"model": "ViT-X", "weights": None}, ["ViT-X"]),
-        "unknown tag": ({"model": None, "weights": "nope"}, ["nope", "openai"]),
-        "weights not to be had": ({"model": None, "weights": "dfn2b"}, ["dfn2b", "--weights FILE"]),
-        "no such weights file": ({"model": None, "weights": folder / "gone.pt"}, ["gone.pt"]),
-        "broken weights": ({**tiny, "weights": folder / "junk.safetensors"}, ["junk.safetensors"]),
-        "broken pickle": ({**tiny, "weights": folder / "junk.pt"}, ["junk.pt"]),
-        "plain openai": ({"model": "ViT-B-32", "weights": "openai"}, ["quickgelu"]),
-        "broken checkpoint": ({"checkpoint": folder / "junk.safetensors"}, ["checkpoint"]),
-        "explanation": ({"explain": folder / "why.gif"}, ["--explain", "why.gif", ".png"]),
-    }
-
-
-def flags(options):
-    """The command line of options; None leaves one out."""
-    yield str(options["video"])
-    for name, value in options.items():
-        if value is not None and name != "video":
-            yield from (f"--{name}", *map(str, value if isinstance(value, list) else [value]))
+WRONG = """gone.mp4 --classes a b -> gone.mp4, no such file
+sound.mp4 --classes a b -> sound.mp4, no video stream
+nothing --classes a b -> folder without videos, nothing
+*.avi --classes a b -> *.avi, no such file
+{0} --windows 25 -> --windows, 25, 24 frames
+clip.mp4 -> --classes, --classes-file
+clip.mp4 --classes a b a -> duplicates, 'a'
+{0} --classes-file twice.txt -> --classes-file, both
+clip.mp4 --classes-file twice.txt -> duplicates, 'a'
+clip.mp4 --classes-file gone.txt -> gone.txt
+clip.mp4 --classes archery,bowling,running -> one class, 'archery,bowling,running', quotes
+clip.mp4 --classes a ' ' -> empty
+{0} --prompts 'a video' -> prompts, 'a video'
+{0} --prompts '{{}} {{x}}' -> prompts
+{0} --prompts gone.json -> prompts, gone.json
+{0} --model ViT-X -> ViT-X
+{0} --model ViT-B-16-quickgelu --weights nope -> nope, openai
+{0} --model ViT-B-16-quickgelu --weights dfn2b -> dfn2b, --weights FILE
+{0} --weights gone.pt -> gone.pt
+{0} --model ViT-S-32-alt --weights junk.safetensors -> junk.safetensors
+{0} --model ViT-S-32-alt --weights junk.pt -> junk.pt
+{0} --model ViT-B-32 --weights openai -> quickgelu
+{0} --checkpoint junk.safetensors -> checkpoint
+{0} --explain why.gif -> --explain, why.gif, .png""".format("clip.mp4 --classes a b")
 
 
 def test_bad_input_is_one_line_and_exit_code_2(clip, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))  # nothing was downloaded
-    for name, (options, words) in bad_input(tmp_path).items():
-        good = {"video": clip, "classes": ["a", "b"], **SMALL}
-        assert main(["predict", *flags({**good, **options})]) == 2, name
+    monkeypatch.chdir(tmp_path)
+    junk = {"twice.txt": "a\nb\na\n", "junk.pt": "junk" * 100, "junk.safetensors": "junk" * 100}
+    for name, text in junk.items():
+        Path(name).write_text(text)
+    make_clip("sound.mp4", sizes=(), audio=True)
+    Path("nothing").mkdir()
+    Path("clip.mp4").symlink_to(clip)
+    for line in WRONG.splitlines():
+        typed, _, words = line.partition(" -> ")
+        assert main(["predict", "--model", "mede-small", "--weights", "shipped", *shlex.split(typed)]) == 2, line
         out, err = capsys.readouterr()
-        lines = [line for line in err.splitlines() if line.startswith("error: ")]
-        assert out == "" and len(lines) == 1, (name, err)
-        assert all(word in lines[0] for word in words), (name, err)
+        lines = [one for one in err.splitlines() if one.startswith("error: ")]
+        assert out == "" and len(lines) == 1, (line, err)
+        assert all(word in lines[0] for word in words.split(", ")), (line, err)

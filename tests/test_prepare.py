@@ -1,6 +1,5 @@
 """Preparing and selecting: faults are reported by name, odd names survive, nothing is decoded twice."""
 
-import csv
 import json
 import logging
 import os
@@ -11,7 +10,7 @@ from fractions import Fraction
 
 import layouts
 import pytest
-from clips import make_clip
+from clips import make_clip, write_csv
 from layouts import lines, rows_of
 
 from mede_core.__main__ import main
@@ -198,9 +197,7 @@ def test_select_refuses_what_is_not_there(folder, tmp_path, caplog):
 
 def test_a_plain_csv_stays_usable(folder, tmp_path):
     rows = [(f"train/{label}/{i}.mp4", label) for label in ("run", "jump") for i in range(3)]
-    with open(folder / "plain.csv", "w", newline="") as stream:
-        csv.writer(stream).writerows(rows)
-    assert len(select(folder / "plain.csv")) == 6
+    assert len(select(write_csv(folder / "plain.csv", rows))) == 6
     assert Counter(select(folder / "plain.csv", shots=2).labels) == {0: 2, 1: 2}
     for options in ({"split": "val"}, {"half": "base"}):
         with pytest.raises(ValueError, match="was not prepared"):

@@ -3,11 +3,9 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from clips import make_clip
-from PIL import Image
+from clips import frame_folder, make_clip
 
 from mede_core.config import EvalSet, load_config
 from mede_core.video import protocol
@@ -32,9 +30,7 @@ def frames(tmp_path_factory):
     """A list of two folders of frames, in which the gray value counts them."""
     root = tmp_path_factory.mktemp("frames")
     for name in ("one", "two"):
-        (root / name).mkdir()
-        for number in range(1, 9):
-            Image.fromarray(np.full((40, 40, 3), 10 * number, np.uint8)).save(root / name / f"img_{number:05d}.jpg")
+        frame_folder(root / name, 8, (40, 40), "jpg")
     (root / "scuba.txt").write_text("one 8 0\ntwo 8 3\n")
     return root / "scuba.txt"
 

@@ -1,6 +1,5 @@
 """SCUBA: published lists are read or refused by name; built clips are exact, reproducible and survive a kill."""
 
-import csv
 import json
 import shutil
 import signal
@@ -10,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from clips import decoded, make_clip
+from clips import decoded, make_clip, write_csv
 from mask_files import FRAMES, HEIGHT, WIDTH, alpha, put
 from PIL import Image
 
@@ -31,8 +30,7 @@ def videos(tmp_path_factory):
     for name in VIDEOS:
         (root / name).parent.mkdir(exist_ok=True)
         make_clip(root / name, FRAMES, sizes=((WIDTH, HEIGHT),), options={"crf": "20"}.items())
-    with open(root / "videos.csv", "w", newline="") as stream:
-        csv.writer(stream).writerows(VIDEOS.items())
+    write_csv(root / "videos.csv", VIDEOS.items())
     (root / "classes.txt").write_text("\n".join(CLASSES))
     for name in VIDEOS:
         file = (root / "masks" / name).with_suffix(".npz")

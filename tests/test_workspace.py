@@ -3,13 +3,12 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch.nn.functional as F
+from toy_notebooks import wait_for
 
 from mede_core import train, workspace
 from mede_core.config import Average, EvalSet, load_config
@@ -86,12 +85,6 @@ def start(code, *arguments, package=PACKAGE.parent):
     how = {"env": {**os.environ, "PYTHONPATH": str(package)}, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     how["cwd"] = package  # it comes first on the path
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], text=True, **how)
-
-
-def until(condition, process):
-    while not condition():
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.02)
 
 
 # ------------------------------------------------------------------------------------ names
@@ -185,7 +178,7 @@ def test_once_more_keeps_the_old_until_the_new_is_finished(made, monkeypatch):
     assert not list(made.glob("*.new")) and not list(made.glob(".replaced-*"))
 
 
-def test_interrupting_keeps_the_last_epoch_and_says_how_to_go_on(tmp_path, monkeypatch, caplog):
+def test_interrupting_keeps_the_last_epoch_and_says_how_to_go_on(folder, tmp_path, monkeypatch, caplog):
     saved, asked = train._save_epoch, Workspace(tmp_path, shipped=False)
 
     def then_stop(run_dir, epoch, *others):
@@ -197,28 +190,17 @@ def test_interrupting_keeps_the_last_epoch_and_says_how_to_go_on(tmp_path, monke
         asked.run(CONFIG)
     assert "keeps its last whole epoch; ask for it again" in caplog.text
     assert len(list(tmp_path.glob("meta-*/epoch_*"))) == 1
+    monkeypatch.undo()
+    resumed, whole = (Workspace(one, shipped=False).run(CONFIG) for one in (tmp_path, folder))
+    assert all(same(a, b) for a, b in zip(resumed.trajectory(), whole.trajectory(), strict=True))
+    assert resumed.metrics().equals(whole.metrics())
 
 
 # ------------------------------------------------------------------------------------ other processes
-def test_a_training_killed_in_the_middle_ends_with_the_same_bits(folder, tmp_path):
-    killed = start(SLOW, tmp_path, json.dumps(TINY), 60)
-    try:
-        until(lambda: list(tmp_path.glob("meta-*/state.pt")), killed)
-    finally:
-        killed.send_signal(signal.SIGKILL)
-        killed.communicate()
-    asked = Workspace(tmp_path, shipped=False)
-    reference = Workspace(folder, shipped=False).run(CONFIG)
-    resumed = asked.run(CONFIG)
-    assert same(resumed.weights(), reference.weights())
-    assert all(same(a, b) for a, b in zip(resumed.trajectory(), reference.trajectory(), strict=True))
-    assert resumed.metrics().equals(reference.metrics())
-
-
 def test_a_second_asker_waits_for_the_first_and_says_for_whom(tmp_path, monkeypatch, caplog):
     first = start(SLOW, tmp_path, json.dumps(TINY), 1.5)
     try:
-        until(lambda: list(tmp_path.glob("meta-*/state.pt")), first)
+        wait_for(lambda: first.poll() is not None or list(tmp_path.glob("meta-*/state.pt")))
         monkeypatch.setattr(train, "_train", nothing)
         with caplog.at_level("INFO"):
             run = Workspace(tmp_path, shipped=False).run(CONFIG)

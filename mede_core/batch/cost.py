@@ -10,8 +10,9 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from ..config import METHODS, Config
 from ..files import atomic_write, available_cpus
 from ..names import content_hash, digest
 from ..report.summary import duration
-from ..video.decode import VideoError, probe, read_clip
+from ..video.decode import probe, read_clip
 from ..video.manifest import read_sidecar, select
 from ..weights import cached_weights
 from . import PlanError
@@ -47,6 +48,8 @@ class Work:
     clips: int  # read, views counted one by one
     data: str = ""  # the list of videos that is read; frame folders are not timed
 
+    read = property(lambda self: f"read-{content_hash(self.data)}" if self.data else "")
+
     def timed_steps(self) -> int:
         return max(1, min(TIMED_STEPS, self.steps or self.clips // self.config.batch_size))
 
@@ -54,11 +57,6 @@ class Work:
         method = METHODS[self.config.method]
         fields = {name: getattr(self.config, name) for name in TIMED_BY}
         return digest({**fields, "trainer": method.trainer, "objective": method.objective, "device": device})[:16]
-
-    def seconds(self, answer: dict, processes: int) -> float:
-        """On so many processes that share it evenly, without what they lose to each other."""
-        steps, clips = self.steps * answer["seconds_per_step"], self.clips / answer["clips_per_second_eval"]
-        return (steps if self.steps else clips) / processes
 
 
 @lru_cache(maxsize=256)
@@ -107,10 +105,10 @@ def report(plan: Plan, out: Path, *, measure: bool) -> None:
         logger.info("  not run for lack of %s: %s", ", ".join(needs), ", ".join(lacking))
     if todo:
         kept = out / "timing.json"
-        report_cost(todo, timings(plan, todo, kept, measure), reading(todo, kept, measure), plan)
+        report_cost(todo, timings(plan, todo, kept, measure), plan)
 
 
-def report_cost(todo: list[Work], answers: dict, read: dict[str, float], plan: Plan) -> None:
+def report_cost(todo: list[Work], answers: dict, plan: Plan) -> None:
     device, processes, total, disk, unknown, slow = plan.data.device, plan.data.processes, 0.0, 0.0, 0, 0
     readers = min(available_cpus(), processes * plan.workers)
     logger.info("cost, on %s, shared by %d processes; %d workers read meanwhile", device, processes, readers)
@@ -121,13 +119,15 @@ def report_cost(todo: list[Work], answers: dict, read: dict[str, float], plan: P
             unknown += 1
             logger.info("  %-40s %s: not timed", work.words, what)
             continue
-        computing, reads = work.seconds(answer, processes), work.clips * read.get(work.data, 0.0) / readers
+        steps, clips = work.steps * answer["seconds_per_step"], work.clips / answer["clips_per_second_eval"]
+        computing = (steps if work.steps else clips) / processes  # evenly, and nothing is lost between them
+        reads = work.clips * answers.get(work.read, 0.0) / readers
         seconds, binds = max(computing, reads), f", of which {duration(computing)} compute: reading binds"
         slow += reads > computing
         size = answer.get("trainable_bytes", 0) * work.config.epochs if work.steps else 0
         total, disk = total + seconds, disk + size
         told = f", {size / 1e9:.2g} GB on disk" if size else ""
-        told += binds if reads > computing else "" if work.data in read else "; reading not timed"
+        told += binds if reads > computing else "" if work.read in answers else "; reading not timed"
         logger.info("  %-40s %s: about %s%s", work.words, what, duration(seconds), told)
     rest = f" without the {unknown} not timed" if unknown else ""
     logger.info("  in all about %s%s; the trajectories take %.2g GB on disk", duration(total), rest, disk / 1e9)
@@ -140,37 +140,25 @@ def report_cost(todo: list[Work], answers: dict, read: dict[str, float], plan: P
 
 
 def timings(plan: Plan, todo: list[Work], kept: Path, measure: bool) -> dict:
-    """{kind of step: its timing}; each kind is timed once, and kept."""
-    answers = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
-    device, failed = plan.data.device, set()
-    for work in sorted(todo, key=Work.timed_steps, reverse=True) if measure else ():
-        kind = work.kind(device)
-        if answers.get(kind, {}).get("steps", 0) >= work.timed_steps() or kind in failed:
-            continue
-        logger.info("timing %d steps of %s on %s", work.timed_steps(), work.words, device)
+    """{kind of step: its timing, a list's key: seconds of a worker for a clip}; each is timed once, and kept."""
+    answers, failed = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}, set()
+
+    def keep(key: str, time: Callable, failing: str) -> None:
         try:
-            answers[kind] = {**timed(work, device, kept.parent), "steps": work.timed_steps()}
+            answers[key] = time()
             atomic_write(kept, json.dumps(answers, indent=1) + "\n")
         except (OSError, ValueError, subprocess.SubprocessError) as error:
-            failed.add(kind)
-            logger.warning("  no estimate: %s", error)
+            failed.add(key)
+            logger.warning("  %s: %s", failing, error)
+
+    for work in sorted(todo, key=Work.timed_steps, reverse=True) if measure else ():
+        kind, steps = work.kind(plan.data.device), work.timed_steps()
+        if answers.get(kind, {}).get("steps", 0) < steps and kind not in failed:
+            logger.info("timing %d steps of %s on %s", steps, work.words, plan.data.device)
+            keep(kind, partial(timed, work, plan.data.device, kept.parent), "no estimate")
+        if work.data and work.read not in answers.keys() | failed:
+            keep(work.read, partial(seconds_to_read, work.data), f"reading {work.data} is not timed")
     return answers
-
-
-def reading(todo: list[Work], kept: Path, measure: bool) -> dict[str, float]:
-    """{list of videos: seconds of a worker for a clip}; of each list a few videos are read once, and it is kept."""
-    answers, found = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}, {}
-    for data in dict.fromkeys(work.data for work in todo if work.data):
-        key = f"read-{content_hash(data)}"
-        if key not in answers and measure:
-            try:
-                answers[key] = seconds_to_read(data)
-                atomic_write(kept, json.dumps(answers, indent=1) + "\n")
-            except VideoError as error:
-                logger.warning("  reading %s is not timed: %s", data, error)
-        if key in answers:
-            found[data] = answers[key]
-    return found
 
 
 def seconds_to_read(data: str) -> float:
@@ -191,7 +179,7 @@ def timed(work: Work, device: str, folder: Path) -> dict:
     if done.returncode:
         last_line = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ValueError(f"exit code {done.returncode}: {last_line[:300]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return {**json.loads(done.stdout.strip().splitlines()[-1]), "steps": work.timed_steps()}
 
 
 # ------------------------------------------------------------------------------------ what is there

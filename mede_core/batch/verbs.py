@@ -114,17 +114,12 @@ def _videos(data: str, split: str, half: str, shots: int = 0) -> str:
 @contextmanager
 def workspace_on(device: str, runs: str = "", **options) -> Iterator:
     """A workspace for this process, which may be one of several that torchrun started."""
-    import torch
-
     from ..distributed import process_group
+    from ..video.models import usable
     from ..workspace import Workspace
 
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
     set_threads()
-    with process_group(device) as own:
+    with process_group(usable(device)) as own:
         yield Workspace(runs or None, device=str(own), **options)
 
 

@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,7 @@ from ..files import append_line, atomic_path, atomic_write, made_by, progress, r
 from ..flags import Device, File, Folder
 from ..names import code_files, digest
 from .annotations import read_folders
-from .classes import check_class_names, clean_name, kinetics400, plain, read_class_names
+from .classes import check_class_names, clean_name, given_classes, plain
 from .decode import VideoError, probe, read_clip
 from .locate import Files
 from .manifest import Manifest, ManifestError, select
@@ -71,8 +72,7 @@ class Variants:
     backgrounds: dict[str, Backgrounds | None]
     found: Path  # the folder of masks that were not given
 
-    def __post_init__(self):
-        self.names = clip_names(self.listed) if self.masks else []
+    names = cached_property(lambda self: clip_names(self.listed))
 
     def make(self, index: int) -> tuple[dict, dict]:
         """{what is shown: uint8 [T, 3, S, S]} of a clip, and facts about them."""
@@ -245,11 +245,7 @@ def bias(
         random_weights: smoke run without pretrained weights
         device: default: cuda where there is one, otherwise cpu
     """
-    if classes and classes_file:
-        raise ValueError("--classes and --classes-file are both given; one is enough")
-    classes = kinetics400() if [*classes] == ["kinetics400"] else classes
-    listed = read_videos(videos, split)
-    own = read_class_names(classes_file) if classes_file else check_class_names(classes) if classes else []
+    own, listed = given_classes(classes, classes_file), read_videos(videos, split)
     if own and model.startswith(OWN_CLASSES):
         raise ValueError(f"--classes goes with models of ours and of open_clip; {model} has its own")
     if not (own or listed.class_names or model.startswith(OWN_CLASSES)):

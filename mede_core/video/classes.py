@@ -85,6 +85,16 @@ def kinetics400() -> list[str]:
     return R3D_18_Weights.KINETICS400_V1.meta["categories"]
 
 
+def given_classes(classes: Sequence[str], file: str) -> list[str]:
+    """The classes that a command line names, or a file of them; none where it names none."""
+    if classes and file:
+        raise ValueError("--classes and --classes-file are both given; one is enough")
+    told = [name.rstrip(" ,;") for name in classes]  # archery, bowling: of shells, commas are a part of words
+    if file or not told:
+        return read_class_names(file) if file else []
+    return kinetics400() if told == ["kinetics400"] else check_class_names(told)
+
+
 def read_class_names(path: str | os.PathLike) -> list[str]:
     return list(read_classes(path).values())
 

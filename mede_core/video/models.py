@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import socket
 import sys
@@ -12,15 +14,21 @@ from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..config import METHODS, Config
 from ..files import sha256_file
 from .classes import check_class_names
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from ..learner import VideoLearner
+
+log = logging.getLogger(__name__)
 
 FORMS = "a run's folder or epoch file, NAME/TAG of open_clip, torchvision:NAME, hf:NAME, python:MODULE:FACTORY"
 OWN_CLASSES = ("torchvision:", "hf:", "python:")
@@ -38,6 +46,18 @@ class VideoModel:
     image_size: int
     score: Callable[[Tensor], Tensor]
     weights: str
+
+
+def usable(device: str) -> str:
+    """A device that torch can use here; where none is named, cuda or the CPU."""
+    import torch
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
 
 
 def load_model(spec: str, classes: Sequence[str], *, random_weights: bool, device: str) -> VideoModel:
@@ -58,10 +78,9 @@ def _learner(spec: str, classes: Sequence[str], random_weights: bool, device: st
     model, _, tag = ("", "", "") if Path(spec).exists() else spec.partition("/")
     if model and not tag:
         raise ValueError(f"--model is {spec!r}; allowed: {FORMS}")
-    from .predict import _build
     from .prompts import load_prompts
 
-    learner, _, config = _build(model, tag, "" if model else spec, random_weights, device)
+    learner, _, config = load_learner(model, tag, "" if model else spec, random_weights, device)
     learner.set_classes(classes, texts=load_prompts(config.prompts).texts(classes))
     to = learner.logit_scale.device
     return VideoModel(classes, config.num_frames, learner.image_size, lambda clips: learner(clips.to(to)),
@@ -80,6 +99,76 @@ def _own(spec: str) -> VideoModel:
         raise ValueError(f"--model {spec!r}: {type(error).__name__}: {error}; expected {wanted}") from error
     source = Path(sys.modules[module].__file__)
     return VideoModel(names, *shape, model, f"{source.name}, {sha256_file(source)[:12]}")
+
+
+# ------------------------------------------------------------------------------------ CLIP and its checkpoints
+def load_learner(
+    model: str, weights: str, checkpoint: str, random_weights: bool, device: str
+) -> tuple[VideoLearner, dict, Config]:
+    """The learner, the checkpoint's metadata, and the recipe: flags first, then what the checkpoint says."""
+    from safetensors import SafetensorError
+
+    from ..averages import averaged
+    from ..checkpoints import load_checkpoint
+    from ..runs import Run, learner_for
+
+    if checkpoint:
+        facts, config = _read_facts(Path(checkpoint))
+    else:  # fresh adapters would be the identity: the same answer is had without any
+        facts, config = {}, Config(method="frozen", adapter_width=0, trainable="visual")
+    small = weights == "shipped" and not model
+    if not checkpoint or model or small:
+        config = config.replace(model=model or ("mede-small" if small else "ViT-B-16-quickgelu"))
+    if not checkpoint or weights:
+        given = weights or ("shipped" if config.model == "mede-small" else "openai")
+        config = config.replace(weights=given, random_weights=False)
+    config = config.replace(random_weights=random_weights or config.random_weights)
+    try:
+        learner = learner_for(config, usable(device))
+    except (RuntimeError, LookupError, EOFError, UnpicklingError, SafetensorError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"weights {config.weights!r} do not load into {config.model} ({what})") from error
+    if checkpoint:
+        _check_base(facts.get("weights", ""), learner.weights_id)
+        path = Path(checkpoint)
+        if path.is_dir():
+            fresh = learner.trainable_state()
+            learner.load_trainable(averaged(config.average(), Run(path, config).epoch, fresh, config.epochs))
+        else:
+            learner.load_trainable(load_checkpoint(path)[0])
+    return learner, facts, config
+
+
+def _read_facts(path: Path) -> tuple[dict, Config]:
+    """Metadata and configuration of a checkpoint; a run's folder stands for its method's weights."""
+    from ..checkpoints import checkpoint_path, load_checkpoint
+
+    whole = path.is_dir()
+    epochs = json.loads((path / "done.json").read_text(encoding="utf-8"))["epochs"] if whole else 0
+    facts = load_checkpoint(checkpoint_path(path, epochs) if whole else path)[1]
+    values = facts.get("config", {})
+    unknown = sorted(values.keys() - Config.model_fields.keys())
+    if unknown:
+        raise ValueError(f"checkpoint {path} names unknown configuration fields {unknown}; is it of a newer version?")
+    config, averaged = Config(**values), facts.get("epochs") or []
+    if whole:
+        mixed = f", mixed with CLIP ({config.patch_ratio:g})" if METHODS[config.method].patched else ""
+        trained = f"{config.method}, {METHODS[config.method].average} of {epochs} epochs{mixed}"
+    else:
+        shown = f"epoch {averaged[0]}" if len(averaged) == 1 else f"{len(averaged)} epochs"
+        trained = f"{(facts.get('averaged') or {}).get('name', '')} {shown}".strip() if averaged else "not said"
+    return {**facts, "trained": trained}, config
+
+
+def _check_base(trained_on: str, given: str) -> None:
+    """Refuse CLIP weights that a checkpoint was not trained on, as far as their names can tell."""
+    hashes = [name.partition(":")[2] for name in (trained_on, given)]
+    if trained_on == given or (all(hashes) and hashes[0] == hashes[1]):
+        return
+    if all(hashes) or not any(hashes) or "random" in (trained_on, given):
+        raise ValueError(f"the checkpoint was trained on CLIP weights {trained_on}, but these are {given}")
+    message = "the checkpoint was trained on CLIP weights %s, these are %s: nobody can tell if they are the same"
+    log.warning(message, trained_on, given)
 
 
 # ------------------------------------------------------------------------------------ transformers and torchvision
@@ -153,18 +242,13 @@ def _ready(network, mean: Sequence[float], std: Sequence[float], device: str) ->
     """A network on its device, and what normalizes clips for it."""
     import torch
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std))
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    device = usable(device)
+    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std))
     return network.eval().requires_grad_(False).to(device), lambda clips: (clips.to(device) / 255 - mean) / std
 
 
 def _downloaded(name: str, url: str) -> dict:
     """Weights from torch's cache, else downloaded there; the hash in the file's name is compared."""
-    from pickle import UnpicklingError
-
     import torch
 
     url = os.environ.get(f"MEDE_URL_{name.upper()}", url)  # of a mirror, whose file name holds the hash, too

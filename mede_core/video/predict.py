@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-import pickle
 import textwrap
 from collections.abc import Mapping, Sequence
 from glob import glob
@@ -14,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from ..config import METHODS, Config
 from ..files import atomic_write
 from ..flags import Count, Device, File, NewFile
 from ..weights import check_tokenizer
-from .classes import check_class_names, kinetics400, read_class_names
+from .classes import given_classes
 from .decode import VideoError, probe, read_clip
 from .locate import Files
+from .models import load_learner
 from .predicted import RANDOM
 from .prompts import Prompts, load_prompts
 
@@ -29,23 +26,13 @@ if TYPE_CHECKING:
 
     from ..learner import VideoLearner
 
-log = logging.getLogger(__name__)
-
 PICTURES = (".png", ".svg", ".pdf")
 _TITLE = 90  # characters that fit over the strip
 Optional = Annotated[int, Field(ge=0, le=1000)]  # 0: the checkpoint's
 
 
-def predict(
-    learner: VideoLearner, path: str | os.PathLike, classes: Sequence[str], prompts: Prompts | None = None, **reading
-) -> list[tuple[str, float]]:
-    """Rank classes for one video, as an evaluation would score it: (name, probability), most probable first."""
-    clip = _clip(learner, path, **reading)
-    learner.set_classes(classes, texts=(prompts or load_prompts("name")).texts(classes))
-    return _ranked(learner, clip, classes)
-
-
 def _ranked(learner: VideoLearner, clip: Tensor, classes: Sequence[str]) -> list[tuple[str, float]]:
+    """(class, probability) of a clip, as an evaluation would score it, most probable first; the classes are set."""
     import torch
 
     with torch.inference_mode():
@@ -55,7 +42,7 @@ def _ranked(learner: VideoLearner, clip: Tensor, classes: Sequence[str]) -> list
     return sorted(zip(classes, probabilities, strict=True), key=lambda pair: -pair[1])
 
 
-def _clip(learner: VideoLearner, path, *, num_frames: int = 8, views: int = 1, sampling: str = "uniform") -> Tensor:
+def _clip(learner: VideoLearner, path, *, num_frames: int, views: int = 1, sampling: str) -> Tensor:
     from .clips import read_views
 
     reading = {"num_frames": num_frames, "views": views, "sampling": sampling, "image_size": learner.image_size}
@@ -150,18 +137,10 @@ def answer(
         device: default: cuda where there is one, otherwise cpu
     """
     # Cheap checks first: torch and open_clip take seconds to import.
-    if classes and classes_file:
-        raise ValueError("--classes and --classes-file are both given; one is enough")
     if not (classes or classes_file or checkpoint):
         raise ValueError("no classes; give --classes NAME ... or --classes-file FILE")
-    told = [name.rstrip(" ,;") for name in classes]  # archery, bowling: of shells, commas are a part of words
-    if taken := [name for name in told if Path(name).is_file()]:
+    if taken := [name for name in classes if Path(name).is_file()]:
         raise ValueError(f"classes hold {taken[0]!r}, a file; videos go before --classes, a list to --classes-file")
-    listed = told == ["kinetics400"]
-    given = read_class_names(classes_file) if classes_file else check_class_names(told) if told else []
-    if len(given) == 1 and not listed:
-        several = 'give several, each in its own quotes: "archery" "bowling"'
-        raise ValueError(f"classes hold one class, {given[0]!r}, which would get 100 %; {several}")
     if explain and Path(explain).suffix.lower() not in PICTURES:
         raise ValueError(f"--explain is {explain!r}; it must end in {', '.join(PICTURES)}")
     texts = _prompt_set(prompts) if prompts else None
@@ -172,23 +151,25 @@ def answer(
         raise ValueError(f"--explain is one picture; given are {len(files)} videos and {len(sources)} checkpoints")
     if len(files) == 1:
         probe(files[0])
+    given = given_classes(classes, classes_file)
+    if len(given) == 1:
+        several = 'give several, each in its own quotes: "archery" "bowling"'
+        raise ValueError(f"classes hold one class, {given[0]!r}, which would get 100 %; {several}")
 
     answers = []
     for source in sources:
-        learner, facts, config = _build(model, weights, source, random_weights, device)
-        names = kinetics400() if listed else given or facts["classes"]
-        asked = texts or _prompt_set([config.prompts])
+        learner, facts, config = load_learner(model, weights, source, random_weights, device)
+        names, asked = given or facts["classes"], texts or _prompt_set([config.prompts])
         learner.set_classes(names, texts=asked.texts(names))
-        reading = {"num_frames": frames or config.num_frames, "sampling": sampling or config.sampling}
         about = {
             "model": config.model, "weights": learner.weights_id, "random_weights": learner.weights_id == "random",
-            "checkpoint": source or None, "trained": facts.get("trained"), "frames": reading["num_frames"],
-            "views": views or config.views, "sampling": reading["sampling"], "prompts": asked.id,
+            "checkpoint": source or None, "trained": facts.get("trained"), "frames": frames or config.num_frames,
+            "views": views or config.views, "sampling": sampling or config.sampling, "prompts": asked.id,
         }  # fmt: skip
         extra = {"windows": windows, "order": order_test, "explain": explain, "top_k": top_k}
         for video in files:
             try:
-                answers.append(_one(learner, video, names, reading, about, **extra))
+                answers.append(_one(learner, video, names, about, **extra))
             except VideoError as error:
                 if len(files) == 1:
                     raise
@@ -196,7 +177,8 @@ def answer(
     return answers
 
 
-def _one(learner, video: str, names, reading: Mapping, about: Mapping, *, windows, order, explain, top_k) -> dict:
+def _one(learner, video: str, names, about: Mapping, *, windows, order, explain, top_k) -> dict:
+    reading = {"num_frames": about["frames"], "sampling": about["sampling"]}
     info, clip = probe(video), _clip(learner, video, views=about["views"], **reading)
     ranked = _ranked(learner, clip, names)
     found = {
@@ -256,78 +238,3 @@ def _prompt_set(given: Sequence[str]) -> Prompts:
             raise ValueError(f"prompts hold {template!r}; each needs one {{}} for the class name and no other braces")
     shown = "name" if list(given) == ["{}"] else ", ".join(given)
     return Prompts(shown, lambda names: [[template.replace("{}", name) for template in given] for name in names])
-
-
-def _build(
-    model: str, weights: str, checkpoint: str, random_weights: bool, device: str
-) -> tuple[VideoLearner, dict, Config]:
-    """The learner, the checkpoint's metadata, and the recipe: flags first, then what the checkpoint says."""
-    import torch
-    from safetensors import SafetensorError
-
-    from ..averages import averaged
-    from ..checkpoints import load_checkpoint
-    from ..runs import Run, learner_for
-
-    if checkpoint:
-        facts, config = _read_facts(Path(checkpoint))
-    else:  # fresh adapters would be the identity: the same answer is had without any
-        facts, config = {}, Config(method="frozen", adapter_width=0, trainable="visual")
-    small = weights == "shipped" and not model
-    if not checkpoint or model or small:
-        config = config.replace(model=model or ("mede-small" if small else "ViT-B-16-quickgelu"))
-    if not checkpoint or weights:
-        given = weights or ("shipped" if config.model == "mede-small" else "openai")
-        config = config.replace(weights=given, random_weights=False)
-    config = config.replace(random_weights=random_weights or config.random_weights)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    try:
-        learner = learner_for(config, device)
-    except (RuntimeError, LookupError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise ValueError(f"weights {config.weights!r} do not load into {config.model} ({what})") from error
-    if checkpoint:
-        _check_base(facts.get("weights", ""), learner.weights_id)
-        path = Path(checkpoint)
-        if path.is_dir():
-            fresh = learner.trainable_state()
-            learner.load_trainable(averaged(config.average(), Run(path, config).epoch, fresh, config.epochs))
-        else:
-            learner.load_trainable(load_checkpoint(path)[0])
-    return learner, facts, config
-
-
-def _read_facts(path: Path) -> tuple[dict, Config]:
-    """Metadata and configuration of a checkpoint; a run's folder stands for its method's weights."""
-    from ..checkpoints import checkpoint_path, load_checkpoint
-
-    whole = path.is_dir()
-    epochs = json.loads((path / "done.json").read_text(encoding="utf-8"))["epochs"] if whole else 0
-    facts = load_checkpoint(checkpoint_path(path, epochs) if whole else path)[1]
-    values = facts.get("config", {})
-    unknown = sorted(values.keys() - Config.model_fields.keys())
-    if unknown:
-        raise ValueError(f"checkpoint {path} names unknown configuration fields {unknown}; is it of a newer version?")
-    config, averaged = Config(**values), facts.get("epochs") or []
-    if whole:
-        mixed = f", mixed with CLIP ({config.patch_ratio:g})" if METHODS[config.method].patched else ""
-        trained = f"{config.method}, {METHODS[config.method].average} of {epochs} epochs{mixed}"
-    else:
-        shown = f"epoch {averaged[0]}" if len(averaged) == 1 else f"{len(averaged)} epochs"
-        trained = f"{(facts.get('averaged') or {}).get('name', '')} {shown}".strip() if averaged else "not said"
-    return {**facts, "trained": trained}, config
-
-
-def _check_base(trained_on: str, given: str) -> None:
-    """Refuse CLIP weights that a checkpoint was not trained on, as far as their names can tell."""
-    hashes = [name.partition(":")[2] for name in (trained_on, given)]
-    if trained_on == given or (all(hashes) and hashes[0] == hashes[1]):
-        return
-    if all(hashes) or not any(hashes) or "random" in (trained_on, given):
-        raise ValueError(f"the checkpoint was trained on CLIP weights {trained_on}, but these are {given}")
-    message = "the checkpoint was trained on CLIP weights %s, these are %s: nobody can tell if they are the same"
-    log.warning(message, trained_on, given)
