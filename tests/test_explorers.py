@@ -109,12 +109,12 @@ def biased():
 EXPLORERS = {
     "gwa": (lambda: gwa_explorer(22), "mede-sigma", (3.0, 5.0, 7.0, 9.0)),
     "gwa with a map": (lambda: gwa_explorer(3, plane=PLANE), "mede-mu", (1.0, 1.4, 2.5, 3.0)),
-    "meta-step": (meta_step_explorer, "mede-alpha", (0.05, 0.3, 0.4, 0.5)),
+    "meta-step": (meta_step_explorer, "mede-inner_lr", (0.05, 0.3, 0.4, 0.5)),
     "gwa with accuracy": (lambda: gwa_explorer(4, accuracy=worth()), "mede-mu", (1.0, 2.0, 3.0, 4.0)),
     "bias": (biased, "background", (0, 1, 2, -1)),
     "rho": (rho_explorer, "mede-rho", (0.3, 0.5, 0.7, 0.9)),
     "dial": (lambda: rho_explorer(dial=curves_of_a_dial()), "mede-rho", (0.3, 0.5, 0.7, 0.9)),
-    "steps": (lambda: steps_explorer({"a run": metrics()}), "mede-step", (1, 2, 4, 5)),
+    "steps": (lambda: steps_explorer({"a run": metrics()}), "mede-row", (1, 2, 4, 5)),
     "browser": (lambda: browser({"the study": study()}), "number", ("Out of context", "Static gap", "Base classes")),
 }
 REDRAWN = ("bias", "dial", "steps", "browser")
@@ -205,12 +205,7 @@ def test_a_press_on_the_button_measures_at_the_very_center_and_width():
     widget.children[1].value, before = 2.0, image.value
     assert "between points of a grid" in readout.value
     button.click()
-    assert (asked[0].mu, asked[0].rule, asked[0].with_zero, len(asked)) == (
-        2.0,
-        "gwa",
-        False,
-        1,
-    ) and not button.disabled
+    assert [(one.mu, one.rule, one.with_zero) for one in asked] == [(2.0, "gwa", False)] and not button.disabled
     assert "measured" in readout.value and "90.0 % [" in readout.value and image.value != before
     widget.children[1].value += 1
     assert "between points of a grid" in readout.value
@@ -225,8 +220,8 @@ def test_a_weight_beyond_the_axis_is_told_in_words():
 def test_the_meta_scene_shows_real_meta_steps():
     problem = make_toy_problem()
     values = meta_step_values(problem, 0.3, 0.5)
-    np.testing.assert_allclose(values["fast"], values["theta"] - 0.3 * values["support_grad"])
-    np.testing.assert_allclose(values["merged"], values["support_grad"] + 0.5 * values["query_grad"])
+    np.testing.assert_allclose(values["theta_fast"], values["theta"] - 0.3 * values["support_grad"])
+    np.testing.assert_allclose(values["merged_grad"], values["support_grad"] + 0.5 * values["query_grad"])
     assert values["support_grad"][0] * values["query_grad"][0] < 0  # the two batches disagree on the static parameter
     assert values["support_grad"][1] * values["query_grad"][1] > 0
     figure = meta_step_scene(problem).still(**values)
@@ -244,8 +239,7 @@ def test_the_paths_for_comparison_are_the_limits(knobs, label):
 
 def test_the_order_of_the_gradient_can_be_chosen():
     widget = Explorer(meta_step_explorer(inner_lr=0.3))
-    first = widget.text
-    widget["gradient"].value = False
+    first, widget["gradient"].value = widget.text, False
     assert widget.text != first
 
 
@@ -282,7 +276,7 @@ def test_real_steps_show_the_true_lengths_and_angle_of_both_gradients():
         assert np.dot(support, query) == pytest.approx(0.1 * np.cos(np.radians(angle)))
         np.testing.assert_allclose(update, support + query)
     widget = Explorer(steps_explorer({"a run": metrics(), "shorter": metrics(3).assign(support_after=1.25)}))
-    widget["mede-step"].value = 5
+    widget["mede-row"].value = 5
     assert "cosine -1.00" in widget.text and "support loss 1.500" in widget.text
     widget["steps of"].value = "shorter"
     assert "support loss 1.800 to 1.250" in widget.text

@@ -219,14 +219,13 @@ def records_table(records: Sequence[Mapping]) -> pd.DataFrame:
     """Records as text, one line a number: on what, with which prompts and views, with its interval."""
     rows = []
     for record in records:
-        ends = (math.nan, math.nan)
+        told = f"{record['value']:.1f}"
         if record.get("correct"):
-            interval = accuracy_interval(unpack_correct(record["correct"], record["n"]))
-            ends = interval.low, interval.high
+            told = str(accuracy_interval(unpack_correct(record["correct"], record["n"])))
         rows.append({
             "Method": method_label(record["method"]), "Set": record["set"], "Split": str(record.get("part", MISSING)),
             "Classes": record["split"], "Context": record["context"], "Metric": record["metric"],
-            "Percent": format_interval(record["value"], *ends), "Clips": record["n"],
+            "Percent": told, "Clips": record["n"],
             "Prompts": record.get("prompts", MISSING), "Views": str(record.get("views", MISSING)),
         })  # fmt: skip
     return pd.DataFrame(rows)

@@ -72,13 +72,7 @@ def weight_curves(curves: Mapping[str, np.ndarray], mu: float, sigma: float):
 
 
 @styled
-def trajectory_accuracy(
-    epochs,
-    accuracy: Mapping[str, object],
-    averages: Mapping[str, Mapping[str, float]],
-    *,
-    title: str = "Accuracy along the trajectory, and of its averages",
-):
+def trajectory_accuracy(epochs, accuracy: Mapping, averages: Mapping[str, Mapping[str, float]], *, title: str):
     """Accuracy of each epoch's weights, a panel a context (-> [E] percent), with averages of the weights (name ->
     {context: percent}) as level lines."""
     figure, looks = Picture(2.9, title), average_looks(list(averages))
