@@ -13,10 +13,6 @@ def texts(figure):
     return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
-def lines_of_color(axes, color):
-    return [line for line in axes.lines if line.get_color() == color and line.get_transform() is not None]
-
-
 def test_bars_have_the_values_and_intervals_given():
     frame = d.methods_frame()
     axes = results.bar_in_out(frame, bound=d.BOUND, chance=1.4, title="t").axes[0]
@@ -44,7 +40,7 @@ def test_base_novel_places_base_novel_and_harmonic_mean():
 def test_rho_dial_sorts_by_rho_and_splits_by_context():
     figure = results.rho_dial(d.rho_frame(), title="t")
     assert len(figure.axes) == 2
-    line = lines_of_color(figure.axes[1], METHOD_STYLE["finetune"].color)[0]
+    line = next(one for one in figure.axes[1].lines if one.get_color() == METHOD_STYLE["finetune"].color)
     assert line.get_xdata().tolist() == [0.25, 0.75, 0.95]
     assert line.get_ydata().tolist() == [77.5, 52.5, 42.5]
 

@@ -21,14 +21,10 @@ def largest_difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -
 
 def movement(checkpoints: Iterable[Mapping[str, Tensor]]) -> list[dict[str, float]]:
     """How far the weights of epochs 1..E moved since the epoch before (NaN for the first) and from epoch 1, in L2."""
-    rows, first, before = [], None, None
-    for epoch, checkpoint in enumerate(checkpoints, start=1):
-        now = flatten(checkpoint)
-        first = now if first is None else first
-        moved = float("nan") if before is None else float((now - before).norm())
-        rows.append({"epoch": epoch, "moved": moved, "from_first": float((now - first).norm())})
-        before = now
-    return rows
+    points = torch.stack([flatten(checkpoint) for checkpoint in checkpoints])
+    moved = [float("nan"), *(points[1:] - points[:-1]).norm(dim=1).tolist()]
+    far = enumerate((points - points[0]).norm(dim=1).tolist())
+    return [{"epoch": at + 1, "moved": moved[at], "from_first": distance} for at, distance in far]
 
 
 def plane(checkpoints: Iterable[Mapping[str, Tensor]]) -> tuple[np.ndarray, float]:
