@@ -67,17 +67,6 @@ def meta_trace(
     return rows
 
 
-def describe_trace(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """A trace summed up: by ``query_gain`` an inner step lowers the query loss, on average."""
-    count = len(rows)
-    return {
-        "steps": count,
-        "agree": sum(row["grad_inner_product"] > 0 for row in rows),
-        "cosine": sum(row["cosine"] for row in rows) / count,
-        "query_gain": sum(row["query_before"] - row["query_loss"] for row in rows) / count,
-    }
-
-
 def quadratic_pull(curvature: float, inner_lr: float, query_weight: float = 1.0, first_order: bool = True) -> float:
     """How strongly the merged gradient pulls along a direction of curvature h, on average over an epoch of parabolas.
 

@@ -6,9 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..averages import effective_epochs, epoch_shares
-from ..config import Average
-
 
 def flatten(tensors: Mapping[str, Tensor]) -> Tensor:
     """All tensors as one float64 vector, in the order of their names."""
@@ -41,16 +38,3 @@ def plane(checkpoints: Iterable[Mapping[str, Tensor]]) -> tuple[np.ndarray, floa
     signs = np.where(coordinates[-1] < coordinates[0], -1.0, 1.0)  # an SVD leaves signs open: run left to right, up
     spread = float(scale.square().sum())
     return coordinates * signs, float(scale[:2].square().sum()) / spread if spread else 1.0
-
-
-def compare_rules(num_epochs: int, *, mu: float, sigma: float) -> list[dict]:
-    """GWA (mu and sigma in epochs), SWA, EMA and the last epoch side by side: what epochs count, in percent."""
-    rows = []
-    for average in (Average("gwa", mu=mu, sigma=sigma), Average("swa"), Average("ema"), Average("last")):
-        shares = epoch_shares(average, num_epochs)[1:]
-        rows.append({
-            "rule": average.rule, "effective_epochs": effective_epochs(shares), "first": 100 * shares[0].item(),
-            "heaviest": 100 * shares.max().item(), "last": 100 * shares[-1].item(),
-            "heaviest_epoch": int(shares.argmax()) + 1,
-        })  # fmt: skip
-    return rows
