@@ -68,7 +68,7 @@ def test_the_difference_to_frozen_clip_needs_the_same_clips():
     for frozen, known in ((many, False), (many[: len(few)], True)):
         records = [record(name, context, one, split) for name, one in (("frozen", frozen), ("finetune", few))
                    for context in CONTEXTS for split in ("base", "novel")]  # fmt: skip
-        assert cell(in_and_out(records), "finetune", "in").notna()["gain"] == known
+        assert cell(tables.in_and_out(records), "finetune", "in").notna()["gain"] == known
 
 
 def test_base_and_novel_are_kept_apart():

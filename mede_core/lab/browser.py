@@ -60,9 +60,8 @@ def method_rows(frame: pd.DataFrame, title: str):
     if not methods:
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center")
     name_rows(axes, [look_of(method).label for method in methods])
-    axes.set_ylim(len(methods) - 0.4, -0.7)
+    axes.set(ylim=(len(methods) - 0.4, -0.7), xlabel="percent, or points for a gap, with 95 % interval")
     axes.margins(x=0.1)
-    axes.set_xlabel("percent, or points for a gap, with 95 % interval")
     return figure
 
 

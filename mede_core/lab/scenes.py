@@ -96,8 +96,7 @@ def gwa_scene(
     grid = figure.subplots(1, len(ratios), squeeze=False, width_ratios=ratios)[0]
     axes = grid[0]
     top = 100 * min(1.0, max(1.15 * max(weights.max() for weights in curves.values()), 4.0 / num_epochs))
-    axes.set_xlim(-0.6, num_epochs + 0.6)
-    axes.set_ylim(0, top)
+    axes.set(xlim=(-0.6, num_epochs + 0.6), ylim=(0, top))
     band = axes.axvspan(0, 1, color=theme.muted, alpha=0.13, lw=0)
     center = axes.axvline(0, color=theme.muted, lw=1.0, ls=DASHED)
     for name, weights in curves.items():
@@ -120,15 +119,14 @@ def gwa_scene(
     named = {name: handle for panel in grid[::-1] for handle, name in zip(*panel.get_legend_handles_labels())}
     figure.legend(named.values(), named.keys(), loc="outside lower left", ncols=len(named))
 
-    def update(
-        mu: float = 0.0, sigma: float = 1.0, rule: str = "gwa", start: int = 1, reached: Mapping | None = None
-    ) -> None:
-        weights = shares_of(average_of(rule, mu, sigma, start), num_epochs)
+    def update(reached: Mapping | None = None, **chosen) -> None:
+        average = average_of(**chosen)
+        weights = shares_of(average, num_epochs)
         line.set_ydata(np.where((epochs == 0) & (weights == 0), np.nan, 100 * weights))
         for artist in (center, band):
-            artist.set_visible(rule == "gwa")
-        center.set_xdata([mu, mu])
-        low, high = np.clip([mu - sigma, mu + sigma], *axes.get_xlim())
+            artist.set_visible(average.rule == "gwa")
+        center.set_xdata([average.mu, average.mu])
+        low, high = np.clip([average.mu - average.sigma, average.mu + average.sigma], *axes.get_xlim())
         band.set_bounds(low, 0, high - low, 1)
         peak = int(weights.argmax())
         cut.set_x(np.clip(epochs[peak], 1.6, num_epochs - 0.6))

@@ -31,8 +31,7 @@ def difference_forest(frame: pd.DataFrame, *, margin: float, title: str = "Paire
         hollow = {"mfc": figure.theme.page} if hint else {}
         axes.errorbar(own["value"], heights, xerr=errors(own), **drawn, **hollow)
     name_rows(axes, labels)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.set_xlabel("difference in points, with 95 % interval")
+    axes.set(ylim=(len(labels) - 0.5, -0.5), xlabel="difference in points, with 95 % interval")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower right", ncols=2)
     return figure
 

@@ -41,9 +41,8 @@ def training_curves(metrics: pd.DataFrame, *, warmup_epochs: int = 0, title: str
     if by_meta_steps:
         looks.append(("query_loss", "query, after\nthe inner step", QUERY))
     ends = [(curve(losses, column, look.color, look.linestyle), text, look) for column, text, look in looks]
-    losses.set_ylim(bottom=0)
+    losses.set(ylim=(0, None), ylabel="loss")
     label_right(losses, ends, gap=0.2)
-    losses.set_ylabel("loss")
     for axes in agreement:
         curve(axes, "grad_inner_product", theme.text)
         axes.axhline(0, color=theme.muted, lw=0.9)

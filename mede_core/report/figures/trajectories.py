@@ -31,8 +31,7 @@ def trajectory_steps(rows: Sequence[Mapping[str, float]]):
     right.plot(epochs, [row["from_first"] for row in rows], color=theme.text, marker="o", ms=4)
     right.set(title="Distance from epoch 1")
     for axes in (left, right):
-        axes.set_xlim(epochs[0] - 0.6, epochs[-1] + 0.6)
-        axes.set_ylim(bottom=0)
+        axes.set(xlim=(epochs[0] - 0.6, epochs[-1] + 0.6), ylim=(0, None))
         count_epochs(axes)
         axes.grid(axis="y")
     return figure
@@ -65,9 +64,8 @@ def weight_curves(curves: Mapping[str, np.ndarray], mu: float, sigma: float):
         labels.append((min(percent[-1], top), text, look))
     label_right(axes, labels)
     count_epochs(axes)
-    axes.set_ylabel("weight (%)")
+    axes.set(ylabel="weight (%)", title="What each epoch weighs in the average")
     axes.grid(axis="y")
-    axes.set_title("What each epoch weighs in the average")
     return figure
 
 
