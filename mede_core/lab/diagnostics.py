@@ -56,13 +56,11 @@ def meta_trace(
             model, loss_fn, support, query, optimizer,
             inner_lr=inner_lr, query_weight=query_weight, max_grad_norm=max_grad_norm,
         )  # fmt: skip
-        norms = found.support_grad_norm * found.query_grad_norm
         rows.append({
             "step": step, "epoch": 1, "support_loss": found.support_loss, "support_after": after["support_loss"],
             "query_before": before["query_loss"], "query_loss": found.query_loss,
             "support_grad_norm": found.support_grad_norm, "query_grad_norm": found.query_grad_norm,
             "grad_inner_product": found.grad_inner_product,
-            "cosine": found.grad_inner_product / norms if norms else 0.0,
         })  # fmt: skip
     return rows
 
