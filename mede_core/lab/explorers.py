@@ -99,10 +99,9 @@ def explorer(
     draw()
     size = (f"{round(inches * PIXELS_PER_INCH)}px" for inches in scene.figure.get_size_inches())
     picture.layout.width, picture.layout.height = size
-    buttons = []
-    if action:
-        buttons = [ipywidgets.Button(description=action[0])]
-        buttons[0].on_click(press)
+    buttons = [ipywidgets.Button(description=action[0])] if action else []
+    for button in buttons:
+        button.on_click(press)
     children = [*controls.values(), *buttons, readout, picture]
     box = ipywidgets.VBox(children, layout={"overflow": "visible"}).add_class("mede-explorer").add_class(css)
     if watch:  # also while a cell of the notebook trains
