@@ -86,13 +86,13 @@ DRAW = {
     "film_strip_attention": lambda: film.film_strip_attention(clip()[0], np.ones((T, 4, 4)), clip()[1]),
     "trajectory_steps": lambda: trajectories.trajectory_steps(STEPS),
     "weight_curves": lambda: trajectories.weight_curves(curves(), 5, 2),
-    "bar_in_out": lambda: results.bar_in_out(methods_frame(), bound=BOUND, chance=1.4),
+    "bar_in_out": lambda: results.bar_in_out(methods_frame(), bound=BOUND, chance=1.4, title="t"),
     "lines_base_novel": lambda: results.lines_base_novel(base_novel_frame()),
     "cost_ratios": lambda: results.cost_ratios(pd.DataFrame({"Time": {"finetune": 1.0, "open_mede": 2.0}})),
     "training_curves": lambda: training.training_curves(metrics_frame(), warmup_epochs=1),
     "inner_step_curves": lambda: training.inner_step_curves(LENGTHS, 0.5),
     "meta_step_2d": lambda: training.meta_step_2d(**meta_arguments(), query_weight=1.0),
-    "rho_dial": lambda: results.rho_dial(rho_frame(), chance=1.4, bound=BOUND),
+    "rho_dial": lambda: results.rho_dial(rho_frame(), title="t", chance=1.4, bound=BOUND),
     "difference_forest": lambda: comparisons.difference_forest(FOREST, margin=1.0),
     "epoch_lines": lambda: comparisons.epoch_lines(LINES, label="cosine", zero=True),
     "drop_scatter": lambda: comparisons.drop_scatter(LOOKS, {"order_gap": "order gap (points)"}),
@@ -100,6 +100,6 @@ DRAW = {
         [1, 2, 3], [1, 4], [[60, 61, 62], [63, 66, 64]], published=(2.5, 2.5), references={"SWA": 61.0}
     ),
     "trajectory_accuracy": lambda: trajectories.trajectory_accuracy(
-        EPOCHS, {"in": 80 + EPOCHS, "out": 60 - EPOCHS}, {"GWA": {"in": 88.0, "out": 59.0}}
+        EPOCHS, {"in": 80 + EPOCHS, "out": 60 - EPOCHS}, {"GWA": {"in": 88.0, "out": 59.0}}, title="t"
     ),
 }

@@ -1,23 +1,8 @@
 """The figures show the numbers they are given: what stands on the artists."""
 
+import drawings as d
 import numpy as np
 import pytest
-from drawings import (
-    BOUND,
-    DRAW,
-    FOREST,
-    LINES,
-    LOOKS,
-    H,
-    T,
-    base_novel_frame,
-    clip,
-    curves,
-    meta_arguments,
-    methods_frame,
-    metrics_frame,
-    rho_frame,
-)
 from matplotlib.text import Text
 
 from mede_core.report.figures import comparisons, film, results, training, trajectories
@@ -28,13 +13,9 @@ def texts(figure):
     return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
-def lines_of_color(axes, color):
-    return [line for line in axes.lines if line.get_color() == color and line.get_transform() is not None]
-
-
 def test_bars_have_the_values_and_intervals_given():
-    frame = methods_frame()
-    axes = results.bar_in_out(frame, bound=BOUND, chance=1.4).axes[0]
+    frame = d.methods_frame()
+    axes = results.bar_in_out(frame, bound=d.BOUND, chance=1.4, title="t").axes[0]
     bars = {one.get_label(): one for one in axes.containers if hasattr(one, "patches")}
     for method, look in METHOD_STYLE.items():
         own = frame[frame["method"] == method]
@@ -50,32 +31,32 @@ def test_bars_have_the_values_and_intervals_given():
 
 
 def test_base_novel_places_base_novel_and_harmonic_mean():
-    axes = results.lines_base_novel(base_novel_frame()).axes[0]
+    axes = results.lines_base_novel(d.base_novel_frame()).axes[0]
     points = {(line.get_ydata()[0], round(float(line.get_xdata()[0]), 1)) for line in axes.lines
               if len(line.get_xdata()) == 1}  # fmt: skip
     assert points == {(0, 62.3), (0, 53.4), (0, 57.5), (1, 77.3), (1, 63.8), (1, 69.9)}
 
 
 def test_rho_dial_sorts_by_rho_and_splits_by_context():
-    figure = results.rho_dial(rho_frame())
+    figure = results.rho_dial(d.rho_frame(), title="t")
     assert len(figure.axes) == 2
-    line = lines_of_color(figure.axes[1], METHOD_STYLE["finetune"].color)[0]
+    line = next(one for one in figure.axes[1].lines if one.get_color() == METHOD_STYLE["finetune"].color)
     assert line.get_xdata().tolist() == [0.25, 0.75, 0.95]
     assert line.get_ydata().tolist() == [77.5, 52.5, 42.5]
 
 
 def test_weight_curves_plot_percent_and_cut_off_the_single_epoch():
-    axes = trajectories.weight_curves(curves(), 5, 2).axes[0]
+    axes = trajectories.weight_curves(d.curves(), 5, 2).axes[0]
     plotted = {line.get_label(): line.get_ydata() for line in axes.lines}
-    for name, weights in curves().items():
+    for name, weights in d.curves().items():
         assert np.allclose(plotted[name], 100 * weights)
     assert axes.get_ylim()[1] < 30
     assert "last: 100 %\non epoch 8" in texts(axes.figure)
-    assert trajectories.weight_curves({"last": curves()["last"]}, 5, 2).axes[0].get_ylim()[1] > 100
+    assert trajectories.weight_curves({"last": d.curves()["last"]}, 5, 2).axes[0].get_ylim()[1] > 100
 
 
 def test_training_curves_leave_out_what_plain_training_lacks():
-    metrics = metrics_frame()
+    metrics = d.metrics_frame()
     assert len(training.training_curves(metrics).axes) == 3
     plain = metrics.assign(query_loss=np.nan).drop(columns="grad_inner_product")
     figure = training.training_curves(plain)
@@ -86,7 +67,7 @@ def test_training_curves_leave_out_what_plain_training_lacks():
 
 
 def test_meta_step_arrows_run_along_the_given_vectors():
-    figure = training.meta_step_2d(**meta_arguments(), query_weight=0.5)
+    figure = training.meta_step_2d(**d.meta_arguments(), query_weight=0.5)
     arrows = [[(a.xyann, a.xy) for a in axes.texts if getattr(a, "arrow_patch", None)] for axes in figure.axes]
     assert [(tuple(start), tuple(end)) for start, end in arrows[0]] == [((-1, 0), (-0.2, 0))]  # its true length
     start, end = arrows[1][1]
@@ -101,23 +82,23 @@ def test_meta_step_arrows_run_along_the_given_vectors():
 
 
 def test_film_strips_show_every_frame_of_every_clip():
-    video, _ = clip()
+    video, _ = d.clip()
     figure = film.film_strip([video, video[::-1]], ["forward", "backward"])
     for axes, shown in zip(figure.axes, (video, video[::-1]), strict=True):
         image = axes.images[0].get_array()
-        repeat = image.shape[0] // H
-        step = H * repeat + round(H * repeat * 0.08)
-        for index in range(T):
-            tile = image[::repeat, index * step : index * step + H * repeat : repeat]
+        repeat = image.shape[0] // d.H
+        step = d.H * repeat + round(d.H * repeat * 0.08)
+        for index in range(d.T):
+            tile = image[::repeat, index * step : index * step + d.H * repeat : repeat]
             assert (tile[..., :3] == shown[index].transpose(1, 2, 0)).all()
             assert (tile[..., 3] == 255).all()
 
 
 def test_a_mask_without_actor_pixels_in_a_frame_draws_no_outline_there():
-    video, mask = clip()
+    video, mask = d.clip()
 
     def outlines():
-        return len(film.film_strip_attention(video, np.ones((T, 4, 4)), mask).axes[0].collections)
+        return len(film.film_strip_attention(video, np.ones((d.T, 4, 4)), mask).axes[0].collections)
 
     before = outlines()
     mask[1] = False
@@ -125,9 +106,9 @@ def test_a_mask_without_actor_pixels_in_a_frame_draws_no_outline_there():
 
 
 def test_attention_is_shown_in_multiples_of_even_attention_with_the_actors_share():
-    video, mask = clip()  # the actor covers 4 x 8 of 16 x 16 pixels: two of the 4 x 4 patches
-    attention = np.ones((T, 4, 4))
-    assert film.attention_share(attention / 16, mask) == pytest.approx([0.125] * T)
+    video, mask = d.clip()  # the actor covers 4 x 8 of 16 x 16 pixels: two of the 4 x 4 patches
+    attention = np.ones((d.T, 4, 4))
+    assert film.attention_share(attention / 16, mask) == pytest.approx([0.125] * d.T)
     attention[0, 1, 1:3] = 16.0
     figure = film.film_strip_attention(video, attention, mask)
     heat = figure.axes[1].images[0].get_array()
@@ -138,7 +119,7 @@ def test_attention_is_shown_in_multiples_of_even_attention_with_the_actors_share
 
 
 def test_heatmap_frames_the_best_cell_and_marks_the_published_ratios():
-    axes = DRAW["gwa_heatmap"]().axes[0]
+    axes = d.DRAW["gwa_heatmap"]().axes[0]
     assert (axes.images[0].get_array() == [[60, 61, 62], [63, 66, 64]]).all()
     (frame,) = [patch for patch in axes.patches if patch.get_linewidth() > 2]
     assert frame.get_xy() == (0.5, 0.5)
@@ -148,20 +129,20 @@ def test_heatmap_frames_the_best_cell_and_marks_the_published_ratios():
 
 
 def test_trajectory_levels_stand_at_the_averages():
-    figure = DRAW["trajectory_accuracy"]()
+    figure = d.DRAW["trajectory_accuracy"]()
     for axes, level, first in zip(figure.axes, (88.0, 59.0), (81, 59), strict=True):
         assert any(list(line.get_ydata()) == [level, level] for line in axes.lines)
         assert axes.lines[0].get_ydata()[0] == first
 
 
 def test_a_readers_own_method_is_drawn_after_the_known_ones():
-    frame = methods_frame(methods=("mine", "open_mede", "frozen"))
-    labels = [text.get_text() for text in results.bar_in_out(frame, bound=BOUND).legends[0].get_texts()]
+    frame = d.methods_frame(methods=("mine", "open_mede", "frozen"))
+    labels = [text.get_text() for text in results.bar_in_out(frame, bound=d.BOUND, title="t").legends[0].get_texts()]
     assert labels[:3] == ["Frozen CLIP", "Open-MeDe", "mine"]
 
 
 def test_a_forest_has_a_line_a_label_in_the_order_given():
-    axes = comparisons.difference_forest(FOREST, margin=1.0).axes[0]
+    axes = comparisons.difference_forest(d.FOREST, margin=1.0).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
     points = sorted((x, round(y)) for line in axes.containers for x, y in zip(*line.lines[0].get_data()))
     assert points == [(-2.0, 0), (1.0, 0), (3.0, 1)]
@@ -170,13 +151,13 @@ def test_a_forest_has_a_line_a_label_in_the_order_given():
 
 
 def test_epoch_lines_have_one_line_a_series_and_one_panel_a_value():
-    axes = comparisons.epoch_lines(LINES, label="v", zero=True).axes[0]
+    axes = comparisons.epoch_lines(d.LINES, label="v", zero=True).axes[0]
     drawn = [line.get_ydata().tolist() for line in axes.lines[:2]]
     assert drawn == [[0.1, 0.2], [-0.1, -0.3]]
-    assert len(comparisons.epoch_lines(LINES.assign(panel=["p", "p", "q", "q"]), label="v").axes) == 2
+    assert len(comparisons.epoch_lines(d.LINES.assign(panel=["p", "p", "q", "q"]), label="v").axes) == 2
 
 
 def test_a_scatter_marks_every_learner_in_its_methods_color():
-    axes = comparisons.drop_scatter(LOOKS, {"order_gap": "order gap (points)"}).axes[0]
+    axes = comparisons.drop_scatter(d.LOOKS, {"order_gap": "order gap (points)"}).axes[0]
     marks = {line.get_color(): line.get_xydata().tolist() for line in axes.lines}
     assert marks == {METHOD_STYLE["frozen"].color: [[0.0, 40.0]], METHOD_STYLE["finetune"].color: [[12.0, 20.0]]}

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mede_core.gwa import average_trajectory, gaussian_weights
-from mede_core.lab.geometry import compare_rules, flatten, largest_difference, movement, plane
+from mede_core.lab.geometry import flatten, largest_difference, movement, plane
 
 
 def walk(points, seed=0):
@@ -53,14 +53,3 @@ def test_a_trajectory_of_two_epochs_is_a_line():
     found, shown = plane(walk([(0.0, 0.0, 1.0), (3.0, 4.0, 1.0)]))
     np.testing.assert_allclose(found, [[-2.5, 0], [2.5, 0]], atol=1e-12)
     assert shown == pytest.approx(1)
-
-
-def test_the_published_gaussian_is_nearly_uniform():
-    weights = np.exp(-((np.arange(1, 23) - 15) ** 2) / 200)
-    expected = weights.sum() ** 2 / (weights**2).sum()
-    rows = {row["rule"]: row for row in compare_rules(22, mu=15.0, sigma=10.0)}
-    assert rows["gwa"]["effective_epochs"] == pytest.approx(expected, rel=1e-12)
-    assert 20 < expected < 22 == pytest.approx(rows["swa"]["effective_epochs"])
-    assert rows["gwa"]["heaviest_epoch"] == 15
-    assert rows["ema"]["first"] == pytest.approx(100 * 0.9**21)
-    assert rows["last"]["last"] == 100 and rows["last"]["effective_epochs"] == pytest.approx(1)

@@ -55,11 +55,8 @@ def test_harmonic_mean_refuses_values_without_meaning(bad):
 
 
 # ------------------------------------------------------------------------------------- spread and gaps
-def test_mean_std_is_the_sample_standard_deviation_and_says_so():
+def test_mean_std_is_the_sample_standard_deviation_and_one_seed_has_no_spread_rather_than_zero():
     assert mean_std([82.0, 84.0, 86.0]) == (84.0, 2.0)
-
-
-def test_one_seed_has_no_spread_rather_than_a_spread_of_zero():
     assert np.isnan(mean_std([63.2])[1])
 
 

@@ -8,26 +8,13 @@ import pytest
 from mede_core.averages import epoch_shares, grid, rules
 from mede_core.config import METHODS, Config, load_config
 from mede_core.files import pack_correct
+from mede_core.report import twins
 from mede_core.report.averaging import gain, grid_values, rules_table, schedule_table, scores_of_average
 from mede_core.report.costs import Cost, cost_claims, cost_ratio, cost_table, measure_costs
 from mede_core.report.figures.results import cost_ratios, lines_base_novel
 from mede_core.report.intervals import Interval
 from mede_core.report.metrics import harmonic_mean
 from mede_core.report.paper import IN_OUT_COLUMNS, compare_with_paper
-from mede_core.report.twins import (
-    REAL,
-    contrasted,
-    gwa_gain_table,
-    halves,
-    halves_cells,
-    halves_table,
-    paper_cells,
-    scuba,
-    split_means,
-    splits_table,
-    standing,
-    stated_means,
-)
 from mede_core.video.protocol import departures
 
 
@@ -44,11 +31,11 @@ def test_a_method_tested_on_one_half_only_is_left_out_and_shown_as_not_run():
     records = [record(split=split, right=right) for split, right in (("base", 3), ("novel", 1))]
     records += [record("froster"), record("froster", split="all"), record("froster", split="novel", context="scene")]
     sets = {"K400": "source", "UCF": "transfer_a"}
-    long = halves(records, sets)
+    long = twins.halves(records, sets)
     assert set(long["method"]) == {"open_mede"} and set(long["dataset"]) == {"K400"}
     numbers = dict(zip(long["column"], long["value"], strict=True))
     assert numbers == {"base": 75, "novel": 25, "hm": pytest.approx(37.5)}
-    table = halves_table(long, sets, ("froster", "open_mede")).set_index(["Set", "Method"])
+    table = twins.halves_table(long, sets, ("froster", "open_mede")).set_index(["Set", "Method"])
     assert (
         table.loc[("source (K400)", "FROSTER"), "Novel"] == "not run" and ("transfer_a (UCF)", "FROSTER") in table.index
     )
@@ -58,18 +45,19 @@ def test_a_method_tested_on_one_half_only_is_left_out_and_shown_as_not_run():
 def test_only_columns_that_the_paper_prints_become_cells():
     sets = {"K400": "source", "SSv2": "direction"}
     records = [record(test_set=name, split=split) for name in sets.values() for split in ("base", "novel")]
-    cells = halves_cells(halves(records, sets), sets)
+    cells = twins.halves_cells(twins.halves(records, sets), sets)
     assert {(cell["column"], cell["where"]) for cell in cells} == {
         ("K400 (Novel)", "source"), ("K400 (HM)", "source"), ("SSv2 (HM)", "direction"),
     }  # fmt: skip
-    twin = compare_with_paper("base_to_novel", cells, **standing(records, "cpu"))
+    twin = compare_with_paper("base_to_novel", cells, **twins.standing(records, "cpu"))
     assert twin.twin and twin.frame["value"].notna().sum() == 3
 
 
 def test_no_records_give_empty_tables_not_an_error():
-    assert halves_cells(halves([], REAL), REAL) == split_means([], REAL) == []
-    assert len(splits_table([])) == len(scuba([], [])) == 0 and len(halves_table(halves([], REAL), REAL, ())) == 0
-    comparison = compare_with_paper("base_to_novel", [], **standing([], "paper"))
+    none = twins.halves([], twins.REAL)
+    assert twins.halves_cells(none, twins.REAL) == twins.split_means([], twins.REAL) == []
+    assert len(twins.splits_table([])) == len(twins.scuba([], [])) == len(twins.halves_table(none, twins.REAL, ())) == 0
+    comparison = compare_with_paper("base_to_novel", [], **twins.standing([], "paper"))
     assert set(comparison.frame["mark"]) == {"not run"}
 
 
@@ -78,21 +66,21 @@ def test_means_and_spread_are_over_test_splits_and_gains_are_paired():
     numbers = {"open_mede": (40, 41, 42), "frozen": (30, 35, 34)}
     records = [record(method, test_set="ucf101", split="all", part=f"test{i}", right=right, n=50)
                for method, rights in numbers.items() for i, right in enumerate(rights)]  # fmt: skip
-    frozen, cell = split_means(records, REAL)
+    frozen, cell = twins.split_means(records, twins.REAL)
     assert (cell["column"], cell["value"], [*cell["splits"]]) == ("UCF", pytest.approx(82), ["test0", "test1", "test2"])
     assert cell["std"] == pytest.approx(2)  # ddof=0 would give 1.63
     assert cell["gain"] == pytest.approx(16) and cell["gain_low"] < 16 < cell["gain_high"] and np.isnan(frozen["gain"])
     comparison = compare_with_paper("cross_dataset", [frozen, cell], comparable=True)
     line = comparison.frame.set_index(["column", "row"]).loc[("UCF", "Open-MeDe")]
     assert (line["difference"], line["std"]) == (pytest.approx(16 - 9.9), pytest.approx(2))
-    row = splits_table([cell]).iloc[0]
+    row = twins.splits_table([cell]).iloc[0]
     assert (row["Split 2"], row["Mean ± std"]) == ("82.0", "82.0 ± 2.0")
 
 
 def test_a_split_measured_twice_is_refused():
     records = [record(test_set="ucf101", split="all", part="test1", seed=seed) for seed in (0, 1)]
     with pytest.raises(ValueError, match="open_mede on ucf101: part test1 is there twice"):
-        split_means(records, REAL)
+        twins.split_means(records, twins.REAL)
 
 
 def test_clips_in_their_own_context_are_shown_and_not_averaged_and_parts_weigh_the_same():
@@ -104,16 +92,16 @@ def test_clips_in_their_own_context_are_shown_and_not_averaged_and_parts_weigh_t
         for name, right in (("places", 20), ("stripes", 10), ("in_context", 45))
     ]
     outside.append({**outside[0], "metric": "contrasted", "value": 3.0})
-    long = scuba(inside, outside)
+    long = twins.scuba(inside, outside)
     numbers = dict(zip(long["column"], long["value"], strict=True))
     assert numbers == pytest.approx({"in": 82, "places": 40, "stripes": 20, "in_context": 90, "out": 30,
                                      "hm": harmonic_mean(82, 30)})  # fmt: skip
-    cells = paper_cells(long, "ucf101", IN_OUT_COLUMNS)
+    cells = twins.paper_cells(long, "ucf101", IN_OUT_COLUMNS)
     assert [cell["column"] for cell in cells] == ["UCF (in-ctx)", "UCF-SCUBA (out-ctx)", "HM"]
 
 
 def test_none_of_the_stated_harmonic_means_is_that_of_the_printed_columns():
-    table = stated_means().set_index("Method")
+    table = twins.stated_means().set_index("Method")
     assert set(table["Equal, rounded"]) == {"no"} and len(table) == 5
     assert table.loc["Frozen CLIP", "HM recomputed"] == "53.53"
     assert table.loc["Open-MeDe (full)", "Stated minus recomputed"] == "-0.68"
@@ -128,7 +116,7 @@ def test_contrasted_accuracy_counts_the_same_clips_right_in_motion_and_wrong_wit
         {**record(order=order, **about), "correct": pack_correct(np.array([mark == "1" for mark in marks]))}
         for order, marks in (("forward", moving), ("single", still))
     ]
-    assert [(r["metric"], r["value"]) for r in contrasted(records)] == [("top1", 75), ("contrasted", expected)]
+    assert [(r["metric"], r["value"]) for r in twins.contrasted(records)] == [("top1", 75), ("contrasted", expected)]
 
 
 # ------------------------------------------------------------------------------------ comparable or not
@@ -145,7 +133,7 @@ def test_the_papers_profile_departs_in_nothing(tmp_path):
         config = load_config("paper", method=method, data="x.csv", half="base", shots=16, weights="clip.pt", seed=3)
         assert departures(config, prepared(tmp_path)) == ""
     assert config.epochs == 12  # few shots
-    assert standing([{"departs": ""}], "paper") == {"comparable": True, "reason": ""}
+    assert twins.standing([{"departs": ""}], "paper") == {"comparable": True, "reason": ""}
 
 
 @pytest.mark.parametrize(
@@ -173,9 +161,9 @@ def test_a_plain_list_is_not_comparable(tmp_path):
 
 def test_reasons_of_records_are_joined_without_repetition():
     records = [{"departs": "random weights; views=1"}, {"departs": "random weights"}, {"departs": ""}]
-    assert standing(records, "paper") == {"comparable": False, "reason": "random weights; views=1"}
-    assert "unknown" in standing([{}], "paper")["reason"]
-    assert "synthetic" in standing([{"departs": ""}], "cpu")["reason"]
+    assert twins.standing(records, "paper") == {"comparable": False, "reason": "random weights; views=1"}
+    assert "unknown" in twins.standing([{}], "paper")["reason"]
+    assert "synthetic" in twins.standing([{"departs": ""}], "cpu")["reason"]
 
 
 # ------------------------------------------------------------------------------------ averages
@@ -222,18 +210,18 @@ def test_a_grid_is_a_map_of_widths_by_centers():
 
 
 def test_the_gain_of_gwa_stands_beside_the_papers_two_numbers():
-    table = gwa_gain_table({"in": Interval(1.0, 0.1, 1.9, 1, 9), "out": Interval(0.0, -1.0, 1.0, 1, 9)})
+    table = twins.gwa_gain_table({"in": Interval(1.0, 0.1, 1.9, 1, 9), "out": Interval(0.0, -1.0, 1.0, 1, 9)})
     assert table["Paper"].tolist() == ["+1.2", "+2.9"]
     assert table["Same sign"].tolist() == ["yes", "undecided"]
-    assert gwa_gain_table({})["Here"].tolist() == ["not run", "not run"]
+    assert twins.gwa_gain_table({})["Here"].tolist() == ["not run", "not run"]
 
 
 # ------------------------------------------------------------------------------------ cost
 COSTS = {
-    "frozen": Cost(0.0, 0, 200.0, 0, 0, 5, "cpu"),
-    "finetune": Cost(1.0, 32, 100.0, 1000, 4_000_000, 5, "cpu"),
-    "froster": Cost(1.5, 32, 100.0, 1500, 4_000_000, 5, "cpu"),
-    "open_mede": Cost(2.1, 64, 100.0, 1100, 4_000_000, 5, "cpu"),
+    "frozen": Cost(0.0, 0, 200.0, 0, 0, 5),
+    "finetune": Cost(1.0, 32, 100.0, 1000, 4_000_000, 5),
+    "froster": Cost(1.5, 32, 100.0, 1500, 4_000_000, 5),
+    "open_mede": Cost(2.1, 64, 100.0, 1100, 4_000_000, 5),
 }
 
 
@@ -275,7 +263,7 @@ def test_base_novel_panels_stand_two_in_a_row_and_a_method_may_be_missing_in_one
         record(test_set=name, split=s) for name in ("source", "transfer_a", "direction") for s in ("base", "novel")
     ]
     records += [record("frozen", split=split) for split in ("base", "novel")]
-    frame = halves(records, {"K400": "source", "UCF": "transfer_a", "SSv2": "direction"})
+    frame = twins.halves(records, {"K400": "source", "UCF": "transfer_a", "SSv2": "direction"})
     figure = lines_base_novel(frame.rename(columns={"column": "split", "dataset": "set"}))
     shown = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title(loc="left") for axes in shown] == ["K400", "UCF", "SSv2"]

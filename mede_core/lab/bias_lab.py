@@ -67,7 +67,7 @@ def answers_panel(axes) -> tuple[list[Artist], Callable[..., None]]:
     axes.set(xlim=(0, 1), ylim=(TOP - 0.5, -0.5), yticks=[], xlabel="probability among all actions")
     color = axes.figure.theme.text
 
-    def update(look: Look, title: str, top: Sequence[tuple[str, float]], true: str = "") -> None:
+    def update(look: Look, title: str, top: Sequence[tuple[str, float]], true: str) -> None:
         heading.set_text(title)
         for row, (bar, text) in enumerate(zip(bars, names, strict=True)):
             name, chance = top[row] if row < len(top) else ("", 0.0)
@@ -91,7 +91,7 @@ def bias_scene() -> Scene:
         panels.append(panel)
         moving += artists
 
-    def update(clip, says, true, title, frame) -> None:
+    def update(clip, says, true, title, frame=-1) -> None:
         strips = [clip, *(one["frames"] for one in says.values())]
         labels = [title, *(look_of(method).label for method in says)]
         for (image, text), strip, label in zip(rows, strips, labels, strict=True):
@@ -124,7 +124,6 @@ def bias_values(
     covered: float = 0.0,
     first: str = "finetune",
     second: str = "open_mede",
-    frame: int = -1,
 ) -> dict:
     """The scene's values for two of the learners (their classes set); the indices are those of the world."""
     clip, true = reordered(draw_clip(world, actor, motion, background), order), action_text(actor, motion)
@@ -134,8 +133,8 @@ def bias_values(
     home = "its home scene" if background == world.home[motion] else "not its home scene"
     order = "" if order == "forward" else f", {order}"
     says = side_by_side({name: opinion(learners[name], clip, shown, covered) for name in {first: 0, second: 0}})
-    return {"clip": clip.numpy(), "says": says, "true": true, "frame": frame,
-            "title": f"{action_text(actor, motion)}, before: {where} ({home}){order}"}  # fmt: skip
+    title = f"{action_text(actor, motion)}, before: {where} ({home}){order}"
+    return {"clip": clip.numpy(), "says": says, "true": true, "title": title}
 
 
 def side_by_side(says: dict[str, dict]) -> dict[str, dict]:
@@ -171,12 +170,12 @@ def bias_explorer(learners: Mapping[str, VideoLearner], world: World | None = No
     controls = {
         "actor": choice("actor", {ACTORS[index]: index for index in range(SOURCE_ACTORS)}),
         "motion": choice("motion", {name: index for index, name in enumerate(MOTIONS)}),
-        "background": choice("background", BACKGROUNDS, int(world.home[0])),
+        "background": choice("background", BACKGROUNDS, value=int(world.home[0])),
         "order": choice("frames", ORDERS),
-        "shown": choice("map", ("none", *SHOWN), "relevance"),
-        "covered": slider("covered share", 0.0, 0.0, 1.0, 0.05, "mede-covered"),
-        "first": choice("left", by_label(learners), two[0]),
-        "second": choice("right", by_label(learners), two[1]),
+        "shown": choice("map", ("none", *SHOWN), value="relevance"),
+        "covered": slider("covered share", 0.0, 0.0, 1.0, 0.05),
+        "first": choice("left", by_label(learners), value=two[0]),
+        "second": choice("right", by_label(learners), value=two[1]),
         "frame": player(),
     }
     return explorer(bias_scene(), controls, values, "mede-bias")

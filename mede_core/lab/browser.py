@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from ..config import OUT_OF_CONTEXT, SPLITS
-from ..report.figures.style import Picture, backing, beside, errors, look_of, styled
+from ..report.figures.style import Picture, backing, beside, errors, look_of, name_rows, styled
 from ..report.intervals import t_interval
 from ..report.tables import LONG, accuracies, base_novel, column_label, in_and_out, in_order
 from .explorers import choice, explorer
@@ -34,17 +34,12 @@ def numbers(records: Sequence[Mapping], test_set: str) -> pd.DataFrame:
         frames.append(
             frame.assign(column=[BOTH.get(name) or f"{column_label(name)} classes" for name in frame["column"]])
         )
-    others: dict[tuple, list] = {}
-    for one in own:
-        if not _is_accuracy(one):
-            name = f"{one['metric'].replace('_', ' ')}, {column_label(one['context']).lower()}"
-            others.setdefault((one["method"], name), []).append(one)
-    for (method, name), found in others.items():
-        value, low, high = t_interval([one["value"] for one in found])
-        about = {"seeds": len(found), "clips": min(one["n"] for one in found)}
-        frames.append(
-            pd.DataFrame([{"method": method, "column": name, "value": value, "low": low, "high": high, **about}])
-        )
+    keys = ["method", "metric", "context"]
+    others = pd.DataFrame([one for one in own if not _is_accuracy(one)], columns=[*keys, "value", "n"])
+    for (method, metric, context), found in others.groupby(keys, sort=False):
+        name = f"{metric.replace('_', ' ')}, {column_label(context).lower()}"
+        numbers = (method, name, *t_interval(found["value"]), len(found), found["n"].min())
+        frames.append(pd.DataFrame([numbers], columns=["method", "column", "value", "low", "high", "seeds", "clips"]))
     return pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
 
 
@@ -64,12 +59,9 @@ def method_rows(frame: pd.DataFrame, title: str):
         beside(axes, f"{row['value'].item():.1f}", (row["value"].item(), place), (0, 8), ha="center", bbox=backing())
     if not methods:
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center")
-    axes.set_yticks(range(len(methods)), [look_of(method).label for method in methods])
-    axes.set_ylim(len(methods) - 0.4, -0.7)
+    name_rows(axes, [look_of(method).label for method in methods])
+    axes.set(ylim=(len(methods) - 0.4, -0.7), xlabel="percent, or points for a gap, with 95 % interval")
     axes.margins(x=0.1)
-    axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("percent, or points for a gap, with 95 % interval")
-    axes.grid(axis="x")
     return figure
 
 
@@ -95,5 +87,4 @@ def browser(results: Results):
         "test_set": choice("test set", sets),
         "column": choice("number", list(columns)),
     }
-    drawn, _ = browse(results, **{name: control.value for name, control in controls.items()})
-    return explorer(Redrawn(method_rows, **drawn), controls, lambda **chosen: browse(results, **chosen), "mede-browser")
+    return explorer(Redrawn(method_rows), controls, lambda **chosen: browse(results, **chosen), "mede-browser")

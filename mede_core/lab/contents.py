@@ -22,10 +22,6 @@ def contents(folder) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def contents_table(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.drop(columns="learn").rename(columns=str.capitalize)
-
-
 def contents_markdown(frame: pd.DataFrame) -> str:
     lines = ["| Notebook | You will learn | Cost |", "|---|---|---|"]
     for row in frame.to_dict("records"):

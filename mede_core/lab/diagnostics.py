@@ -56,26 +56,13 @@ def meta_trace(
             model, loss_fn, support, query, optimizer,
             inner_lr=inner_lr, query_weight=query_weight, max_grad_norm=max_grad_norm,
         )  # fmt: skip
-        norms = found.support_grad_norm * found.query_grad_norm
         rows.append({
             "step": step, "epoch": 1, "support_loss": found.support_loss, "support_after": after["support_loss"],
             "query_before": before["query_loss"], "query_loss": found.query_loss,
             "support_grad_norm": found.support_grad_norm, "query_grad_norm": found.query_grad_norm,
             "grad_inner_product": found.grad_inner_product,
-            "cosine": found.grad_inner_product / norms if norms else 0.0,
         })  # fmt: skip
     return rows
-
-
-def describe_trace(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """A trace summed up: by ``query_gain`` an inner step lowers the query loss, on average."""
-    count = len(rows)
-    return {
-        "steps": count,
-        "agree": sum(row["grad_inner_product"] > 0 for row in rows),
-        "cosine": sum(row["cosine"] for row in rows) / count,
-        "query_gain": sum(row["query_before"] - row["query_loss"] for row in rows) / count,
-    }
 
 
 def quadratic_pull(curvature: float, inner_lr: float, query_weight: float = 1.0, first_order: bool = True) -> float:

@@ -17,7 +17,7 @@ from ..world.render import PAIRS, SCENES, render
 from ..world.synthetic import ACTORS, IN_CONTEXT_RHO, SOURCE_ACTORS, World, action_text, draw_spec, swap_background
 from .diagnostics import quadratic_pull
 from .gwa_accuracy import GwaAccuracy, average_of, shares_of
-from .scenes import STEP, Scene, gwa_scene, meta_step_scene, world_scene
+from .scenes import STEP, Redrawn, Scene, gwa_scene, meta_step_scene, world_scene
 from .toy import ToyProblem, make_toy_problem, run_toy
 
 PIXELS_PER_INCH = 100  # of the page
@@ -25,36 +25,25 @@ WIDE = {"style": {"description_width": "9em"}, "layout": {"width": "34em"}}
 BACKGROUNDS = {"as the dial says": "in", "another scene": "scene", "noise": "noise", "stripes": "stripes"}
 
 
-def slider(name: str, value: float, low: float, high: float, step: float, css: str, *, direct: bool = True):
+def slider(name: str, value: float, low: float, high: float, step: float = 1, *, direct: bool = True):
     """Of whole numbers where its step is one."""
     kind = ipywidgets.IntSlider if isinstance(step, int) else ipywidgets.FloatSlider
     form = {} if isinstance(step, int) else {"readout_format": ".2f"}
     limits = {"min": low, "max": high, "step": step, "continuous_update": direct}
-    slider = kind(value, **limits, description=name, **form, **WIDE)
-    slider.add_class(css)
-    return slider
+    return kind(value, **limits, description=name, **form, **WIDE)
 
 
-def whole(name: str, low: int, high: int, css: str):
-    slider = ipywidgets.IntSlider(low, min=low, max=high, description=name, **WIDE)
-    slider.add_class(css)
-    return slider
-
-
-def choice(name: str, options, value=None):
-    """A list to choose from: values, or {what is shown: value}; by default its first."""
-    first = next(iter(options.values())) if isinstance(options, Mapping) else options[0]
-    return ipywidgets.Dropdown(options=options, value=first if value is None else value, description=name, **WIDE)
+def choice(name: str, options, **first):
+    """A list to choose from: values, or {what is shown: value}; ``value``: where it begins, by default its first."""
+    return ipywidgets.Dropdown(options=options, description=name, **first, **WIDE)
 
 
 def player():
     return ipywidgets.Play(value=1, min=1, max=8, interval=400, repeat=True)
 
 
-def field(name: str, value: str, hint: str, css: str):
-    text = ipywidgets.Text(value, description=name, placeholder=hint, continuous_update=False, **WIDE)
-    text.add_class(css)
-    return text
+def field(name: str, value: str, hint: str):
+    return ipywidgets.Text(value, description=name, placeholder=hint, continuous_update=False, **WIDE)
 
 
 def upload(accept: str, take: Callable[[str, bytes], None]):
@@ -65,7 +54,7 @@ def upload(accept: str, take: Callable[[str, bytes], None]):
 
 
 def explorer(
-    scene: Scene,
+    scene: Scene | Redrawn,
     controls: Mapping[str, ipywidgets.Widget],
     values: Callable[..., tuple[dict, str]],
     css: str,
@@ -73,16 +62,13 @@ def explorer(
     watch: Callable[..., object] | None = None,
 ):
     """Controls, perhaps a button (its label and what it does), a readout and a picture of a scene's ``values``.
+    A control has the class ``mede-NAME``.
 
     ``watch`` says what the picture shows beside the controls; where its answer changes, it is drawn anew.
     """
-    width, height = (round(inches * PIXELS_PER_INCH) for inches in scene.figure.get_size_inches())
-    layout = ipywidgets.Layout(
-        width=f"{width}px", height=f"{height}px", max_width="100%", flex="0 0 auto",
-        object_fit="contain", object_position="left top",
-    )  # fmt: skip
-    picture = ipywidgets.Image(format="png", layout=layout)
-    readout = ipywidgets.HTML(layout=ipywidgets.Layout(min_height="1.8em"))
+    layout = {"max_width": "100%", "flex": "0 0 auto", "object_fit": "contain", "object_position": "left top"}
+    picture = ipywidgets.Image(format="png", layout=layout).add_class("mede-picture")
+    readout = ipywidgets.HTML(layout={"min_height": "1.8em"}).add_class("mede-readout")
 
     def now() -> dict:
         return {name: control.value for name, control in controls.items()}
@@ -106,20 +92,18 @@ def explorer(
                 seen = found
                 draw()
 
-    for control in controls.values():
+    for name, control in controls.items():
+        control.add_class(f"mede-{name}")
         control.observe(draw, "value")
     seen = watch(**now()) if watch else None  # before it is drawn, or what comes in between is missed
     draw()
-    buttons = []
-    if action:
-        buttons = [ipywidgets.Button(description=action[0])]
-        buttons[0].on_click(press)
+    size = (f"{round(inches * PIXELS_PER_INCH)}px" for inches in scene.figure.get_size_inches())
+    picture.layout.width, picture.layout.height = size
+    buttons = [ipywidgets.Button(description=action[0])] if action else []
+    for button in buttons:
+        button.on_click(press)
     children = [*controls.values(), *buttons, readout, picture]
-    box = ipywidgets.VBox(children, layout=ipywidgets.Layout(overflow="visible"))
-    for name in ("mede-explorer", css):
-        box.add_class(name)
-    picture.add_class("mede-picture")
-    readout.add_class("mede-readout")
+    box = ipywidgets.VBox(children, layout={"overflow": "visible"}).add_class("mede-explorer").add_class(css)
     if watch:  # also while a cell of the notebook trains
         threading.Thread(target=follow, args=(seen,), daemon=True).start()
     return box
@@ -171,14 +155,15 @@ def gwa_explorer(
 
     controls = {
         "rule": choice("average", RULES),
-        "mu": slider("center μ (epoch)", rounded[0], 0.0, 1.25 * num_epochs, 0.1, "mede-mu"),
-        "sigma": slider("width σ (epochs)", rounded[1], 0.1, 1.5 * num_epochs, 0.1, "mede-sigma"),
+        "mu": slider("center μ (epoch)", rounded[0], 0.0, 1.25 * num_epochs, 0.1),
+        "sigma": slider("width σ (epochs)", rounded[1], 0.1, 1.5 * num_epochs, 0.1),
         "start": choice("first epoch", {"1, as in the paper": 1, "0: CLIP's own weights count": 0}),
     }
     for name in ("mu", "sigma"):  # whoever moves a slider means the Gaussian
         controls[name].observe(lambda _change: setattr(controls["rule"], "value", "gwa"), "value")
-    measure = (lambda **chosen: accuracy.measure_at(**exact(**chosen))) if accuracy and accuracy.measure else None
-    action = ("measure here", measure) if measure else None
+    action = None
+    if accuracy and accuracy.measure:
+        action = "measure here", lambda **chosen: accuracy.measure_at(**exact(**chosen))
     return explorer(gwa_scene(num_epochs, plane, accuracy), controls, values, "mede-gwa", action)
 
 
@@ -187,10 +172,8 @@ def meta_step_values(problem: ToyProblem, inner_lr: float, query_weight: float =
     """One training on the toy problem as the scene's values: the arrays of its first step, and the whole path."""
     settings = {"inner_lr": inner_lr, "query_weight": query_weight, "first_order": first_order}
     one, run = run_toy(problem, steps=1, **STEP, **settings), run_toy(problem, **settings)
-    return {
-        "theta": one.theta[0], "fast": one.theta_fast[0], "support_grad": one.support_grad[0],
-        "query_grad": one.query_grad[0], "merged": one.merged_grad[0], "query_weight": query_weight, "path": run.theta,
-    }  # fmt: skip
+    names = ("theta", "theta_fast", "support_grad", "query_grad", "merged_grad")
+    return {**{name: getattr(one, name)[0] for name in names}, "query_weight": query_weight, "path": run.theta}
 
 
 def meta_step_explorer(problem: ToyProblem | None = None, inner_lr: float = 0.15, query_weight: float = 1.0):
@@ -208,8 +191,8 @@ def meta_step_explorer(problem: ToyProblem | None = None, inner_lr: float = 0.15
         return drawn, text
 
     controls = {
-        "inner_lr": slider("inner step α", inner_lr, 0.0, 0.6, 0.05, "mede-alpha"),
-        "query_weight": slider("query weight δ", query_weight, 0.0, 2.0, 0.1, "mede-delta"),
+        "inner_lr": slider("inner step α", inner_lr, 0.0, 0.6, 0.05),
+        "query_weight": slider("query weight δ", query_weight, 0.0, 2.0, 0.1),
         "first_order": choice("gradient", {"first order (the paper)": True, "second order (exact)": False}),
     }
     return explorer(meta_step_scene(problem), controls, values, "mede-meta")
@@ -231,21 +214,16 @@ def dial_values(
         at_home = np.zeros(len(spec), bool)
     middle = np.full(2 * CLIPS, FRAMES // 2)
     stills = render(spec, num_frames=FRAMES, size=32, still=middle)[0][:, 0].permute(0, 2, 3, 1).numpy()
-    drawn = {"rho": rho, "shown": [], "framed": [], "titles": []}
+    rows = []
     for number, (_, motion) in enumerate(actions):
         row, home = np.flatnonzero(labels == number), SCENES[world.home[motion]]
         if strips:
             film = render(spec[row[:1]], num_frames=FRAMES, size=32)[0][0].permute(0, 2, 3, 1).numpy()
-            drawn["shown"].append(film)
-            drawn["framed"].append(np.zeros(FRAMES, bool))
-            drawn["titles"].append(f"{action_text(actor, motion)}: one clip, frame by frame")
-        name = "" if strips else f"{action_text(actor, motion)}: "
-        drawn["shown"].append(stills[row])
-        drawn["framed"].append(at_home[row])
-        drawn["titles"].append(
-            f"{name}one frame each of {CLIPS} clips; home scene: {home}, shown by {at_home[row].sum()} (framed)"
-        )
-    return drawn
+            rows.append((film, np.zeros(FRAMES, bool), f"{action_text(actor, motion)}: one clip, frame by frame"))
+        title = "" if strips else f"{action_text(actor, motion)}: "
+        title += f"one frame each of {CLIPS} clips; home scene: {home}, shown by {at_home[row].sum()} (framed)"
+        rows.append((stills[row], at_home[row], title))
+    return {"rho": rho, "rows": rows}
 
 
 def rho_explorer(world: World | None = None, dial: pd.DataFrame | None = None, bound: Mapping | None = None):
@@ -259,14 +237,14 @@ def rho_explorer(world: World | None = None, dial: pd.DataFrame | None = None, b
     def values(**chosen) -> tuple[dict, str]:
         drawn = dial_values(world, **chosen, strips=dial is None)
         if chosen["background"] == "in":
-            at_home = sum(framed.sum() for framed in drawn["framed"])
+            at_home = sum(framed.sum() for _, framed, _ in drawn["rows"])
             text = f"<b>{at_home} of {2 * CLIPS}</b> clips show their motion's home; chance: ρ = {chance:.2f}"
         else:
             text = "swapped: the background says nothing about the motion; the actor and its motion are as before"
         return drawn, text if dial is None else f"{text}<br>{read_off(dial, chosen['rho'])}"
 
     controls = {
-        "rho": slider("scene-action ρ", IN_CONTEXT_RHO, chance, 1.0, 0.05, "mede-rho", direct=False),
+        "rho": slider("scene-action ρ", IN_CONTEXT_RHO, chance, 1.0, 0.05, direct=False),
         "background": choice("background", BACKGROUNDS),
         "pair": choice("motions", pairs),
         "actor": choice("actor", {ACTORS[a]: a for a in range(SOURCE_ACTORS)}),

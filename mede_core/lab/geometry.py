@@ -6,9 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..averages import effective_epochs, epoch_shares
-from ..config import Average
-
 
 def flatten(tensors: Mapping[str, Tensor]) -> Tensor:
     """All tensors as one float64 vector, in the order of their names."""
@@ -21,14 +18,10 @@ def largest_difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -
 
 def movement(checkpoints: Iterable[Mapping[str, Tensor]]) -> list[dict[str, float]]:
     """How far the weights of epochs 1..E moved since the epoch before (NaN for the first) and from epoch 1, in L2."""
-    rows, first, before = [], None, None
-    for epoch, checkpoint in enumerate(checkpoints, start=1):
-        now = flatten(checkpoint)
-        first = now if first is None else first
-        moved = float("nan") if before is None else float((now - before).norm())
-        rows.append({"epoch": epoch, "moved": moved, "from_first": float((now - first).norm())})
-        before = now
-    return rows
+    points = torch.stack([flatten(checkpoint) for checkpoint in checkpoints])
+    moved = [float("nan"), *(points[1:] - points[:-1]).norm(dim=1).tolist()]
+    far = enumerate((points - points[0]).norm(dim=1).tolist())
+    return [{"epoch": at + 1, "moved": moved[at], "from_first": distance} for at, distance in far]
 
 
 def plane(checkpoints: Iterable[Mapping[str, Tensor]]) -> tuple[np.ndarray, float]:
@@ -45,16 +38,3 @@ def plane(checkpoints: Iterable[Mapping[str, Tensor]]) -> tuple[np.ndarray, floa
     signs = np.where(coordinates[-1] < coordinates[0], -1.0, 1.0)  # an SVD leaves signs open: run left to right, up
     spread = float(scale.square().sum())
     return coordinates * signs, float(scale[:2].square().sum()) / spread if spread else 1.0
-
-
-def compare_rules(num_epochs: int, *, mu: float, sigma: float) -> list[dict]:
-    """GWA (mu and sigma in epochs), SWA, EMA and the last epoch side by side: what epochs count, in percent."""
-    rows = []
-    for average in (Average("gwa", mu=mu, sigma=sigma), Average("swa"), Average("ema"), Average("last")):
-        shares = epoch_shares(average, num_epochs)[1:]
-        rows.append({
-            "rule": average.rule, "effective_epochs": effective_epochs(shares), "first": 100 * shares[0].item(),
-            "heaviest": 100 * shares.max().item(), "last": 100 * shares[-1].item(),
-            "heaviest_epoch": int(shares.argmax()) + 1,
-        })  # fmt: skip
-    return rows

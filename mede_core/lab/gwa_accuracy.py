@@ -5,10 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from ..averages import RULE_LABELS, epoch_shares
-from ..config import Average, Config, EvalSet
+from ..config import Average
 from ..report.averaging import grid_values, scores_of_average
 from ..report.intervals import Interval, accuracy_interval
-from ..workspace import Workspace
 
 PLACES = ("in", "out")  # of context
 MEASURED = "measured here"
@@ -35,7 +34,7 @@ def shares_of(average: Average, num_epochs: int) -> np.ndarray:
 
 class GwaAccuracy:
     """Accuracy in and out of context, in percent, of really averaged learners: from records of grids and rules
-    (``asks.gwa_lab``) on one set of clips. ``measure``: see :func:`measuring`."""
+    (``asks.gwa_lab``) on one set of clips. ``measure`` gives such records of one more."""
 
     def __init__(self, records: Sequence[Mapping], measure: Callable[[Average], Sequence[Mapping]] | None = None):
         names = {row["average"] for row in records}
@@ -86,8 +85,3 @@ class GwaAccuracy:
         average = average_of(**chosen)
         records = self.measure(average.replace(name=MEASURED))
         self._add(average, records, MEASURED)
-
-
-def measuring(workspace: Workspace, config: Config, sets: Sequence[EvalSet]) -> Callable:
-    """Scores of a run's averages, made where they are not there: ``measure`` of :class:`GwaAccuracy`."""
-    return lambda average: workspace.scores(config, sets, average)

@@ -50,4 +50,4 @@ def run_picker(workspace: Workspace):
         return (folder / "metrics.jsonl").stat().st_size, (folder / "done.json").is_file()
 
     controls = {"folder": choice("run", runs)}
-    return explorer(Redrawn(curves, folder=next(iter(runs.values()))), controls, values, "mede-runs", watch=watch)
+    return explorer(Redrawn(curves), controls, values, "mede-runs", watch=watch)

@@ -19,18 +19,17 @@ def compare_maps(
     maps: Mapping[str, Callable[[VideoLearner, Tensor, Tensor], Tensor]] = MAPS,
     *,
     orders: int = 4,
-    seed: int = 0,
 ) -> dict[str, dict[str, np.ndarray]]:
     """What each map tells of clips [N, T, 3, H, W] and their classes [N]: the gain over random orders, in points of
     probability, and the rank correlation with the map of a learner with shuffled weights.
 
     ``curves``: the mean probability, in percent, while places are covered (deletion) or shown, and in random order.
     """
-    generator, found = torch.Generator().manual_seed(seed), {}
+    generator, found = torch.Generator().manual_seed(0), {}
     noise = [torch.rand(*video.shape[:2], 8, 8, generator=generator).to(learner.logit_scale) for _ in range(orders)]
     chance = [faithfulness(learner, video, labels, one) for one in noise]
     chance = {key: 100 * torch.stack([one[key] for one in chance]).mean(0) for key in chance[0]}
-    other = shuffled_weights(learner, seed)
+    other = shuffled_weights(learner)
     for name, make in maps.items():
         own, elsewhere = make(learner, video, labels), make(other, video, labels)
         curves = {key: 100 * curve for key, curve in faithfulness(learner, video, labels, own).items()}
@@ -52,10 +51,10 @@ def _rank_correlation(one: Tensor, other: Tensor) -> Tensor:
 
 @torch.no_grad()
 def faithfulness(
-    learner: VideoLearner, video: Tensor, labels: Tensor, maps: Tensor, *, cell: int = 4, steps: int = 16
+    learner: VideoLearner, video: Tensor, labels: Tensor, maps: Tensor, *, steps: int = 16
 ) -> dict[str, Tensor]:
     """Probability [B, steps + 1] of the class while a map's highest cells are covered (deletion), or shown."""
-    frames, rank = floating(learner, video), places(maps, video.shape[-1], cell)
+    frames, rank = floating(learner, video), places(maps, video.shape[-1])
     curves: dict[str, list[Tensor]] = {"deletion": [], "insertion": []}
     for step in range(steps + 1):
         first = rank < step / steps

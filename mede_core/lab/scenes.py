@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.patches import FancyArrowPatch
 
@@ -29,11 +28,11 @@ HOME = (213, 94, 0)  # frames a clip before its motion's home scene
 class Scene:
     """A figure with still parts, drawn once, and moving parts that ``update`` puts where some values say."""
 
-    def __init__(self, figure: Figure, update: Callable[..., None], moving: Sequence[Artist]):
+    def __init__(self, figure: Picture, update: Callable[..., None], moving: Sequence[Artist]):
         self.figure, self._update, self._moving = figure, update, list(moving)
         self._still = None
 
-    def still(self, **values) -> Figure:
+    def still(self, **values) -> Picture:
         """The figure at some values: the static twin of an explorer."""
         self._update(**values)
         return self.figure
@@ -42,11 +41,8 @@ class Scene:
         """The picture at some values, as PNG bytes; about 10 ms after the first."""
         self._update(**values)
         if self._still is None:
-            with style() as theme:
-                self.figure.set_dpi(SCREEN_DPI)
-                self.figure.set_facecolor(theme.page)
-                self._canvas = FigureCanvasAgg(self.figure)
-                self._canvas.draw()  # the layout is found with everything in its place
+            with style():
+                self._canvas = _drawn(self.figure)
                 self.figure.set_layout_engine("none")
                 for artist in self._moving:
                     artist.set_animated(True)
@@ -61,17 +57,21 @@ class Scene:
 class Redrawn:
     """A picture that a plot function draws anew for each choice: where the axes themselves change."""
 
-    def __init__(self, draw: Callable[..., Picture], **first):
-        self.still, self.figure = draw, draw(**first)
+    def __init__(self, draw: Callable[..., Picture]):
+        self._draw = draw
 
     def png(self, **values) -> bytes:
-        with style() as theme:
-            figure = self.still(**values)
-            figure.set_dpi(SCREEN_DPI)
-            figure.set_facecolor(theme.page)
-            canvas = FigureCanvasAgg(figure)
-            canvas.draw()
-        return _png(canvas)
+        with style():
+            self.figure = self._draw(**values)
+            return _png(_drawn(self.figure))
+
+
+def _drawn(figure: Picture) -> FigureCanvasAgg:
+    figure.set_dpi(SCREEN_DPI)
+    figure.set_facecolor(figure.theme.page)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # the layout is found with everything in its place
+    return canvas
 
 
 def _png(canvas: FigureCanvasAgg) -> bytes:
@@ -96,8 +96,7 @@ def gwa_scene(
     grid = figure.subplots(1, len(ratios), squeeze=False, width_ratios=ratios)[0]
     axes = grid[0]
     top = 100 * min(1.0, max(1.15 * max(weights.max() for weights in curves.values()), 4.0 / num_epochs))
-    axes.set_xlim(-0.6, num_epochs + 0.6)
-    axes.set_ylim(0, top)
+    axes.set(xlim=(-0.6, num_epochs + 0.6), ylim=(0, top))
     band = axes.axvspan(0, 1, color=theme.muted, alpha=0.13, lw=0)
     center = axes.axvline(0, color=theme.muted, lw=1.0, ls=DASHED)
     for name, weights in curves.items():
@@ -120,15 +119,14 @@ def gwa_scene(
     named = {name: handle for panel in grid[::-1] for handle, name in zip(*panel.get_legend_handles_labels())}
     figure.legend(named.values(), named.keys(), loc="outside lower left", ncols=len(named))
 
-    def update(
-        mu: float = 0.0, sigma: float = 1.0, rule: str = "gwa", start: int = 1, reached: Mapping | None = None
-    ) -> None:
-        weights = shares_of(average_of(rule, mu, sigma, start), num_epochs)
+    def update(reached: Mapping | None = None, **chosen) -> None:
+        average = average_of(**chosen)
+        weights = shares_of(average, num_epochs)
         line.set_ydata(np.where((epochs == 0) & (weights == 0), np.nan, 100 * weights))
         for artist in (center, band):
-            artist.set_visible(rule == "gwa")
-        center.set_xdata([mu, mu])
-        low, high = np.clip([mu - sigma, mu + sigma], *axes.get_xlim())
+            artist.set_visible(average.rule == "gwa")
+        center.set_xdata([average.mu, average.mu])
+        low, high = np.clip([average.mu - average.sigma, average.mu + average.sigma], *axes.get_xlim())
         band.set_bounds(low, 0, high - low, 1)
         peak = int(weights.argmax())
         cut.set_x(np.clip(epochs[peak], 1.6, num_epochs - 0.6))
@@ -202,16 +200,16 @@ def world_scene(frames: int, thumbnails: int, dial: pd.DataFrame | None = None, 
         above, below = figure.subfigures(2, 1, height_ratios=[2.9, 2.3])
         panels, grid = dial_curves(above, dial, bound=bound), below.subplots(2, 1)
         marks = [axes.axvline(0, color=figure.theme.text, lw=1.2) for axes in panels]
-    rows = [titled_row(axes, count) for axes, count in zip(grid, counts, strict=True)]
+    places = [titled_row(axes, count) for axes, count in zip(grid, counts, strict=True)]
 
-    def update(shown, framed, titles, rho=0.0) -> None:
+    def update(rows, rho) -> None:
         for mark in marks:
             mark.set_xdata([rho, rho])
-        for (image, text), one, marked, title in zip(rows, shown, framed, titles, strict=True):
-            image.set_data(frame_row(one, marked))
+        for (image, text), (frames, framed, title) in zip(places, rows, strict=True):
+            image.set_data(frame_row(frames, framed))
             text.set_text(title)
 
-    return Scene(figure, update, [*sum(rows, ()), *marks])
+    return Scene(figure, update, [*sum(places, ()), *marks])
 
 
 def titled_row(axes, count: int) -> tuple[Artist, Artist]:
@@ -222,16 +220,13 @@ def titled_row(axes, count: int) -> tuple[Artist, Artist]:
 
 def frame_row(frames: np.ndarray, framed: np.ndarray) -> np.ndarray:
     """Frames [N, S, S, 3] side by side as RGBA, some with a colored frame; the gaps are transparent."""
-    big = np.asarray(frames).repeat(CRISP, 1).repeat(CRISP, 2)
-    count, side, gap = len(big), big.shape[1], big.shape[1] // 12
-    row = np.zeros((side + 2 * gap, count * (side + 2 * gap), 4), np.uint8)
-    for index, frame in enumerate(big):
-        left = index * (side + 2 * gap)
-        if framed[index]:
-            row[:, left : left + side + 2 * gap] = (*HOME, 255)
-            row[:, [left, left + side + 2 * gap - 1]] = 0
-        row[gap:-gap, left + gap : left + gap + side] = np.dstack([frame, np.full((side, side), 255, np.uint8)])
-    return row
+    big = np.pad(frames, [(0, 0)] * 3 + [(0, 1)], constant_values=255).repeat(CRISP, 1).repeat(CRISP, 2)
+    gap = big.shape[1] // 12
+    tiles = np.pad(big, [(0, 0), (gap, gap), (gap, gap), (0, 0)])
+    edge = (tiles[..., 3] == 0) & framed[:, None, None]
+    edge[:, :, [0, -1]] = False
+    tiles[edge] = (*HOME, 255)
+    return np.concatenate(tiles, axis=1)
 
 
 @styled
@@ -266,46 +261,29 @@ def meta_step_scene(problem: ToyProblem) -> Scene:
     for axes in (left, right):
         axes.set(xlim=(x.min(), x.max()), ylim=(y.min(), y.max()), aspect="equal")
         axes.set_xlabel(r"$\theta_1$ (static: batches disagree)")
-    arrows = {}
-    for name, color, line in (
-        ("inner", blue, ":"), ("support", blue, "-"), ("query", orange, "-"),
-        ("shifted", orange, ":"), ("update", theme.text, "-"),
+    middle = {"ha": "center", "va": "center", "zorder": 7, "bbox": backing(), "fontsize": 9}
+    arrows, texts = {}, {"theta": left.text(0, 0, r"$\theta$", color=theme.text, **middle)}
+    for name, text, color, line in (
+        ("inner", r"$\theta'$", blue, ":"), ("support", r"$-g_S$", blue, "-"), ("query", r"$-\delta g_Q$", orange, "-"),
+        ("shifted", "", orange, ":"), ("update", "update", theme.text, "-"),
     ):  # fmt: skip
-        arrows[name] = left.add_patch(FancyArrowPatch(
-            (0, 0), (0, 0), arrowstyle="-|>", mutation_scale=10, color=color, lw=1.8, ls=line,
-            shrinkA=0, shrinkB=0, zorder=5,
-        ))  # fmt: skip
-    texts = {}
-    for name, text, color in (
-        ("theta", r"$\theta$", theme.text), ("fast", r"$\theta'$", blue), ("support", r"$-g_S$", blue),
-        ("query", r"$-\delta g_Q$", orange), ("update", "update", theme.text),
-    ):  # fmt: skip
-        middle = {"ha": "center", "va": "center", "zorder": 7, "bbox": backing()}
-        texts[name] = left.text(0, 0, text, color=color, fontsize=9, **middle)
+        look = {"color": color, "ls": line, "lw": 1.8, "mutation_scale": 10, "shrinkA": 0, "shrinkB": 0, "zorder": 5}
+        arrows[name] = left.add_patch(FancyArrowPatch((0, 0), (0, 0), arrowstyle="-|>", **look))
+        texts[name] = left.text(0, 0, text, color=color, **middle)
     (start,) = left.plot([0], [0], "o", color=theme.text, ms=6, zorder=6)
 
-    def update(theta, fast, support_grad, query_grad, merged, query_weight, path) -> None:
-        tips = {
-            "support": theta - scale * support_grad,
-            "query": theta - scale * query_weight * query_grad,
-            "update": theta - scale * merged,
-        }
-        arrows["inner"].set_positions(theta, fast)
-        arrows["shifted"].set_positions(fast, fast - scale * query_weight * query_grad)
+    def update(theta, theta_fast, support_grad, query_grad, merged_grad, query_weight, path) -> None:
+        pull = {"support": support_grad, "query": query_weight * query_grad, "update": merged_grad}
+        tips = {"inner": theta_fast} | {name: theta - scale * gradient for name, gradient in pull.items()}
         for name, tip in tips.items():
             arrows[name].set_positions(theta, tip)
-            texts[name].set_position(_beside(tip, theta))
+            way = tip - theta
+            texts[name].set_position(tip + 0.22 * way / max(np.linalg.norm(way), 1e-9))  # beyond it
+        arrows["shifted"].set_positions(theta_fast, theta_fast - scale * pull["query"])
         texts["support"].set_position((theta + tips["support"]) / 2 + (0.1, -0.2))  # beyond its tip lies theta'
         texts["theta"].set_position(theta - (0.02, 0.22))
-        texts["fast"].set_position(_beside(fast, theta))
         start.set_data(*theta[:, None])
         trail.set_data(*path.T)
         ends[0].set_data(*path[-1][:, None])
 
     return Scene(figure, update, [*arrows.values(), start, *texts.values(), trail, *ends])
-
-
-def _beside(point: np.ndarray, origin: np.ndarray) -> np.ndarray:
-    """A place for a label beyond the tip of an arrow from ``origin`` to ``point``."""
-    direction = point - origin
-    return point + 0.22 * direction / max(np.linalg.norm(direction), 1e-9)

@@ -79,5 +79,5 @@ def steps_explorer(runs: Mapping[str, pd.DataFrame], query_weight: float = 1.0):
         return {"metrics": runs[run], "row": min(row, len(metrics) - 1), "query_weight": query_weight}, text
 
     longest = max(map(len, runs.values())) - 1
-    controls = {"run": choice("steps of", [*runs]), "row": slider("step", 0, 0, longest, 1, "mede-step")}
-    return explorer(Redrawn(real_step, **values(next(iter(runs)), 0)[0]), controls, values, "mede-steps")
+    controls = {"run": choice("steps of", [*runs]), "row": slider("step", 0, 0, longest)}
+    return explorer(Redrawn(real_step), controls, values, "mede-steps")

@@ -1,11 +1,9 @@
 """A video of one's own: what two learners answer, in whatever order the frames come, and what speaks for it."""
 
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import av
 from torch import Tensor
 
 from ..files import ASSETS
@@ -13,25 +11,13 @@ from ..learner import VideoLearner
 from ..video.classes import check_class_names
 from ..video.clips import read_views
 from ..video.decode import probe
-from ..world.synthetic import MOTIONS, World
-from .bias_lab import ORDERS, SHOWN, bias_scene, by_label, draw_clip, opinion, reordered, side_by_side
-from .explorers import choice, explorer, field, upload, whole
+from ..world.synthetic import World
+from .bias_lab import ORDERS, SHOWN, bias_scene, by_label, opinion, reordered, side_by_side
+from .explorers import choice, explorer, field, slider, upload
 
-EXAMPLE = ASSETS / "example.mp4"  # by write_example
+# A clip of World(1) at 8 frames a second: a red star moves left where it is at home to move right
+EXAMPLE = ASSETS / "example.mp4"
 FRAMES, VIEWS = (1, 4, 8, 16), 5  # to read, and places to read from
-
-
-def write_example(path: str | os.PathLike, *, frames: int = 32, size: int = 128) -> Path:
-    """A clip of the world as H.264, 8 frames a second: a red star moves left where it is at home to move right."""
-    world, left, right = World(1), MOTIONS.index("moving left"), MOTIONS.index("moving right")
-    clip = draw_clip(world, 0, left, int(world.home[right]), num_frames=frames, size=size)
-    with av.open(os.fspath(path), "w") as container:
-        stream = container.add_stream("libx264", rate=8, options={"crf": "22"})
-        stream.width, stream.height, stream.pix_fmt = size, size, "yuv420p"
-        for frame in clip.permute(0, 2, 3, 1).contiguous().numpy():
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    return Path(path)
 
 
 def class_list(classes: str) -> list[str]:
@@ -40,7 +26,7 @@ def class_list(classes: str) -> list[str]:
 
 
 def read(
-    learner: VideoLearner, path: str | os.PathLike, *, frames: int = 8, sampling: str = "uniform", view: int = 1
+    learner: VideoLearner, path: str | Path, *, frames: int = 8, sampling: str = "uniform", view: int = 1
 ) -> Tensor:
     """One view of a video file, as a learner takes it: uint8 [T, 3, S, S]."""
     reading = {"num_frames": frames, "views": VIEWS, "sampling": sampling, "image_size": learner.image_size}
@@ -53,14 +39,14 @@ def order_test(learner: VideoLearner, clip: Tensor) -> dict[str, tuple[str, floa
 
 
 def video_values(
-    learners: Mapping[str, VideoLearner], path: str | os.PathLike, first: str, second: str, *, order: str = "forward",
+    learners: Mapping[str, VideoLearner], path: str | Path, first: str, second: str, *, order: str = "forward",
     shown: str = "relevance", **reading,
 ) -> dict:  # fmt: skip
     """The values of ``bias_scene`` for a video file and two of the learners, their classes set."""
     clips = {name: reordered(read(learners[name], path, **reading), order) for name in {first: 0, second: 0}}
     says = side_by_side({name: opinion(learners[name], clip, shown) for name, clip in clips.items()})
     title = ", ".join([Path(path).name, f"{len(clips[first])} frames", order])
-    return {"clip": clips[first].numpy(), "says": says, "true": "", "title": title, "frame": -1}
+    return {"clip": clips[first].numpy(), "says": says, "true": "", "title": title}
 
 
 def video_explorer(learners: Mapping[str, VideoLearner], path: str = "", classes: str = ""):
@@ -94,14 +80,14 @@ def video_explorer(learners: Mapping[str, VideoLearner], path: str = "", classes
     two = [*learners, *learners][:2]
     controls = {
         "upload": upload("video/*", take),
-        "path": field("video file", path, "a path on this machine; empty: the example", "mede-path"),
-        "classes": field("classes", classes, "names between commas; empty: the world's", "mede-classes"),
-        "first": choice("left", by_label(learners), two[0]),
-        "second": choice("right", by_label(learners), two[1]),
+        "path": field("video file", path, "a path on this machine; empty: the example"),
+        "classes": field("classes", classes, "names between commas; empty: the world's"),
+        "first": choice("left", by_label(learners), value=two[0]),
+        "second": choice("right", by_label(learners), value=two[1]),
         "order": choice("order", ORDERS),
-        "frames": choice("frames", FRAMES, 8),
+        "frames": choice("frames", FRAMES, value=8),
         "sampling": choice("sampling", ("uniform", "dense")),
-        "view": whole("view", 1, VIEWS, "mede-view"),
-        "shown": choice("map", ("none", *SHOWN), "relevance"),
+        "view": slider("view", 1, 1, VIEWS),
+        "shown": choice("map", ("none", *SHOWN), value="relevance"),
     }
     return explorer(bias_scene(), controls, values, "mede-video")

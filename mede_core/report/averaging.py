@@ -11,7 +11,7 @@ from ..config import Average, Config
 from ..files import unpack_correct
 from .intervals import Interval, paired_difference
 from .metrics import harmonic_mean
-from .write import MISSING, format_difference, format_mean_std
+from .write import MISSING, format_mean_std
 
 
 def scores_of_average(records: Sequence[Mapping], average: str) -> dict[str, np.ndarray]:
@@ -42,7 +42,7 @@ def rules_table(records: Sequence[Mapping], config: Config) -> pd.DataFrame:
         joined = harmonic_mean(inside, outside) if len(scores) == 2 else nan
         numbers = {"In context": inside, "Out of context": outside, "HM": joined}
         gains = gain(records, average.name, "last") if average.name != "last" else {}
-        told = {where: format_difference(one.value, one.low, one.high) for where, one in gains.items()}
+        told = {where: one.signed() for where, one in gains.items()}
         rows.append({
             "Average": RULE_LABELS[average.name], "Epoch 0 counts": f"{100 * shares[0].item():.1f} %",
             "Effective epochs": f"{effective_epochs(shares):.1f}",
@@ -74,17 +74,18 @@ def schedule_table() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def grid_values(
-    records: Sequence[Mapping], where: str, prefix: str = "grid:"
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A grid of Gaussians (``averages.grid``), "in" or "out" of context, as the heat map takes it."""
+Grid = tuple[np.ndarray, np.ndarray, np.ndarray]  # mu [M], sigma [S] and percent [S, M], as the heat map takes it
+
+
+def grid_values(records: Sequence[Mapping], where: str, prefix: str = "grid:") -> Grid:
+    """A grid of Gaussians (``averages.grid``), "in" or "out" of context."""
     names = {r["average"]: (r["mu"], r["sigma"]) for r in records if r["average"].startswith(prefix)}
     rows = [(*at, 100 * scores_of_average(records, name)[where].mean()) for name, at in names.items()]
     return as_grid(pd.DataFrame(rows, columns=["mu", "sigma", "value"]), "value")
 
 
-def as_grid(frame: pd.DataFrame, value: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A column of a frame by its mu [M] and sigma [S]: the mean of each place, [S, M]."""
+def as_grid(frame: pd.DataFrame, value: str) -> Grid:
+    """A column of a frame by its mu and sigma: the mean of each place."""
     table = frame.pivot_table(value, "sigma", "mu")
     return table.columns.to_numpy(), table.index.to_numpy(), table.to_numpy()
 
@@ -107,12 +108,9 @@ def resolution(clips: int) -> float:
 def along_trajectory(records: Sequence[Mapping], *, split: str = "base") -> tuple[list[int], dict, dict]:
     """Accuracy in and out of context (mean over the swapped backgrounds) of every epoch (``epoch 0`` ...) and of other
     averages, as ``trajectory_accuracy`` takes them."""
-    groups: dict[str, dict[str, list[float]]] = {}
-    for row in records:
-        if row["split"] == split:
-            group = groups.setdefault(row["average"], {"in": [], "out": []})
-            group["in" if row["context"] == "in" else "out"].append(row["value"])
-    means = {key: {name: float(np.mean(values)) for name, values in group.items()} for key, group in groups.items()}
+    own = pd.DataFrame([row for row in records if row["split"] == split])
+    where = own["context"].where(own["context"] == "in", "out")
+    means = own.groupby(["average", where], sort=False)["value"].mean().unstack().to_dict("index")
     epochs = sorted(int(name.removeprefix("epoch ")) for name in means if name.startswith("epoch "))
     accuracy = {name: [means[f"epoch {epoch}"][name] for epoch in epochs] for name in ("in", "out")}
     return epochs, accuracy, {name.upper(): mean for name, mean in means.items() if not name.startswith("epoch ")}

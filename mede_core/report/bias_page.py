@@ -10,7 +10,7 @@ from ..files import atomic_write
 from ..video.bias import FILMED, ORDERS, OTHERS
 from .gallery import fill_template
 from .intervals import Interval, accuracy_interval, paired_difference
-from .write import format_interval, render_table
+from .write import render_table
 
 FEW = 30  # clips, below which an interval over them says nothing
 MEAN = "before another background, mean"
@@ -51,18 +51,14 @@ def readings(found: Mapping, made: Mapping[str, tuple[Interval, Interval]]) -> l
     """What the numbers say, in sentences that follow from the intervals alone."""
     shuffled, backward = (made[way][1] for way in ORDERS[:2])
     said = "reads the order of frames" if max(shuffled.low, backward.low) > 0 else "shows no sign of reading the order"
-    lines = [f"It {said}: it loses {_text(shuffled)} points when frames are shuffled, {_text(backward)} when reversed."]
+    lines = [f"It {said}: it loses {shuffled} points when frames are shuffled, {backward} when reversed."]
     if MEAN in made:
         gap = made[MEAN][1]
         said = "leans on the background" if gap.low > 0 else "shows no sign of leaning on the background"
-        lines.append(f"It {said}: it loses {_text(gap)} points before another one (the static gap).")
+        lines.append(f"It {said}: it loses {gap} points before another one (the static gap).")
     if follows := followed(found):
-        lines.append(f"Before another clip's background it names that clip's class: {_text(follows)} % of clips.")
+        lines.append(f"Before another clip's background it names that clip's class: {follows} % of clips.")
     return lines
-
-
-def _text(one: Interval) -> str:
-    return format_interval(one.value, one.low, one.high)
 
 
 def write_page(folder: Path) -> str:
@@ -70,8 +66,8 @@ def write_page(folder: Path) -> str:
     found = json.loads((folder / "bias.json").read_text(encoding="utf-8"))
     made, model = measures(found), found["model"]
     measured = "Accuracy, %" if found["labeled"] else "Answer stays, %"
-    rows = [{"Clips are shown": way, "Clips": now.clips, measured: _text(now),
-             "Lost, points": "" if way == FILMED else _text(lost)} for way, (now, lost) in made.items()]  # fmt: skip
+    rows = [{"Clips are shown": way, "Clips": now.clips, measured: str(now),
+             "Lost, points": "" if way == FILMED else str(lost)} for way, (now, lost) in made.items()]  # fmt: skip
     notes = ["In brackets: 95 % intervals over clips; what is lost is compared clip by clip."]
     notes += [] if found["labeled"] else ["No labels: the answer to a clip as filmed stands for its label."]
     caption = f"{model['name']}, {model['num_frames']} frames of {model['image_size']} pixels"

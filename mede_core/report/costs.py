@@ -38,7 +38,6 @@ class Cost:
     peak_bytes: int  # the most tensor memory that a training step held beyond what was there before it
     trainable_bytes: int  # of the trained tensors, which is what an epoch's checkpoint takes on disk
     steps: int  # rounds that were timed
-    device: str
 
 
 def measure_costs(
@@ -73,7 +72,6 @@ def measure_costs(
             peak_bytes=peaks[name],
             trainable_bytes=work.trainable_bytes,
             steps=rounds,
-            device=device,
         )
         for name, work in works.items()
     }
@@ -140,7 +138,7 @@ def _timed(work: Callable[[], None], device: str) -> float:
 # ------------------------------------------------------------------------------------ as tables
 def cost_ratio(costs: Mapping[str, Cost], reference: str = "finetune") -> pd.DataFrame:
     """Ratios to the reference, a row a method; NaN in what a method that does not train lacks."""
-    measured = pd.DataFrame({name: vars(cost) for name, cost in costs.items()}).T.drop(columns="device").astype(float)
+    measured = pd.DataFrame({name: vars(cost) for name, cost in costs.items()}).T
     one = measured.where(measured != 0) / measured.loc[reference]
     return pd.DataFrame({
         "Time of a step": one["seconds_per_step"], "Clips in a step": one["clips_per_step"],

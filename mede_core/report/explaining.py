@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from .intervals import Interval, accuracy_interval, paired_difference, t_interval
+from .intervals import accuracy_interval, paired_difference, t_interval
 from .tables import method_label
-from .write import format_difference, format_interval
+from .write import format_difference
 
 
 def effects_table(effects: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
@@ -19,10 +19,10 @@ def effects_table(effects: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFra
             "Method": method_label(method), "Clips": len(one["motion"]),
             "Background swapped (logits)": _mean(one["background"], 2),
             "Motion reversed (logits)": _mean(one["motion"], 2),
-            "Background counts more (%)": _told(accuracy_interval(np.abs(one["background"]) > np.abs(one["motion"]))),
-            "Static gap (points)": _told(paired_difference(one["whole"], one["swapped"])),
-            "Order gap (points)": _told(paired_difference(one["whole"], one["shuffled"])),
-            "Single frame (%)": _told(accuracy_interval(one["single"])),
+            "Background counts more (%)": str(accuracy_interval(np.abs(one["background"]) > np.abs(one["motion"]))),
+            "Static gap (points)": str(paired_difference(one["whole"], one["swapped"])),
+            "Order gap (points)": str(paired_difference(one["whole"], one["shuffled"])),
+            "Single frame (%)": str(accuracy_interval(one["single"])),
         })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -54,10 +54,6 @@ def maps_table(tested: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
             "May be believed": "yes" if min(ends) > 0 and changed else "no",
         })  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def _told(one: Interval) -> str:
-    return format_interval(one.value, one.low, one.high)
 
 
 def _mean(values: np.ndarray, decimals: int) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from .metrics import harmonic_mean, mean_std
+from .write import format_difference, format_interval
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -25,6 +26,12 @@ class Interval:
     seeds: int
     clips: int
     std: float = math.nan  # over seeds, ddof=1; NaN for one
+
+    def __str__(self) -> str:
+        return format_interval(self.value, self.low, self.high)
+
+    def signed(self) -> str:
+        return format_difference(self.value, self.low, self.high)
 
     def verdict(self) -> str:
         """Read a difference (first minus second): higher | lower | undecided, "hint" or "this seed"."""

@@ -83,12 +83,12 @@ class PaperComparison:
         return pd.DataFrame(rows, columns=titles)
 
 
-def _same_sign(cell: Mapping) -> str:
-    if math.isnan(cell["paper_gain"] * cell["gain"]):
+def same_sign(papers: float, ours: float, low: float, high: float) -> str:
+    if math.isnan(papers * ours):
         return MISSING
-    if cell["gain_low"] <= 0 <= cell["gain_high"]:
+    if low <= 0 <= high:
         return "undecided"
-    return "yes" if cell["paper_gain"] * cell["gain"] > 0 else "no"
+    return "yes" if papers * ours > 0 else "no"
 
 
 def compare_with_paper(
@@ -122,7 +122,8 @@ def compare_with_paper(
     frame["row"] = frame["method"].map(lambda method: PAPER_ROWS.get(method, method))
     frame["where"] = frame["where"].fillna(frame["column"].map(frame.groupby("column")["where"].first())).fillna("")
     if twin:
-        frame["same sign"] = [_same_sign(cell) for cell in frame.to_dict("records")]
+        gains = frame[["paper_gain", "gain", "gain_low", "gain_high"]]
+        frame["same sign"] = [same_sign(*row) for row in gains.itertuples(index=False)]
     else:
         absolute = frame["value"] - frame["paper"]
         frame["difference"] = (frame["gain"] - frame["paper_gain"]).where(trained, absolute)

@@ -43,11 +43,9 @@ def clip_scores(
         key = record["seed"], record["split"], record["context"]
         ours = (record["method"], record["set"], record["metric"]) == (method, test_set, "top1")
         if ours and key[1] in splits and key[2] in contexts:
-            where = f"{method} on {test_set}, seed {key[0]}, {key[1]}, {key[2]}"
             if key in found:
+                where = f"{method} on {test_set}, seed {key[0]}, {key[1]}, {key[2]}"
                 raise ValueError(f"{where}: more than one record; narrow the records (run, average, rho)")
-            if record.get("correct") is None:
-                raise ValueError(f"{where}: the record has no per-clip bits")
             found[key] = unpack_correct(record["correct"], record["n"]).astype(float)
     if not found:
         raise ValueError(f"no record of {method} on {test_set} ({', '.join(splits)}; {', '.join(contexts)})")
@@ -56,13 +54,8 @@ def clip_scores(
         wanted = itertools.product(splits, contexts)
         if missing := [", ".join(each) for each in wanted if (seed, *each) not in found]:
             raise ValueError(f"{method} on {test_set}, seed {seed}: no record for {'; '.join(missing)}")
-        parts = []
-        for split in splits:
-            twins = [found[seed, split, context] for context in contexts]
-            if len({len(twin) for twin in twins}) > 1:
-                raise ValueError(f"{method} on {test_set}, seed {seed}, {split}: the contexts differ in clips")
-            parts.append(np.mean(twins, axis=0))
-        scores[seed] = np.concatenate(parts)
+        twins = [[found[seed, split, context] for context in contexts] for split in splits]
+        scores[seed] = np.concatenate([np.mean(clips, axis=0) for clips in twins])
     return scores
 
 
@@ -219,14 +212,13 @@ def records_table(records: Sequence[Mapping]) -> pd.DataFrame:
     """Records as text, one line a number: on what, with which prompts and views, with its interval."""
     rows = []
     for record in records:
-        ends = (math.nan, math.nan)
+        told = f"{record['value']:.1f}"
         if record.get("correct"):
-            interval = accuracy_interval(unpack_correct(record["correct"], record["n"]))
-            ends = interval.low, interval.high
+            told = str(accuracy_interval(unpack_correct(record["correct"], record["n"])))
         rows.append({
             "Method": method_label(record["method"]), "Set": record["set"], "Split": str(record.get("part", MISSING)),
             "Classes": record["split"], "Context": record["context"], "Metric": record["metric"],
-            "Percent": format_interval(record["value"], *ends), "Clips": record["n"],
+            "Percent": told, "Clips": record["n"],
             "Prompts": record.get("prompts", MISSING), "Views": str(record.get("views", MISSING)),
         })  # fmt: skip
     return pd.DataFrame(rows)

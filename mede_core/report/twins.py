@@ -5,13 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from ..config import SPLITS
 from ..files import unpack_correct
 from ..video.protocol import IN_CONTEXT_CLIPS
 from .intervals import Interval
 from .metrics import harmonic_mean, mean_std
-from .paper import IN_OUT_COLUMNS, paper_table
-from .tables import LONG, SPLITS, base_novel, column_label, in_order, long_frame, method_label, methods_of, wide
-from .write import MISSING, format_difference, format_mean_std, format_signed
+from .paper import IN_OUT_COLUMNS, paper_table, same_sign
+from .tables import LONG, NOT_RUN, base_novel, column_label, in_order, long_frame, method_label, methods_of, wide
+from .write import MISSING, format_mean_std, format_signed
 
 TWINS = {"K400": "source", "UCF": "transfer_a", "HMDB": "transfer_b", "SSv2": "direction", "K600": "superset"}
 REAL = {"K400": "kinetics400", "UCF": "ucf101", "HMDB": "hmdb51", "SSv2": "ssv2", "K600": "kinetics600"}
@@ -185,9 +186,7 @@ def gwa_gain_table(gains: Mapping[str, Interval]) -> pd.DataFrame:
     for where, title in (("in", "in context"), ("out", "out of context")):
         column, ours = paper[IN_OUT_COLUMNS[where]], gains.get(where)
         claimed = column["Open-MeDe (full)"] - column["Open-MeDe (w/o GWA)"]
-        row = {"Quantity": f"Gain of GWA {title}", "Paper": format_signed(claimed), "Here": "not run", "Same sign": ""}
-        if ours:
-            row["Here"] = format_difference(ours.value, ours.low, ours.high)
-            row["Same sign"] = "undecided" if ours.low <= 0 <= ours.high else "yes" if ours.value > 0 else "no"
-        rows.append(row)
+        sign = same_sign(claimed, ours.value, ours.low, ours.high) if ours else ""
+        here = {"Here": ours.signed() if ours else NOT_RUN, "Same sign": sign}
+        rows.append({"Quantity": f"Gain of GWA {title}", "Paper": format_signed(claimed), **here})
     return pd.DataFrame(rows)

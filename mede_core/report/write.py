@@ -25,14 +25,11 @@ _MARK_CSS = {  # readable on white and on black; the word itself carries the mea
     "not run": "color:#7f7f7f;font-style:italic",
 }
 _TABLE_CSS = [
-    {"selector": selector, "props": props}
-    for selector, props in {
-        "": "border-collapse:collapse;font-variant-numeric:tabular-nums",
-        "caption": "caption-side:top;text-align:left;font-weight:bold;padding-bottom:0.5em",
-        "th": "border-bottom:2px solid #7f7f7f;padding:0.25em 0.7em;text-align:left",
-        "td": "border-bottom:1px solid #7f7f7f55;padding:0.25em 0.7em;text-align:left",
-        "td.right": "text-align:right;white-space:nowrap",
-    }.items()
+    {"selector": "", "props": "border-collapse:collapse;font-variant-numeric:tabular-nums"},
+    {"selector": "caption", "props": "caption-side:top;text-align:left;font-weight:bold;padding-bottom:0.5em"},
+    {"selector": "th", "props": "border-bottom:2px solid #7f7f7f;padding:0.25em 0.7em;text-align:left"},
+    {"selector": "td", "props": "border-bottom:1px solid #7f7f7f55;padding:0.25em 0.7em;text-align:left"},
+    {"selector": "td.right", "props": "text-align:right;white-space:nowrap"},
 ]
 _LONG = 40  # characters from which a LaTeX column wraps
 _WIDE = 6  # columns from which a LaTeX table is set in small type

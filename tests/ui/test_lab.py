@@ -42,7 +42,7 @@ THEME = """(theme) => window.jupyterapp.commands.execute('apputils:change-theme'
 SCREENS = [(1280, 800), (1920, 1080)]
 COURSE = {  # notebook -> its explorer, and that one's main slider
     "01_static_bias": ("mede-bias", "mede-covered"),
-    "02_cross_batch_meta_optimization": ("mede-meta", "mede-alpha"),
+    "02_cross_batch_meta_optimization": ("mede-meta", "mede-inner_lr"),
     "03_gaussian_weight_averaging": ("mede-gwa", "mede-sigma"),
     "04_where_it_looks": ("mede-bias", "mede-covered"),
     "05_your_video": ("mede-video", "mede-view"),
@@ -243,9 +243,9 @@ def test_the_meta_step_answers_its_knobs(notebook):
     page = notebook("02_cross_batch_meta_optimization")
     widget = explorer(page, "mede-meta")
     first = pixels(widget)
-    press(page, widget, "mede-alpha", "ArrowRight", 2)
+    press(page, widget, "mede-inner_lr", "ArrowRight", 2)
     second = wait_for_change(page, widget, first)
-    press(page, widget, "mede-delta", "ArrowLeft", 3)
+    press(page, widget, "mede-query_weight", "ArrowLeft", 3)
     third = wait_for_change(page, widget, second)
     widget.locator("select").select_option(label="second order (exact)")
     wait_for_change(page, widget, third)

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..intervals import VERDICT_FROM
 from ..tables import in_order
-from .style import CONTEXT_STYLE, METHOD_STYLE, Picture, errors, label_right, look_of, panels_in, styled
+from .style import CONTEXT_STYLE, METHOD_STYLE, Picture, errors, label_right, look_of, name_rows, panels_in, styled
 
 
 @styled
@@ -30,11 +30,8 @@ def difference_forest(frame: pd.DataFrame, *, margin: float, title: str = "Paire
         drawn = {"fmt": look.marker, "color": look.color, "ms": 4.5, "elinewidth": 1.6, "label": named}
         hollow = {"mfc": figure.theme.page} if hint else {}
         axes.errorbar(own["value"], heights, xerr=errors(own), **drawn, **hollow)
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x")
-    axes.set_xlabel("difference in points, with 95 % interval")
+    name_rows(axes, labels)
+    axes.set(ylim=(len(labels) - 0.5, -0.5), xlabel="difference in points, with 95 % interval")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower right", ncols=2)
     return figure
 

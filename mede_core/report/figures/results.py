@@ -5,7 +5,6 @@ its 95 % interval; a method has one number a place. Bounds: percent a context, f
 from collections.abc import Mapping
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from ..tables import in_order
@@ -22,6 +21,7 @@ from .style import (
     errors,
     label_right,
     look_of,
+    name_rows,
     panels_in,
     styled,
 )
@@ -29,12 +29,7 @@ from .style import (
 
 @styled
 def bar_in_out(
-    frame: pd.DataFrame,
-    *,
-    bound: Mapping[str, float],
-    chance: float | None = None,
-    title: str = "Accuracy in context and on swapped backgrounds",
-    width: float = PAGE_WIDTH,
+    frame: pd.DataFrame, *, bound: Mapping[str, float], title: str, chance: float | None = None, width=PAGE_WIDTH
 ):
     """Bars of accuracy, a group a ``context``; lines mark chance and the bounds."""
     contexts, methods, figure = contexts_in(frame), in_order(frame["method"]), Picture(3.3, width=width)
@@ -96,7 +91,7 @@ def lines_base_novel(frame: pd.DataFrame, *, title: str = "Base and novel classe
             beside(axes, f"{min(base, novel):.1f}", (numbers.min(), row), (-7, 0), ha="right", va="center")
             beside(axes, f"{max(base, novel):.1f}", (numbers.max(), row), (7, 0), ha="left", va="center")
             axes.plot(own.loc["hm", "value"], row, "|", color=theme.text, ms=13, mew=1.6, zorder=4)
-        _name_rows(axes, methods)
+        name_rows(axes, [look_of(method).label for method in methods])
         axes.set_ylim(len(methods) - 0.4, -0.6)
         axes.margins(x=0.22 if columns == 1 else 0.38)
         axes.spines["left"].set_visible(False)
@@ -113,18 +108,11 @@ def lines_base_novel(frame: pd.DataFrame, *, title: str = "Base and novel classe
 
 
 @styled
-def rho_dial(
-    frame: pd.DataFrame,
-    *,
-    chance: float | None = None,
-    bound: Mapping[str, float] | None = None,
-    title: str = "Accuracy by how often the scene gives the action away in training",
-    width: float = PAGE_WIDTH,
-):
-    """Accuracy against ``rho`` (0 to 1) of the training clips, a line a method, a panel a ``context``; chance and the
-    bounds are levels."""
+def rho_dial(frame: pd.DataFrame, *, title: str, width: float = PAGE_WIDTH, **levels):
+    """Accuracy against ``rho`` (0 to 1) of the training clips, a line a method, a panel a ``context``; ``levels``:
+    chance and the bounds, as :func:`dial_curves` takes them."""
     figure = Picture(3.0, title, width=width)
-    dial_curves(figure, frame, chance=chance, bound=bound)
+    dial_curves(figure, frame, **levels)
     return figure
 
 
@@ -168,12 +156,6 @@ def cost_ratios(ratios: pd.DataFrame, *, title: str = "What a training step cost
         axes.axvline(1, color=figure.theme.text, lw=0.9, ls=DASHED)
         axes.set_xlim(0, 1.22 * max(1.0, panel.max()))
         axes.set_title(name, fontweight="normal", fontsize=8.5)
-        _name_rows(axes, list(ratios.index))
+        name_rows(axes, [look_of(method).label for method in ratios.index])
     grid[0].invert_yaxis()
     return figure
-
-
-def _name_rows(axes: Axes, methods: list[str]) -> None:
-    axes.set_yticks(range(len(methods)), [look_of(method).label for method in methods])
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x")

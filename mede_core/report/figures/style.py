@@ -233,6 +233,12 @@ def backing() -> dict:
     return {"boxstyle": "square,pad=0.08", "fc": current_theme().page, "ec": "none", "alpha": 0.8}
 
 
+def name_rows(axes: Axes, labels: Sequence[str]) -> None:
+    axes.set_yticks(range(len(labels)), labels)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+
+
 def count_epochs(axes: Axes) -> None:
     axes.set_xlabel("epoch")
     axes.xaxis.get_major_locator().set_params(integer=True)

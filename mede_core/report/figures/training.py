@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from .style import DASHED, PAGE_WIDTH, QUERY, SUPPORT, Look, Picture, backing, beside, label_right, styled
+from .style import DASHED, PAGE_WIDTH, QUERY, SUPPORT, Picture, backing, beside, label_right, styled
 
 _SMOOTH = 0.9  # factor of the running mean
 
@@ -16,12 +16,11 @@ _SMOOTH = 0.9  # factor of the running mean
 def training_curves(metrics: pd.DataFrame, *, warmup_epochs: int = 0, title: str = "Training"):
     """Losses, agreement of support and query gradients, and learning rate over steps, raw and as running means."""
     steps = metrics["step"].to_numpy(float)
-    given = [c for c in ("query_loss", "grad_inner_product", "lr") if c in metrics and metrics[c].notna().any()]
-    panels = ["losses", *(name for name in ("grad_inner_product", "lr") if name in given)]
-    ratios = [1.6, 1.0, 0.7][: len(panels)]
+    by_meta_steps = "query_loss" in metrics and metrics["query_loss"].notna().any()
+    ratios = [1.6, 1.0, 0.7] if by_meta_steps else [1.6, 1.0]
     figure = Picture(0.7 + 1.15 * sum(ratios), title)
     theme = figure.theme
-    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+    losses, *agreement, rate = grid = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios)
     warm = metrics.loc[metrics["epoch"] <= warmup_epochs, "step"]
     for axes in grid:
         for step in metrics.groupby("epoch")["step"].min().iloc[1:]:
@@ -38,31 +37,26 @@ def training_curves(metrics: pd.DataFrame, *, warmup_epochs: int = 0, title: str
         axes.plot(steps, mean, color=color, ls=line)
         return mean[-1]
 
-    losses = grid[0]
-    looks: list[tuple[str, str, Look]] = [("support_loss", "support", SUPPORT)]
-    if "query_loss" in given:
+    looks = [("support_loss", "support", SUPPORT)]
+    if by_meta_steps:
         looks.append(("query_loss", "query, after\nthe inner step", QUERY))
     ends = [(curve(losses, column, look.color, look.linestyle), text, look) for column, text, look in looks]
-    losses.set_ylim(bottom=0)
+    losses.set(ylim=(0, None), ylabel="loss")
     label_right(losses, ends, gap=0.2)
-    losses.set_ylabel("loss")
-    for axes, name in zip(grid[1:], panels[1:], strict=True):
-        if name == "grad_inner_product":
-            curve(axes, name, theme.text)
-            axes.axhline(0, color=theme.muted, lw=0.9)
-            axes.set_ylabel(r"$g_S \cdot g_Q$")
-            for height, text in ((0.9, "batches agree"), (0.1, "batches conflict")):
-                axes.text(1.015, height, text, transform=axes.transAxes, va="center", fontsize=8)
-            values = metrics[name].to_numpy(float)  # the limits hold zero and all but the wildest hundredth
-            low, high = np.clip(np.quantile(values, [0.005, 0.995]), [-np.inf, 0], [0, np.inf])
-            room = 0.15 * max(high - low, 1e-12)
-            axes.set_ylim(low - room, high + room)
-        else:
-            axes.plot(steps, metrics["lr"], color=theme.text)
-            axes.set_ylabel("learning rate")
-            axes.set_ylim(bottom=0)
-            axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
-    grid[-1].set_xlabel("step (vertical lines: epochs" + (", shaded: warm-up)" if warmup_epochs else ")"))
+    for axes in agreement:
+        curve(axes, "grad_inner_product", theme.text)
+        axes.axhline(0, color=theme.muted, lw=0.9)
+        axes.set_ylabel(r"$g_S \cdot g_Q$")
+        for height, text in ((0.9, "batches agree"), (0.1, "batches conflict")):
+            axes.text(1.015, height, text, transform=axes.transAxes, va="center", fontsize=8)
+        values = metrics["grad_inner_product"]  # the limits hold zero and all but the wildest hundredth
+        low, high = np.clip(np.quantile(values, [0.005, 0.995]), [-np.inf, 0], [0, np.inf])
+        room = 0.15 * max(high - low, 1e-12)
+        axes.set_ylim(low - room, high + room)
+    rate.plot(steps, metrics["lr"], color=theme.text)
+    rate.set(ylabel="learning rate", ylim=(0, None))
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    rate.set_xlabel("step (vertical lines: epochs" + (", shaded: warm-up)" if warmup_epochs else ")"))
     figure.align_ylabels()
     return figure
 

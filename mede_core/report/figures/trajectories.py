@@ -31,8 +31,7 @@ def trajectory_steps(rows: Sequence[Mapping[str, float]]):
     right.plot(epochs, [row["from_first"] for row in rows], color=theme.text, marker="o", ms=4)
     right.set(title="Distance from epoch 1")
     for axes in (left, right):
-        axes.set_xlim(epochs[0] - 0.6, epochs[-1] + 0.6)
-        axes.set_ylim(bottom=0)
+        axes.set(xlim=(epochs[0] - 0.6, epochs[-1] + 0.6), ylim=(0, None))
         count_epochs(axes)
         axes.grid(axis="y")
     return figure
@@ -65,20 +64,13 @@ def weight_curves(curves: Mapping[str, np.ndarray], mu: float, sigma: float):
         labels.append((min(percent[-1], top), text, look))
     label_right(axes, labels)
     count_epochs(axes)
-    axes.set_ylabel("weight (%)")
+    axes.set(ylabel="weight (%)", title="What each epoch weighs in the average")
     axes.grid(axis="y")
-    axes.set_title("What each epoch weighs in the average")
     return figure
 
 
 @styled
-def trajectory_accuracy(
-    epochs,
-    accuracy: Mapping[str, object],
-    averages: Mapping[str, Mapping[str, float]],
-    *,
-    title: str = "Accuracy along the trajectory, and of its averages",
-):
+def trajectory_accuracy(epochs, accuracy: Mapping, averages: Mapping[str, Mapping[str, float]], *, title: str):
     """Accuracy of each epoch's weights, a panel a context (-> [E] percent), with averages of the weights (name ->
     {context: percent}) as level lines."""
     figure, looks = Picture(2.9, title), average_looks(list(averages))
