@@ -33,7 +33,8 @@ def epoch_shares(average: Average, num_epochs: int) -> Tensor:
     first, count = (0, num_epochs + 1) if average.with_zero else (1, num_epochs)
     epochs = torch.arange(first, num_epochs + 1)
     if average.rule == "gwa":
-        shares = gaussian_weights(count, average.mu + 1 - first, average.sigma)
+        start = 1 if average.with_zero else average.start
+        shares = gaussian_weights(count, average.mu + 1 - first, average.sigma, start=start)
     elif average.rule == "swa":
         shares = (epochs >= max(average.start, 1) * (not average.with_zero)).double()
         shares = shares / shares.sum()

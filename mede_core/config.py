@@ -107,7 +107,7 @@ class Average(Checked):
     rule: Literal["last", "gwa", "swa", "ema", "epoch"] = "last"
     mu: float = Field(0.0, description="gwa: in epochs", ge=-1e9, le=1e9)
     sigma: float = Field(0.0, description="gwa: in epochs, above 0", ge=0.0, le=1e9)
-    start: int = Field(1, description="swa: first epoch", ge=1, le=1000)
+    start: int = Field(1, description="gwa, swa: first epoch", ge=1, le=1000)
     epoch: int = Field(0, description="of the rule epoch", ge=0, le=1000)
     decay: Share = Field(0.9, description="of ema, an epoch's")
     with_zero: bool = Field(False, description="epoch 0 takes part")

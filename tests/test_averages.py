@@ -29,6 +29,12 @@ def test_a_gaussian_counts_epochs_from_one():
     assert epoch_shares(Average("gwa", mu=3.0, sigma=2.0), 5)[1:].equal(gaussian_weights(5, 3.0, 2.0))
 
 
+def test_a_gaussian_may_leave_out_the_first_epochs():
+    whole, later = (epoch_shares(Average("gwa", mu=3.0, sigma=2.0, start=start), 6) for start in (1, 3))
+    assert later[:3].tolist() == [0, 0, 0]
+    torch.testing.assert_close(later[3:], whole[3:] / whole[3:].sum())
+
+
 @pytest.mark.parametrize("with_zero", [False, True])
 def test_ema_shares_are_those_of_the_recursion_begun_at_its_first_epoch(with_zero):
     values = np.random.default_rng(0).standard_normal(8)

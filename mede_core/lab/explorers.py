@@ -153,11 +153,12 @@ def gwa_explorer(
             text += f"<br>accuracy: {said}"
         return drawn, text
 
+    begin = {"1, as in the paper": 1, "0: CLIP's own weights count": 0}
     controls = {
         "rule": choice("average", RULES),
         "mu": slider("center μ (epoch)", rounded[0], 0.0, 1.25 * num_epochs, 0.1),
         "sigma": slider("width σ (epochs)", rounded[1], 0.1, 1.5 * num_epochs, 0.1),
-        "start": choice("first epoch", {"1, as in the paper": 1, "0: CLIP's own weights count": 0}),
+        "start": choice("first epoch", begin | {str(epoch): epoch for epoch in range(2, num_epochs)}),
     }
     for name in ("mu", "sigma"):  # whoever moves a slider means the Gaussian
         controls[name].observe(lambda _change: setattr(controls["rule"], "value", "gwa"), "value")
