@@ -198,7 +198,8 @@ def cost(
 
     set_threads()
     limits = {"steps": steps, "seconds": seconds}
-    return json.dumps(vars(measure_costs({"it": wanted}, **limits, classes=classes, device=device)["it"]))
+    found = measure_costs({"it": wanted}, **limits, classes=classes, device=device)["it"]
+    return json.dumps({**vars(found), "device": device})
 
 
 def pretrain(
