@@ -17,7 +17,7 @@ import torch
 from mede_core import Workspace, load_config
 from mede_core.batch import asks
 from mede_core.lab.bias_lab import bias_explorer
-from mede_core.lab.browser import browser
+from mede_core.lab.browser import browser, tabulated
 from mede_core.lab.explorers import gwa_explorer, meta_step_explorer, rho_explorer
 from mede_core.lab.geometry import plane
 from mede_core.lab.gwa_accuracy import GwaAccuracy
@@ -37,7 +37,7 @@ def explorers(workspace: Workspace) -> dict:
     worth = GwaAccuracy(asks.answers(asks.gwa_lab(config, 200), workspace))
     two = {name: workspace.learner(load_config("cpu", method=name)) for name in ("finetune", "open_mede")}
     curves = dial([record for record in study if record["set"] == "source"] + study_records("dial"))
-    picker, browse = run_picker(workspace), browser({"the study": study})
+    picker, browse = run_picker(workspace), browser(tabulated({"the study": study}))
     return {
         "run picker": (picker, 0, list(picker.children[0].options.values())),
         "weights of an average": (gwa_explorer(22), 1, np.linspace(1, 22, 20)),

@@ -224,6 +224,7 @@ def prompts_id(prompts: str) -> str:
     return hashlib.sha256(Path(prompts).read_bytes()).hexdigest()[:12]
 
 
+PATCHED = Average("last", patch=0.5, name="patched")  # half CLIP: WiSE-FT
 SPLITS = ("base", "novel")  # the halves of a set's classes
 OUT_OF_CONTEXT = ("scene", "noise", "stripes")  # the world's swapped backgrounds
 

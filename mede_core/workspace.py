@@ -290,8 +290,8 @@ class Workspace:
         learner, room, made, how = self.learner(config, average), room_of(config), {}, {}
         videos = config.data != "synthetic"
         if videos:
-            how = {"num_workers": self.num_workers, "precision": config.precision}
-            how["batch_size"] = clips_at_once(learner, config)
+            how = {"num_workers": self.num_workers, "precision": config.precision,
+                   "batch_size": clips_at_once(learner, config)}  # fmt: skip
         speed_up(learner, config)
         code = digest(self._score_files(config))[:8]
         for key, one in progress(todo.items(), f"scoring {_words(config)}", len(todo)):

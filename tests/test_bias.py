@@ -11,6 +11,7 @@ import pytest
 import torch
 import torchvision
 from clips import make_clip, real_clips
+from huggingface_hub import constants
 from PIL import Image
 from torch.utils.data import TensorDataset
 
@@ -210,7 +211,7 @@ def test_people_are_found_with_weights_that_come_once_and_are_compared(at, serve
 
     def run(masks, out, name=good, offline="0"):
         monkeypatch.setenv("MEDE_URL_MASKRCNN_RESNET50_FPN_V2", f"{server.url}/{name}")
-        monkeypatch.setenv("HF_HUB_OFFLINE", offline)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline == "1")
         return main([*told, masks, "--out", str(tmp_path / out)])
 
     for name, offline, said in ((good, "1", "HF_HUB_OFFLINE is set"), ("finder-00000000.pth", "0", "invalid hash")):

@@ -15,7 +15,7 @@ from matplotlib.image import imread
 from mede_core.files import pack_correct
 from mede_core.gwa import gaussian_weights
 from mede_core.lab.bias_lab import bias_explorer, bias_values
-from mede_core.lab.browser import browse, browser
+from mede_core.lab.browser import browse, browser, tabulated
 from mede_core.lab.explorers import gwa_explorer, meta_step_explorer, meta_step_values, rho_explorer
 from mede_core.lab.gwa_accuracy import GwaAccuracy
 from mede_core.lab.live import run_picker
@@ -110,7 +110,8 @@ EXPLORERS = {
     "rho": (rho_explorer, "mede-rho", (0.3, 0.5, 0.7, 0.9)),
     "dial": (lambda: rho_explorer(dial=curves_of_a_dial()), "mede-rho", (0.3, 0.5, 0.7, 0.9)),
     "steps": (lambda: steps_explorer({"a run": metrics()}), "mede-row", (1, 2, 4, 5)),
-    "browser": (lambda: browser({"the study": study()}), "number", ("Out of context", "Static gap", "Base classes")),
+    "browser": (lambda: browser(tabulated({"the study": study()})), "number",
+                ("Out of context", "Static gap", "Base classes")),
 }
 REDRAWN = ("bias", "dial", "steps", "browser")
 
@@ -267,14 +268,14 @@ def test_real_steps_show_the_true_lengths_and_angle_of_both_gradients():
 
 def test_the_browser_forms_every_number_that_the_records_allow():
     def value(test_set, column):
-        frame = browse({"all": study()}, "all", test_set, column)[0]["frame"]
+        frame = browse(tabulated({"all": study()}), "all", test_set, column)[0]["frame"]
         return dict(zip(frame["method"], frame["value"]))
 
     assert value("source", "In context") == pytest.approx({"frozen": 45, "finetune": 75})
     assert value("source", "Static gap") == pytest.approx({"frozen": 10, "finetune": 10})
     assert value("source", "HM of base and novel") == pytest.approx({"frozen": 45, "finetune": 75})
     assert value("superset", "single frame, in context") == pytest.approx({"frozen": 45, "finetune": 75})
-    widget = Explorer(browser({"all": study()}))
+    widget = Explorer(browser(tabulated({"all": study()})))
     widget["test set"].value = "superset"
     widget["number"].value = "Static gap"
     assert "not measured" in widget.text and "it has: In context" in widget.text

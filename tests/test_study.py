@@ -79,6 +79,15 @@ def test_records_say_what_was_measured(tmp_path):
     assert (cosine["metric"], cosine["part"], cosine["value"]) == ("cosine", 2, -0.5)
 
 
+@pytest.mark.parametrize(("whole", "damaged"), [('"seconds":1.0', '"seconds":'), ("4A==", "4A=")])
+def test_a_damaged_line_is_named(tmp_path, whole, damaged):
+    store.add_line(line(**{"top1/source/base/1/in/": [75.0, 4, "e0"]}), tmp_path)
+    path = tmp_path / "meta.jsonl"
+    path.write_text(path.read_text().replace(whole, damaged))
+    with pytest.raises(ValueError, match=r"meta.jsonl line 1 cannot be read"):
+        store.read_section("meta", tmp_path)
+
+
 def test_what_older_code_made_is_marked_and_counts_until_it_is_asked_for_again(tmp_path, monkeypatch):
     store.add_line(line(), tmp_path)
     assert not store.is_missing(unit(), tmp_path) and not store.is_missing(unit(), tmp_path, retrain=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mede_core.lab.bias_lab import draw_clip, opinion, random_map
-from mede_core.lab.your_video import EXAMPLE, order_test, read, video_explorer
+from mede_core.lab.your_video import EXAMPLE, by_order, read, video_explorer
 from mede_core.learner import build_learner
 from mede_core.video.decode import probe, read_clip
 from mede_core.world.synthetic import World
@@ -32,7 +32,7 @@ def test_the_example_shows_a_clip_of_the_world():
 def test_the_order_test_asks_about_the_same_frames_in_another_order(learners):
     learner = learners["frozen"].set_classes(NAMES)
     clip = read(learner, EXAMPLE)
-    found = order_test(learner, clip)
+    found = by_order(learner, clip)
     name, chance = found["forward"]
     assert found["reversed"] == (name, pytest.approx(chance, rel=1e-3))  # a mean over frames
     assert found["one frame"][0] == NAMES[int(learner(clip[None, 4:5]).argmax())]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..averages import SIGMA_RATIOS, grid, rules
-from ..config import METHODS, Average, Config, EvalSet, load_config
+from ..config import METHODS, PATCHED, Average, Config, EvalSet, load_config
 from ..files import repo_root
 from ..study import units
 from ..study.units import CHANCE_RHO, LEARNERS, world_sets
@@ -56,8 +56,7 @@ def gwa_lab(config: Config, clips: int) -> list[Ask]:
     """What the lab of averages reads: the rules, patching, and a grid of Gaussians without and with epoch 0."""
     narrow = grid(config, sigma_ratios=SIGMA_RATIOS[:3])  # the widest are SWA with epoch 0, a rule
     zero = [one.replace(with_zero=True, name=one.name.replace("grid", "grid+0")) for one in narrow]
-    patched = Average("last", patch=0.5, name="patched")
-    averages = (*rules(config), patched, *grid(config), *zero) if clips else ()
+    averages = (*rules(config), PATCHED, *grid(config), *zero) if clips else ()
     return [Ask(config, world_sets(clips), average) for average in averages]
 
 

@@ -104,8 +104,7 @@ def report(plan: Plan, out: Path, *, measure: bool) -> None:
         lacking = (name for name, names in plan.missing.items() if tuple(names) == needs)
         logger.info("  not run for lack of %s: %s", ", ".join(needs), ", ".join(lacking))
     if todo:
-        kept = out / "timing.json"
-        report_cost(todo, timings(plan, todo, kept, measure), plan)
+        report_cost(todo, timings(plan, todo, out / "timing.json", measure), plan)
 
 
 def report_cost(todo: list[Work], answers: dict, plan: Plan) -> None:
@@ -172,7 +171,7 @@ def seconds_to_read(data: str) -> float:
 
 
 def timed(work: Work, device: str, folder: Path) -> dict:
-    """Time a few steps, in a process of its own: nothing here imports torch."""
+    """Time a few steps, in a process of its own, whose memory ends with it."""
     file = atomic_write(folder / ".work" / "timing.json", json.dumps(work.config.model_dump()))
     command = [*COMMAND, "--config", str(file), "--steps", str(work.timed_steps()), "--device", device]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, stdin=subprocess.DEVNULL)

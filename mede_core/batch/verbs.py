@@ -197,8 +197,7 @@ def cost(
     from ..report.costs import measure_costs
 
     set_threads()
-    limits = {"steps": steps, "seconds": seconds}
-    found = measure_costs({"it": wanted}, **limits, classes=classes, device=device)["it"]
+    found = measure_costs({"it": wanted}, steps=steps, seconds=seconds, classes=classes, device=device)["it"]
     return json.dumps({**vars(found), "device": device})
 
 

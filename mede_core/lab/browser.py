@@ -11,7 +11,7 @@ from ..report.tables import LONG, accuracies, base_novel, column_label, in_and_o
 from .explorers import choice, explorer
 from .scenes import Redrawn
 
-Results = Mapping[str, Sequence[Mapping]]  # what is shown -> records, one for each method, test and seed
+Results = Mapping[str, Mapping[str, pd.DataFrame]]  # what is shown -> test set -> its `numbers`
 BOTH = {"hm": "HM of base and novel"}
 
 
@@ -38,9 +38,15 @@ def numbers(records: Sequence[Mapping], test_set: str) -> pd.DataFrame:
     others = pd.DataFrame([one for one in own if not _is_accuracy(one)], columns=[*keys, "value", "n"])
     for (method, metric, context), found in others.groupby(keys, sort=False):
         name = f"{metric.replace('_', ' ')}, {column_label(context).lower()}"
-        numbers = (method, name, *t_interval(found["value"]), len(found), found["n"].min())
-        frames.append(pd.DataFrame([numbers], columns=["method", "column", "value", "low", "high", "seeds", "clips"]))
+        row = (method, name, *t_interval(found["value"]), len(found), found["n"].min())
+        frames.append(pd.DataFrame([row], columns=["method", "column", "value", "low", "high", "seeds", "clips"]))
     return pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
+
+
+def tabulated(shown: Mapping[str, Sequence[Mapping]]) -> Results:
+    """The numbers of what is shown, by name: records, one for each method, test and seed."""
+    sets = dict.fromkeys(one["set"] for records in shown.values() for one in records)
+    return {of: {test_set: numbers(records, test_set) for test_set in sets} for of, records in shown.items()}
 
 
 def _is_accuracy(record: Mapping) -> bool:
@@ -67,7 +73,7 @@ def method_rows(frame: pd.DataFrame, title: str):
 
 def browse(results: Results, of: str, test_set: str, column: str) -> tuple[dict, str]:
     """The values of ``method_rows`` and the readout."""
-    frame = numbers(results[of], test_set)
+    frame = results[of][test_set]
     picked, title = frame[frame["column"] == column], f"{of}: {column}, {test_set}"
     if picked.empty:
         told = f"it has: {'; '.join(dict.fromkeys(frame['column']))}" if len(frame) else "11_evaluate tests every set"
@@ -80,11 +86,10 @@ def browse(results: Results, of: str, test_set: str, column: str) -> tuple[dict,
 
 def browser(results: Results):
     """Any number of any test set and source: a widget."""
-    sets = list(dict.fromkeys(one["set"] for records in results.values() for one in records))
-    columns = dict.fromkeys(name for one in results.values() for test in sets for name in numbers(one, test)["column"])
+    columns = dict.fromkeys(name for own in results.values() for frame in own.values() for name in frame["column"])
     controls = {
         "of": choice("results of", list(results)),
-        "test_set": choice("test set", sets),
+        "test_set": choice("test set", list(next(iter(results.values())))),
         "column": choice("number", list(columns)),
     }
     return explorer(Redrawn(method_rows), controls, lambda **chosen: browse(results, **chosen), "mede-browser")

@@ -8,7 +8,6 @@ import pandas as pd
 
 from ..report.intervals import Interval, accuracy_interval, paired_difference
 from ..report.tables import method_label
-from ..report.write import format_interval
 from ..world.render import render
 from ..world.synthetic import ClipSet, ClipSpec, World
 
@@ -46,10 +45,8 @@ def votes_table(found: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
                "resident": "Scene: another at home there", "other": "Any other"}  # fmt: skip
     rows = []
     for method, one in found.items():
-        numbers = {label: accuracy_interval(one[kind]) for kind, label in columns.items()}
-        numbers["Scene's share of votes"] = scene_share(one)
-        cells = {label: format_interval(number.value, number.low, number.high) for label, number in numbers.items()}
-        rows.append({"Method": method_label(method), **cells})
+        cells = {label: str(accuracy_interval(one[kind])) for kind, label in columns.items()}
+        rows.append({"Method": method_label(method), **cells, "Scene's share of votes": str(scene_share(one))})
     return pd.DataFrame(rows)
 
 

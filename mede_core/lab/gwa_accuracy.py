@@ -5,13 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from ..averages import RULE_LABELS, epoch_shares
-from ..config import Average
+from ..config import PATCHED, Average
 from ..report.averaging import grid_values, scores_of_average
 from ..report.intervals import Interval, accuracy_interval
 
 PLACES = ("in", "out")  # of context
 MEASURED = "measured here"
-PATCHED = Average("last", patch=0.5, name="patched")  # half CLIP: WiSE-FT
 GRIDS = {False: "grid:", True: "grid+0:"}  # with epoch 0?
 
 

@@ -14,12 +14,11 @@ from .scenes import Redrawn
 
 
 @styled
-def curves(folder: Path):
-    """``training_curves`` of a run's folder, as far as it has come."""
-    metrics = pd.DataFrame(read_lines(folder / "metrics.jsonl"))
+def curves(metrics: pd.DataFrame, title: str):
+    """``training_curves``, as far as a run has come."""
     if len(metrics):
-        return training_curves(metrics, title=folder.name)
-    figure = Picture(4.5, folder.name)
+        return training_curves(metrics, title=title)
+    figure = Picture(4.5, title)
     figure.text(0.5, 0.5, "no step is written yet", ha="center")
     return figure
 
@@ -44,10 +43,10 @@ def run_picker(workspace: Workspace):
         steps, done = read_lines(folder / "metrics.jsonl"), (folder / "done.json").is_file()
         at = f"epoch {steps[-1]['epoch']}, step {steps[-1]['step']}" if steps else "before its first epoch"
         state = "finished" if done else "being trained, or stopped: ask for it again and it goes on"
-        return {"folder": folder}, f"<b>{state}</b> &nbsp;·&nbsp; {at} &nbsp;·&nbsp; drawn anew as lines are written"
+        shown = {"metrics": pd.DataFrame(steps), "title": folder.name}
+        return shown, f"<b>{state}</b> &nbsp;·&nbsp; {at} &nbsp;·&nbsp; drawn anew as lines are written"
 
     def watch(folder: Path) -> tuple:
         return (folder / "metrics.jsonl").stat().st_size, (folder / "done.json").is_file()
 
-    controls = {"folder": choice("run", runs)}
-    return explorer(Redrawn(curves), controls, values, "mede-runs", watch=watch)
+    return explorer(Redrawn(curves), {"folder": choice("run", runs)}, values, "mede-runs", watch=watch)

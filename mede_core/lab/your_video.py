@@ -33,7 +33,7 @@ def read(
     return read_views(path, probe(path), **reading)[view - 1]
 
 
-def order_test(learner: VideoLearner, clip: Tensor) -> dict[str, tuple[str, float]]:
+def by_order(learner: VideoLearner, clip: Tensor) -> dict[str, tuple[str, float]]:
     """{order of the frames: the likeliest answer and its probability}; the learner's classes are set."""
     return {order: opinion(learner, reordered(clip, order))["top"][0] for order in ORDERS}
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from ..config import Config, diff
-from ..files import ASSETS, PACKAGE, atomic_write, made_by, read_lines, run_lock
+from ..files import ASSETS, PACKAGE, atomic_write, made_by, run_lock
 from ..names import code_files, digest
 from .units import SECTIONS, Unit, units_of
 
@@ -47,8 +47,14 @@ def line_of(unit: Unit, numbers: Mapping[str, list], *, run: str, weights: str, 
 
 def read_section(section: str, folder: str | os.PathLike = FOLDER) -> list[dict]:
     """The lines of a section; an empty list where it has not run yet."""
-    lines = read_lines(Path(folder) / f"{section}.jsonl")
-    return [_recoded(line, lambda bits: base64.b64decode(bits).hex()) for line in lines]
+    path, lines = Path(folder) / f"{section}.jsonl", []
+    texts = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for number, text in enumerate(texts, start=1):
+        try:
+            lines.append(_recoded(json.loads(text), lambda bits: base64.b64decode(bits, validate=True).hex()))
+        except ValueError as error:
+            raise ValueError(f"{path.name} line {number} cannot be read ({error}); run the section again") from None
+    return lines
 
 
 def add_line(line: Mapping, folder: str | os.PathLike = FOLDER) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..config import METHODS, Config
 from ..files import sha256_file
+from ..weights import WAIT_S
 from .classes import check_class_names
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ FORMS = "a run's folder or epoch file, NAME/TAG of open_clip, torchvision:NAME, 
 OWN_CLASSES = ("torchvision:", "hf:", "python:")
 _FRAMES = 16  # of torchvision's video models, which were trained on so many
 _SURE = 0.5  # a detection's score, and a pixel's, from which they count
-_WAIT_S = 10.0  # for a server's answer
 
 
 @dataclass(frozen=True)
@@ -250,12 +250,13 @@ def _ready(network, mean: Sequence[float], std: Sequence[float], device: str) ->
 def _downloaded(name: str, url: str) -> dict:
     """Weights from torch's cache, else downloaded there; the hash in the file's name is compared."""
     import torch
+    from huggingface_hub import constants
 
     url = os.environ.get(f"MEDE_URL_{name.upper()}", url)  # of a mirror, whose file name holds the hash, too
     file, before = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2], socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_WAIT_S)
+    socket.setdefaulttimeout(WAIT_S)
     try:
-        if os.environ.get("HF_HUB_OFFLINE") not in (None, "", "0") and not file.is_file():
+        if constants.HF_HUB_OFFLINE and not file.is_file():
             raise OSError("HF_HUB_OFFLINE is set")
         with redirect_stdout(sys.stderr):
             return torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
