@@ -39,7 +39,7 @@ def explorers(workspace: Workspace) -> dict:
     curves = dial([record for record in study if record["set"] == "source"] + study_records("dial"))
     picker, browse = run_picker(workspace), browser(tabulated({"the study": study}))
     return {
-        "run picker": (picker, 0, list(picker.children[0].options.values())),
+        "run picker": (picker, 0, list(picker.children[0].children[0].options.values())),
         "weights of an average": (gwa_explorer(22), 1, np.linspace(1, 22, 20)),
         "lab of averages": (gwa_explorer(config.epochs, plane=points, accuracy=worth), 1, np.linspace(1, 8, 20)),
         "meta-step": (meta_step_explorer(), 0, np.linspace(0, 0.6, 13)),
@@ -47,7 +47,7 @@ def explorers(workspace: Workspace) -> dict:
         "static-bias lab": (bias_explorer(two), 2, [0, 1, 2, 3, -1, -2]),
         "world's dial": (rho_explorer(), 0, np.linspace(0.25, 1, 16)),
         "dial over curves": (rho_explorer(dial=curves), 0, np.linspace(0.25, 1, 16)),
-        "results browser": (browse, 2, browse.children[2].options[:10]),
+        "results browser": (browse, 2, browse.children[0].children[2].options[:10]),
     }
 
 
@@ -61,7 +61,7 @@ def main() -> None:
     print(f"{'':24}{'redraws':>9}{'median ms':>11}{'95 % within ms':>16}")
     with tempfile.TemporaryDirectory() as folder:
         for name, (widget, place, values) in explorers(Workspace(folder, shipped=True, make=False)).items():
-            control, picture, spent = widget.children[place], widget.children[-1], []
+            control, picture, spent = widget.children[0].children[place], widget.children[-1], []
             for value in [*values] * rounds:
                 before, begin = picture.value, time.perf_counter()
                 control.value = value

@@ -39,7 +39,8 @@ class Explorer:
     """A widget's controls by their CSS class or label, its readout and its picture."""
 
     def __init__(self, widget):
-        *self.controls, self.readout, self.image = widget.children
+        panel, self.readout, self.image = widget.children
+        self.controls = panel.children
 
     def __getitem__(self, name):
         return next(c for c in self.controls if name in (*c._dom_classes, c.description))
@@ -184,14 +185,15 @@ def test_a_press_on_the_button_measures_at_the_very_center_and_width():
         asked.append(average)
         return answers(average.name, 0.9)
 
-    widget = gwa_explorer(4, accuracy=worth(measure))
-    *_, button, readout, image = widget.children
-    widget.children[1].value, before = 2.0, image.value
+    widget = Explorer(gwa_explorer(4, accuracy=worth(measure)))
+    readout, image, mu = widget.readout, widget.image, widget["mede-mu"]
+    mu.value, before = 2.0, image.value
     assert "between points of a grid" in readout.value
+    button = widget["measure here"]
     button.click()
     assert [(one.mu, one.rule, one.with_zero) for one in asked] == [(2.0, "gwa", False)] and not button.disabled
     assert "measured" in readout.value and "90.0 % [" in readout.value and image.value != before
-    widget.children[1].value += 1
+    mu.value += 1
     assert "between points of a grid" in readout.value
 
 

@@ -40,8 +40,8 @@ def test_the_order_test_asks_about_the_same_frames_in_another_order(learners):
 
 
 def test_the_explorer_turns_its_knobs_takes_a_file_and_says_what_is_wrong(learners):
-    *controls, readout, image = video_explorer(learners).children
-    knobs = {knob.description: knob for knob in controls}
+    panel, readout, image = video_explorer(learners).children
+    knobs = {knob.description: knob for knob in panel.children}
     first, path, classes = image.value, knobs["video file"], knobs["classes"]
     turned = {"view": 5, "frames": 4, "map": "none", "order": "shuffled", "classes": "a red star, a blue ball"}
     start = {name: knobs[name].value for name in turned}

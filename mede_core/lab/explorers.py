@@ -21,7 +21,8 @@ from .scenes import STEP, Redrawn, Scene, gwa_scene, meta_step_scene, world_scen
 from .toy import ToyProblem, make_toy_problem, run_toy
 
 PIXELS_PER_INCH = 100  # of the page
-WIDE = {"style": {"description_width": "9em"}, "layout": {"width": "34em"}}
+WIDE = {"style": {"description_width": "9em"}, "layout": {"width": "30em"}}  # two stand side by side in a small window
+LONG = {"layout": {"width": "60em", "max_width": "100%"}}
 BACKGROUNDS = {"as the dial says": "in", "another scene": "scene", "noise": "noise", "stripes": "stripes"}
 
 
@@ -35,7 +36,7 @@ def slider(name: str, value: float, low: float, high: float, step: float = 1, *,
 
 def choice(name: str, options, **first):
     """A list to choose from: values, or {what is shown: value}; ``value``: where it begins, by default its first."""
-    return ipywidgets.Dropdown(options=options, description=name, **first, **WIDE)
+    return ipywidgets.Dropdown(options=options, description=name, **WIDE | first)
 
 
 def player():
@@ -43,7 +44,7 @@ def player():
 
 
 def field(name: str, value: str, hint: str):
-    return ipywidgets.Text(value, description=name, placeholder=hint, continuous_update=False, **WIDE)
+    return ipywidgets.Text(value, description=name, placeholder=hint, continuous_update=False, **WIDE | LONG)
 
 
 def upload(accept: str, take: Callable[[str, bytes], None]):
@@ -102,8 +103,9 @@ def explorer(
     buttons = [ipywidgets.Button(description=action[0])] if action else []
     for button in buttons:
         button.on_click(press)
-    children = [*controls.values(), *buttons, readout, picture]
-    box = ipywidgets.VBox(children, layout={"overflow": "visible"}).add_class("mede-explorer").add_class(css)
+    panel = ipywidgets.Box([*controls.values(), *buttons], layout={"flex_flow": "row wrap"})
+    box = ipywidgets.VBox([panel, readout, picture], layout={"overflow": "visible"})
+    box.add_class("mede-explorer").add_class(css)
     if watch:  # also while a cell of the notebook trains
         threading.Thread(target=follow, args=(seen,), daemon=True).start()
     return box

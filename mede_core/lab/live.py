@@ -9,7 +9,7 @@ from ..files import read_lines
 from ..report.figures.style import Picture, styled
 from ..report.figures.training import training_curves
 from ..workspace import SHIPPED, Workspace
-from .explorers import choice, explorer
+from .explorers import LONG, choice, explorer
 from .scenes import Redrawn
 
 
@@ -49,4 +49,4 @@ def run_picker(workspace: Workspace):
     def watch(folder: Path) -> tuple:
         return (folder / "metrics.jsonl").stat().st_size, (folder / "done.json").is_file()
 
-    return explorer(Redrawn(curves), {"folder": choice("run", runs)}, values, "mede-runs", watch=watch)
+    return explorer(Redrawn(curves), {"folder": choice("run", runs, **LONG)}, values, "mede-runs", watch=watch)

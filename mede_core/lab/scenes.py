@@ -271,6 +271,7 @@ def meta_step_scene(problem: ToyProblem) -> Scene:
         arrows[name] = left.add_patch(FancyArrowPatch((0, 0), (0, 0), arrowstyle="-|>", **look))
         texts[name] = left.text(0, 0, text, color=color, **middle)
     (start,) = left.plot([0], [0], "o", color=theme.text, ms=6, zorder=6)
+    inside = [(x.min() + 0.25, y.min() + 0.2), (x.max() - 0.25, y.max() - 0.2)]
 
     def update(theta, theta_fast, support_grad, query_grad, merged_grad, query_weight, path) -> None:
         pull = {"support": support_grad, "query": query_weight * query_grad, "update": merged_grad}
@@ -278,7 +279,8 @@ def meta_step_scene(problem: ToyProblem) -> Scene:
         for name, tip in tips.items():
             arrows[name].set_positions(theta, tip)
             way = tip - theta
-            texts[name].set_position(tip + 0.22 * way / max(np.linalg.norm(way), 1e-9))  # beyond it
+            beyond = tip + 0.22 * way / max(np.linalg.norm(way), 1e-9)
+            texts[name].set_position(np.clip(beyond, *inside))  # at the edge where the arrow leaves the picture
         arrows["shifted"].set_positions(theta_fast, theta_fast - scale * pull["query"])
         texts["support"].set_position((theta + tips["support"]) / 2 + (0.1, -0.2))  # beyond its tip lies theta'
         texts["theta"].set_position(theta - (0.02, 0.22))
