@@ -64,7 +64,7 @@ test-slurm: $(SLURM)  ## run a profile through a SLURM on this machine alone (as
 	$(PY) -m pytest -q -m slurm
 
 lab: $(STAMP)  ## open JupyterLab on the notebooks [LAB=--allow-root, or other options of JupyterLab]
-	$(PY) -m jupyterlab $(LAB) notebooks/00_index.ipynb
+	$(PY) -m jupyterlab --ServerApp.root_dir=. $(LAB) notebooks/00_index.ipynb
 
 figures: $(STAMP)  ## rebuild the committed figures/ [PROFILE=cpu]
 	$(RUN) $(OPTIONS) --publish

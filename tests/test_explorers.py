@@ -261,6 +261,8 @@ def test_real_steps_show_the_true_lengths_and_angle_of_both_gradients():
         assert [np.linalg.norm(support), np.linalg.norm(query)] == pytest.approx([0.5, 0.2])
         assert np.dot(support, query) == pytest.approx(0.1 * np.cos(np.radians(angle)))
         np.testing.assert_allclose(update, support + query)
+        low, high = figure.axes[0].viewLim.get_points()
+        assert all((low < tip).all() and (tip < high).all() for tip in (update, support, query)), "outside, not drawn"
     widget = Explorer(steps_explorer({"a run": metrics(), "shorter": metrics(3).assign(support_after=1.25)}))
     widget["mede-row"].value = 5
     assert "cosine -1.00" in widget.text and "support loss 1.500" in widget.text

@@ -25,18 +25,20 @@ def real_step(metrics: pd.DataFrame, row: int, query_weight: float = 1.0):
     theme, grid = figure.theme, figure.add_gridspec(2, 2, width_ratios=[1, 1.25])
     plane, losses = figure.add_subplot(grid[:, 0]), figure.add_subplot(grid[0, 1])
     agree = figure.add_subplot(grid[1, 1], sharex=losses)
-    angle = np.arccos(np.clip(here["cosine"], -1, 1))
-    support = np.array([0.0, -here["support_grad_norm"]])
-    query = query_weight * here["query_grad_norm"] * np.array([np.sin(angle), -np.cos(angle)])
-    arrows = ((support + query, theme.muted, 3.6, "update"), (support, SUPPORT.color, 1.8, r"$-g_S$"),
-              (query, QUERY.color, 1.8, r"$-\delta g_Q$"))  # fmt: skip
-    for vector, color, width, name in arrows:
+    angle, length = np.arccos(metrics["cosine"].clip(-1, 1)), query_weight * metrics["query_grad_norm"]
+    supports = np.outer(metrics["support_grad_norm"], [0.0, -1.0])
+    queries = np.column_stack([length * np.sin(angle), -length * np.cos(angle)])
+    support, query = supports[row], queries[row]
+    arrows = ((support + query, theme.muted, 3.6, "update", 5), (support, SUPPORT.color, 1.8, r"$-g_S$", -26),
+              (query, QUERY.color, 1.8, r"$-\delta g_Q$", 5))  # fmt: skip
+    for vector, color, width, name, shift in arrows:
         arrow = {"arrowstyle": "-|>", "color": color, "lw": width, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 12}
         plane.annotate("", vector, (0, 0), arrowprops=arrow)
-        beside(plane, name, vector, (5, -9), color=color, fontsize=9, bbox=backing())
+        beside(plane, name, vector, (shift, -9), color=color, fontsize=9, bbox=backing())
     plane.plot(0, 0, "o", color=theme.text, ms=6)
-    reach = 1.1 * np.quantile(metrics["support_grad_norm"] + query_weight * metrics["query_grad_norm"], 0.98)
-    plane.set(xlim=(-0.35 * reach, 0.65 * reach), ylim=(-reach, 0.3 * reach), aspect="equal", xticks=[], yticks=[])
+    plane.update_datalim(np.concatenate([supports, queries, supports + queries]))  # the same frame at every step
+    plane.set(aspect="equal", adjustable="datalim", xticks=[], yticks=[])
+    plane.margins(0.25)
     plane.set_title(f"Step {here['step']:.0f}, epoch {here['epoch']:.0f}: both gradients")
     for look, side, other in ((SUPPORT, "before", "support_after"), (QUERY, "after", "query_before")):
         told, column = f"{look.label}, {side} the inner step", f"{look.label}_loss"

@@ -73,14 +73,14 @@ def lab(tmp_path_factory):
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
         f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}",
-        f"--ServerApp.root_dir={clone / 'notebooks'}", "--LabApp.expose_app_in_browser=True",
+        f"--ServerApp.root_dir={clone}", "--LabApp.expose_app_in_browser=True",
     ]  # fmt: skip
     with open(folder / "lab.log", "w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         wait_for(f"http://127.0.0.1:{port}/api/status?token={token}", server, folder / "lab.log")
         # A workspace for each notebook: Lab would bring back the tabs of the last one.
-        yield lambda name: f"http://127.0.0.1:{port}/lab/workspaces/{name}/tree/{name}.ipynb?token={token}"
+        yield lambda name: f"http://127.0.0.1:{port}/lab/workspaces/{name}/tree/notebooks/{name}.ipynb?token={token}"
     finally:
         server.send_signal(signal.SIGTERM)  # ends the kernels too
         try:
@@ -144,7 +144,7 @@ def run_notebook(page, lab, name: str) -> None:
 
 
 def run_all(page, name: str) -> None:
-    wait_until(page, "a kernel that answers", lambda: page.evaluate(KERNEL_READY, f"{name}.ipynb"), 180)
+    wait_until(page, "a kernel that answers", lambda: page.evaluate(KERNEL_READY, f"notebooks/{name}.ipynb"), 180)
     page.evaluate(RUN_ALL)
 
     def finished() -> bool:
