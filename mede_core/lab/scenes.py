@@ -199,7 +199,7 @@ def world_scene(frames: int, thumbnails: int, dial: pd.DataFrame | None = None, 
         counts, figure = [thumbnails] * 2, Picture(5.2, width=8.2)
         above, below = figure.subfigures(2, 1, height_ratios=[2.9, 2.3])
         panels, grid = dial_curves(above, dial, bound=bound), below.subplots(2, 1)
-        marks = [axes.axvline(0, color=figure.theme.text, lw=1.2) for axes in panels]
+        marks = [axes.axvline(1, color=figure.theme.text, lw=1.2) for axes in panels]
     places = [titled_row(axes, count) for axes, count in zip(grid, counts, strict=True)]
 
     def update(rows, rho) -> None:
