@@ -252,6 +252,19 @@ def test_the_meta_step_answers_its_knobs(notebook):
     widget.screenshot(path=SCREENSHOTS / "meta_after_knobs.png")
 
 
+def test_an_uploaded_video_is_shown_and_answered(notebook, tmp_path):
+    from clips import make_clip
+
+    page = notebook("05_your_video")
+    widget, before = explorer(page, "mede-video"), pixels(explorer(page, "mede-video"))
+    with page.expect_file_chooser() as chooser:
+        widget.get_by_role("button", name="upload").click()
+    chooser.value.set_files(make_clip(tmp_path / "my clip.mp4"))
+    wait_for_change(page, widget, before)
+    assert widget.get_by_label("video file").input_value().endswith("my clip.mp4")
+    widget.screenshot(path=SCREENSHOTS / "video_after_upload.png")
+
+
 def test_a_picture_is_not_wider_than_the_page(notebook):
     page = notebook("03_gaussian_weight_averaging")
     image = explorer(page, "mede-gwa", 1).locator("img").bounding_box()
