@@ -89,13 +89,12 @@ DDP = nn.parallel.DistributedDataParallel
     ("kind", "build"),
     [
         ("DistributedDataParallel", lambda: DDP(mlp())),
-        ("DistributedDataParallel", lambda: torch.compile(DDP(mlp()), backend="eager")),
         ("DistributedDataParallel", lambda: nn.Sequential(DDP(mlp()), nn.Linear(3, 3).double())),
         ("FSDPModule", lambda: sharded("FSDPModule")),
         ("DTensor", lambda: sharded("DTensor")),
         ("DDP", lambda: sharded("DDP")),
     ],
-    ids=["wrapped", "compiled", "part of a model", "fully_shard", "DTensor", "replicate"],
+    ids=["wrapped", "part of a model", "fully_shard", "DTensor", "replicate"],
 )
 def test_a_model_made_for_data_parallel_training_is_refused_wherever_it_hides(kind, build, one_process_group):
     with pytest.raises(ValueError, match=f"is a {kind}; pass the plain module.*reduce_grads"):
