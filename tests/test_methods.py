@@ -208,13 +208,13 @@ def trained(config, clips, folder, **how):
     ids=["st_adapter", "aim", "expanded"],
 )
 def test_every_baseline_trains_on_every_temporal_module(method, learner, clips, tmp_path):
-    run, start = trained(load_config(method=method, **{**TINY, **learner}), clips, tmp_path)
+    run, start = trained(load_config(method=method, **{**TINY, **learner}, steps_per_epoch=1), clips, tmp_path)
     moved = load_checkpoint(checkpoint_path(run, 2))[0]
     assert moved.keys() == start.keys() and any(not torch.equal(moved[name], start[name]) for name in moved)
 
 
 def test_open_vclip_is_tested_between_clip_and_the_mean_of_epochs_two_to_the_last(clips, tmp_path):
-    config = load_config(method="open_vclip", **{**TINY, "epochs": 3})
+    config = load_config(method="open_vclip", **{**TINY, "epochs": 3, "steps_per_epoch": 1})
     run, start = trained(config, clips, tmp_path)
     epochs = {epoch: load_checkpoint(checkpoint_path(run, epoch))[0] for epoch in (2, 3)}
     tested = averaged(config.average(), lambda epoch: epochs[epoch], start, 3)
