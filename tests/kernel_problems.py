@@ -34,6 +34,12 @@ def flat(grads):
     return torch.cat([grads["u"], grads["w"]])
 
 
+def halve(grads):
+    """A `reduce_grads` that works in place."""
+    for grad in grads.values():
+        grad.mul_(0.5)
+
+
 class Net(nn.Module):
     """Attention, batch-norm on the input, dropout: everything that draws numbers or holds state."""
 
@@ -65,11 +71,6 @@ def assert_same_bits(found, expected):
     assert found.keys() == expected.keys()
     for name in expected:
         assert torch.equal(found[name], expected[name]), name
-
-
-def plain_gradients(model, batch):
-    params = dict(model.named_parameters())
-    return dict(zip(params, torch.autograd.grad(cross_entropy(model, batch), params.values()), strict=True))
 
 
 EPOCHS = 7  # length of the trajectories below

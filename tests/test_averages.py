@@ -25,10 +25,6 @@ def test_the_shares_of_every_rule_sum_to_one_and_epoch_0_counts_only_where_asked
     assert (shares[0] > 0) == (with_zero and rule in ("gwa", "swa", "ema"))
 
 
-def test_a_gaussian_counts_epochs_from_one():
-    assert epoch_shares(Average("gwa", mu=3.0, sigma=2.0), 5)[1:].equal(gaussian_weights(5, 3.0, 2.0))
-
-
 def test_a_gaussian_may_leave_out_the_first_epochs():
     whole, later = (epoch_shares(Average("gwa", mu=3.0, sigma=2.0, start=start), 6) for start in (1, 3))
     assert later[:3].tolist() == [0, 0, 0]

@@ -82,17 +82,6 @@ def test_without_torchrun_there_is_one_process_and_nothing_changes():
         assert list(RankShare(range(5))) == [0, 1, 2, 3, 4] and len(RankShare(range(5))) == 5
 
 
-def test_shares_of_the_ranks_make_up_the_batches_of_one_process(monkeypatch):
-    order, shares = [7, 3, 5, 1, 0, 2, 6, 4], []
-    monkeypatch.setattr("mede_core.distributed.world_size", lambda: 2)
-    for number in (0, 1):
-        monkeypatch.setattr("mede_core.distributed.rank", lambda number=number: number)
-        shares.append(list(RankShare(order)))
-    for start in (0, 2):  # batches of 4 in one process, of 2 in each of two
-        union = {index for share in shares for index in share[start : start + 2]}
-        assert union == set(order[2 * start : 2 * start + 4])
-
-
 def test_a_batch_size_that_the_ranks_cannot_share_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr("mede_core.train.world_size", lambda: 3)
     clips = make_set(World(1), train=True, count=64)

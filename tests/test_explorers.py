@@ -102,6 +102,7 @@ def biased():
     return bias_explorer(learners)
 
 
+NUMBERS = ("Out of context", "Static gap", "Base classes")
 EXPLORERS = {
     "gwa": (lambda: gwa_explorer(22), "mede-sigma", (3.0, 5.0, 7.0, 9.0)),
     "gwa with a map": (lambda: gwa_explorer(3, plane=PLANE), "mede-mu", (1.0, 1.4, 2.5, 3.0)),
@@ -111,8 +112,7 @@ EXPLORERS = {
     "rho": (rho_explorer, "mede-rho", (0.3, 0.5, 0.7, 0.9)),
     "dial": (lambda: rho_explorer(dial=curves_of_a_dial()), "mede-rho", (0.3, 0.5, 0.7, 0.9)),
     "steps": (lambda: steps_explorer({"a run": metrics()}), "mede-row", (1, 2, 4, 5)),
-    "browser": (lambda: browser(tabulated({"the study": study()})), "number",
-                ("Out of context", "Static gap", "Base classes")),
+    "browser": (lambda: browser(tabulated({"the study": study()})), "number", NUMBERS),
 }
 REDRAWN = ("bias", "dial", "steps", "browser")
 

@@ -7,6 +7,7 @@ Closed form on quadratics, used by several tests. With symmetric A, B and
 g_S = A (x - a); the fast weights are x' = x - alpha P g_S, where the diagonal 0/1 matrix P selects what the
 inner step moves; g_Q = B (x' - b). First order: g_S + delta g_Q. Exact: dx'/dx = I - alpha P A, so that of
 L_S(x) + delta L_Q(x') is g_S + delta (I - alpha P A)' g_Q = g_S + delta (I - alpha A P) g_Q.
+Reduction over ranks is linear: where it multiplies by c, c A and c B stand for A and B.
 """
 
 import pytest
@@ -17,15 +18,14 @@ from kernel_problems import (
     assert_same_bits,
     cross_entropy,
     flat,
+    halve,
     make_net,
     make_quadratics,
-    plain_gradients,
     quadratic,
 )
 from torch import nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.checkpoint import checkpoint
 
 from mede_core.meta import cross_batch_pairs, meta_gradients, meta_step
 
@@ -38,38 +38,27 @@ def closed_form(support, query, x, alpha, delta, moved, first_order):
     return g_s + delta * (g_q if first_order else g_q - alpha * A @ P @ g_q), g_s, g_q
 
 
+def halved(grads):
+    return {name: grad * 0.5 for name, grad in grads.items()}
+
+
 # --- the gradient itself
 
 
 @pytest.mark.parametrize("first_order", [True, False])
 @pytest.mark.parametrize("inner", [None, ["u"], ["w"], []])
-def test_gradient_is_the_closed_form_on_quadratics(first_order, inner):
+@pytest.mark.parametrize("reduce_grads", [None, halved, halve], ids=["one rank", "new tensors", "in place"])
+def test_gradient_is_the_closed_form_on_quadratics(first_order, inner, reduce_grads):
     support, query, x = make_quadratics()
     moved = [float(inner is None or name in inner) for name in "uuwww"]
-    expected, g_s, g_q = closed_form(support, query, x, 0.07, 0.6, moved, first_order)
-    found = meta_gradients(
-        Point(x),
-        quadratic,
-        support,
-        query,
-        inner_lr=0.07,
-        query_weight=0.6,
-        first_order=first_order,
-        inner_params=inner,
-    )
+    (A, a), (B, b) = ((matrix / (2 if reduce_grads else 1), center) for matrix, center in (support, query))
+    expected, g_s, g_q = closed_form((A, a), (B, b), x, 0.07, 0.6, moved, first_order)
+    how = {"inner_lr": 0.07, "query_weight": 0.6, "first_order": first_order}
+    found = meta_gradients(Point(x), quadratic, support, query, **how, inner_params=inner, reduce_grads=reduce_grads)
     torch.testing.assert_close(flat(found.grads), expected, rtol=1e-12, atol=1e-12)
     assert found.support_grad_norm == pytest.approx(g_s.norm().item(), rel=1e-12)
     assert found.query_grad_norm == pytest.approx(g_q.norm().item(), rel=1e-12)
     assert found.grad_inner_product == pytest.approx((g_s @ g_q).item(), rel=1e-12)
-
-
-def test_losses_are_the_support_loss_before_and_the_query_loss_after_the_inner_step():
-    support, query, x = make_quadratics()
-    found = meta_gradients(Point(x), quadratic, support, query, inner_lr=0.1)
-    (A, a), (B, b) = support, query
-    fast = x - 0.1 * A @ (x - a)
-    assert found.support_loss == pytest.approx(((x - a) @ A @ (x - a) / 2).item(), rel=1e-12)
-    assert found.query_loss == pytest.approx(((fast - b) @ B @ (fast - b) / 2).item(), rel=1e-12)
 
 
 @pytest.mark.parametrize("first_order", [True, False])
@@ -100,17 +89,6 @@ def test_gradient_equals_an_oracle_written_with_functional_call(first_order):
         torch.testing.assert_close(found.grads[name], expected[name], rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("first_order", [True, False])
-def test_inner_lr_zero_is_joint_training(first_order):
-    model, support, query = make_net()
-    found = meta_gradients(
-        model, cross_entropy, support, query, inner_lr=0, query_weight=0.4, first_order=first_order
-    ).grads
-    on_support, on_query = plain_gradients(model, support), plain_gradients(model, query)
-    for name in found:
-        torch.testing.assert_close(found[name], on_support[name] + 0.4 * on_query[name], rtol=1e-10, atol=1e-13)
-
-
 def test_query_weight_zero_is_plain_training_bit_for_bit():
     model, support, query = make_net(dtype=torch.float32)
     twin, *_ = make_net(dtype=torch.float32)
@@ -123,28 +101,6 @@ def test_query_weight_zero_is_plain_training_bit_for_bit():
     assert_same_bits(dict(model.named_parameters()), dict(twin.named_parameters()))
 
 
-def test_optimizer_steps_once_along_the_sum_of_both_gradients_whatever_was_in_grad():
-    """The query gradient must not be lost by aliasing (p.grad.data kept, then zeroed)."""
-    support, query, x = make_quadratics()
-    expected, g_s, g_q = closed_form(support, query, x, 0.1, 1.0, [1] * 5, True)
-    model = Point(x)
-    for p in model.parameters():
-        p.grad = torch.full_like(p, 1e3)
-    result = meta_step(model, quadratic, support, query, torch.optim.SGD(model.parameters(), lr=1.0), inner_lr=0.1)
-    torch.testing.assert_close(x - model().detach(), expected, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(flat(result.grads) - g_s, g_q, rtol=1e-12, atol=1e-12)
-    assert g_q.norm() > 0.1
-    assert all(p.grad is None for p in model.parameters())
-
-
-def test_linear_loss_has_no_second_order_term():
-    model = Point(torch.zeros(5, dtype=torch.float64))
-    batches = torch.arange(10, dtype=torch.float64).view(2, 5)
-    for first_order in (True, False):
-        found = meta_gradients(model, lambda m, b: m() @ b, *batches, inner_lr=1.0, first_order=first_order)
-        assert torch.equal(flat(found.grads), batches.sum(0))
-
-
 def test_params_leaves_the_other_tensors_alone():
     support, query, x = make_quadratics()
     model = Point(x)
@@ -154,15 +110,7 @@ def test_params_leaves_the_other_tensors_alone():
     expected, *_ = closed_form(support, query, x, 0.1, 1.0, [1, 1, 0, 0, 0], True)
     torch.testing.assert_close(result.grads["u"], expected[:2], rtol=1e-12, atol=1e-12)
     assert list(result.grads) == ["u"]
-    assert torch.equal(model.w.detach(), x[2:])
-
-
-def test_frozen_parameters_are_left_out_by_default():
-    support, query, x = make_quadratics()
-    model = Point(x)
-    model.w.requires_grad_(False)
-    result = meta_gradients(model, quadratic, support, query, inner_lr=0.1)
-    assert list(result.grads) == ["u"]
+    assert torch.equal(model.w.detach(), x[2:]) and model.w.grad is model.u.grad is None
 
 
 def test_clipping_bounds_the_merged_gradient():
@@ -179,56 +127,21 @@ def test_clipping_bounds_the_merged_gradient():
 # --- any module, any loss
 
 
-def test_activation_checkpointing_does_not_change_the_gradient():
-    """A checkpointed forward runs again during the backward, and must meet the fast weights then too."""
-    model, support, query = make_net()
-    expected = meta_gradients(model, cross_entropy, support, query, inner_lr=1.0).grads
-
-    def checkpointed(module, batch):
-        return F.cross_entropy(checkpoint(module, batch[0], use_reentrant=False), batch[1])
-
-    found = meta_gradients(model, checkpointed, support, query, inner_lr=1.0).grads
-    for name in expected:
-        torch.testing.assert_close(found[name], expected[name], rtol=1e-10, atol=1e-13)
-
-
 def test_tied_weights_move_together():
-    class Tied(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.second = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
-            self.second.weight = self.first.weight
-
-        def forward(self, x):
-            return self.second(torch.tanh(self.first(x)))
-
     torch.manual_seed(0)
-    model, (s, q) = Tied().double(), torch.randn(2, 4, 3, dtype=torch.float64)
+    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Tanh(), nn.Linear(3, 3, bias=False)).double()
+    model[2].weight = model[0].weight
+    s, q = torch.randn(2, 4, 3, dtype=torch.float64)
 
     def loss(weight, x):
         return ((torch.tanh(x @ weight.T) @ weight.T) ** 2).mean()
 
-    weight = model.first.weight.detach()
+    weight = model[0].weight.detach()
     g_s = torch.func.grad(loss)(weight, s)
     expected = g_s + torch.func.grad(loss)(weight - 0.5 * g_s, q)
     found = meta_gradients(model, lambda m, x: (m(x) ** 2).mean(), s, q, inner_lr=0.5).grads
-    torch.testing.assert_close(found["first.weight"], expected)
+    torch.testing.assert_close(found["0.weight"], expected)
     assert len(found) == 1
-
-
-def test_loss_may_be_a_module_and_use_more_than_forward():
-    class Penalized(nn.Module):
-        def forward(self, model, batch):
-            return quadratic(model, batch) + model.u.square().sum() + sum(p.sum() for p in model.parameters())
-
-    support, query, x = make_quadratics()
-
-    def plain(model, batch):
-        return quadratic(model, batch) + (model()[:2] ** 2).sum() + model().sum()
-
-    a = meta_gradients(Point(x), Penalized(), support, query, inner_lr=0.1).grads
-    b = meta_gradients(Point(x), plain, support, query, inner_lr=0.1).grads
-    torch.testing.assert_close(flat(a), flat(b))
 
 
 def test_half_precision_norms_do_not_overflow():
@@ -239,12 +152,6 @@ def test_half_precision_norms_do_not_overflow():
 
 
 # --- pairs of batches
-
-
-@pytest.mark.parametrize("count", [2, 3, 7])
-def test_each_batch_is_support_once_and_query_once_and_the_circle_closes(count):
-    pairs = list(cross_batch_pairs(range(count)))
-    assert pairs == [(i, (i + 1) % count) for i in range(count)]
 
 
 def test_pairs_are_read_lazily_with_one_batch_of_lookahead_from_any_iterable():

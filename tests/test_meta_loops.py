@@ -32,19 +32,6 @@ def two_batches(*shape):
     return torch.randn(2, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-def by_hand(model, loss_fn, support, query, alpha):
-    """g_S + g_Q in first order, from a copy of the weights that is really moved."""
-    theta = {name: p.detach() for name, p in model.named_parameters()}
-    g_s = torch.autograd.grad(loss_fn(model, support), list(model.parameters()))
-    saved = {name: p.clone() for name, p in theta.items()}
-    with torch.no_grad():
-        for p, g in zip(model.parameters(), g_s):
-            p -= alpha * g
-    g_q = torch.autograd.grad(loss_fn(model, query), list(model.parameters()))
-    model.load_state_dict(saved, strict=False)
-    return {name: a + b for name, a, b in zip(theta, g_s, g_q)}
-
-
 # --- hooks
 
 
@@ -102,13 +89,12 @@ DDP = nn.parallel.DistributedDataParallel
     ("kind", "build"),
     [
         ("DistributedDataParallel", lambda: DDP(mlp())),
-        ("DistributedDataParallel", lambda: torch.compile(DDP(mlp()), backend="eager")),
         ("DistributedDataParallel", lambda: nn.Sequential(DDP(mlp()), nn.Linear(3, 3).double())),
         ("FSDPModule", lambda: sharded("FSDPModule")),
         ("DTensor", lambda: sharded("DTensor")),
         ("DDP", lambda: sharded("DDP")),
     ],
-    ids=["wrapped", "compiled", "part of a model", "fully_shard", "DTensor", "replicate"],
+    ids=["wrapped", "part of a model", "fully_shard", "DTensor", "replicate"],
 )
 def test_a_model_made_for_data_parallel_training_is_refused_wherever_it_hides(kind, build, one_process_group):
     with pytest.raises(ValueError, match=f"is a {kind}; pass the plain module.*reduce_grads"):
@@ -165,62 +151,48 @@ def test_a_loss_of_a_copy_of_the_model_is_noticed():
         meta_gradients(model, lambda _model, batch: square(other, batch), *two_batches(5, 4), inner_lr=0.1)
 
 
-def test_a_penalty_on_parameters_listed_before_is_noticed():
-    model = mlp()
-    listed = list(model.parameters())
-
-    def loss_fn(module, batch):
-        return square(module, batch) + sum(p.square().sum() for p in listed)
-
-    with pytest.raises(ValueError, match="past the model"):
-        meta_gradients(model, loss_fn, *two_batches(5, 4), inner_lr=0.1)
-
-
 class Routed(nn.Module):
-    """An expert for each batch, a head that is never used, a layer that is dropped at random: nothing is wrong."""
+    """An expert for each batch, and one that is never used: nothing is wrong."""
 
     def __init__(self):
         super().__init__()
-        self.experts = nn.ModuleList(nn.Linear(4, 3) for _ in range(2)).double()
-        self.dropped, self.unused = nn.Linear(3, 3).double(), nn.Linear(3, 9).double()
+        self.experts = nn.ModuleList(nn.Linear(4, 3) for _ in range(3)).double()
 
     def forward(self, x):
-        hidden = self.experts[int(x.sum() > 0)](x)
-        return hidden if x[0, 0] > 0 else self.dropped(hidden)
+        return self.experts[int(x.sum() > 0)](x)
 
 
 @both_orders
-def test_routed_models_unused_heads_and_dropped_layers_train_on(first_order):
+def test_routed_models_and_layers_that_a_batch_or_all_leave_out_train_on(first_order):
     torch.manual_seed(0)
     model = Routed()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     batches = [torch.full((5, 4), value, dtype=torch.float64) for value in (1.0, -1.0, 1.0)]
     for support, query in pairwise(batches):
         found = meta_step(model, square, support, query, optimizer, inner_lr=0.1, first_order=first_order)
-        assert found.grads["unused.weight"].abs().sum() == 0 and found.grads["experts.1.weight"].abs().sum() > 0
-
-
-class Recurrent(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.rnn = nn.LSTM(4, 3, num_layers=2, batch_first=True).double()
-
-    def forward(self, x):
-        return self.rnn(x)[0]
+        reached = [found.grads[f"experts.{number}.weight"].any().item() for number in range(3)]
+        assert reached == [True, True, False]
 
 
 @pytest.mark.parametrize(
     "build",
-    [Recurrent, lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 3).double())],
+    [lambda: nn.LSTM(4, 3, num_layers=2), lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))],
     ids=["lstm", "weight_norm"],
 )
 def test_modules_that_keep_their_weights_in_other_forms_see_the_fast_weights(build):
+    def first(model, batch):  # of what it returns: an LSTM gives its state too
+        return model(batch)[0].square().mean()
+
     torch.manual_seed(0)
-    model, batches = build(), two_batches(2, 5, 4)
-    expected = by_hand(model, square, *batches, 0.7)
-    found = meta_gradients(model, square, *batches, inner_lr=0.7).grads
-    for name, grad in expected.items():
-        torch.testing.assert_close(found[name], grad, rtol=1e-10, atol=1e-12)
+    model, (support, query) = build().double(), two_batches(2, 5, 4)
+    found = meta_gradients(model, first, support, query, inner_lr=0.7).grads
+    g_s = torch.autograd.grad(first(model, support), list(model.parameters()))
+    with torch.no_grad():  # really moved
+        for p, g in zip(model.parameters(), g_s):
+            p -= 0.7 * g
+    g_q = torch.autograd.grad(first(model, query), list(model.parameters()))
+    for one, s, q in zip(found.values(), g_s, g_q, strict=True):
+        torch.testing.assert_close(one, s + q, rtol=1e-10, atol=1e-12)
 
 
 # --- optimizers
@@ -247,16 +219,6 @@ def test_grads_are_as_before_where_the_optimizer_raises():
         meta_step(model, quadratic, support, query, Broken(model.parameters(), lr=0.1), inner_lr=0.1)
     assert (model.u.grad == 7).all() and model.w.grad is None
     assert torch.equal(model().detach(), x)
-
-
-def test_a_scheduler_around_the_optimizer_changes_nothing():
-    support, query, x = make_quadratics()
-    model = Point(x)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
-    meta_step(model, quadratic, support, query, optimizer, inner_lr=0.1)
-    scheduler.step()
-    assert not torch.equal(model().detach(), x)
 
 
 # --- gradients and numbers of other kinds

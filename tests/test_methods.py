@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from kernel_problems import Point, flat, make_net, make_quadratics, quadratic
+from kernel_problems import Point, make_net, make_quadratics, quadratic
 from kernel_problems import cross_entropy as net_loss
 from torch import nn
 
@@ -21,7 +21,6 @@ from mede_core.methods import (
     build_optimizer,
     cross_entropy,
     in_precision,
-    interpolated_gradients,
     learning_rate,
     smaller_pieces,
 )
@@ -75,22 +74,6 @@ def test_the_schedule_warms_up_linearly_and_ends_at_one_percent():
 # --- interpolated weights
 
 
-def test_interpolated_gradient_is_handed_straight_through_on_a_quadratic():
-    (matrix, center), _, x = make_quadratics()
-    model, anchor_point = Point(x), torch.randn(5, dtype=torch.float64)
-    anchor = {name: p.detach() for name, p in Point(anchor_point).named_parameters()}
-    for ratio in (0.0, 0.35, 1.0):
-        grads, loss, between = interpolated_gradients(
-            model, quadratic, (matrix, center), anchor, ratio=ratio, weight=0.5
-        )
-        there = ratio * anchor_point + (1 - ratio) * x  # and no factor (1 - ratio), as the published code has it
-        expected = matrix @ (x - center) + 0.5 * matrix @ (there - center)
-        assert torch.allclose(flat(grads), expected, rtol=0, atol=1e-12)
-        assert math.isclose(loss, (x - center) @ matrix @ (x - center) / 2, rel_tol=1e-12)
-        assert math.isclose(between, (there - center) @ matrix @ (there - center) / 2, rel_tol=1e-12)
-    assert torch.equal(model(), x) and model.u.grad is None
-
-
 class InterpolatedPoint(InterpolatedWeights):
     def loss(self, model, batch):
         return quadratic(model, batch)
@@ -106,6 +89,9 @@ def test_interpolated_step_moves_along_both_gradients_and_leaves_the_weights_alo
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     record = method.step((matrix, center), optimizer, torch.Generator().manual_seed(0))
     there = record["ratio"] * x + (1 - record["ratio"]) * here
+    losses = [((at - center) @ matrix @ (at - center) / 2).item() for at in (here, there)]
+    assert [record["support_loss"], record["interpolated_loss"]] == pytest.approx(losses, rel=1e-12)
+    # And no factor (1 - ratio), as the published code has it.
     gradient = matrix @ (here - center) + 0.5 * matrix @ (there - center)
     assert 0 < record["ratio"] < 0.6
     assert torch.allclose(model(), here - 0.1 * gradient, rtol=0, atol=1e-12)
@@ -222,13 +208,13 @@ def trained(config, clips, folder, **how):
     ids=["st_adapter", "aim", "expanded"],
 )
 def test_every_baseline_trains_on_every_temporal_module(method, learner, clips, tmp_path):
-    run, start = trained(load_config(method=method, **{**TINY, **learner}), clips, tmp_path)
+    run, start = trained(load_config(method=method, **{**TINY, **learner}, steps_per_epoch=1), clips, tmp_path)
     moved = load_checkpoint(checkpoint_path(run, 2))[0]
     assert moved.keys() == start.keys() and any(not torch.equal(moved[name], start[name]) for name in moved)
 
 
 def test_open_vclip_is_tested_between_clip_and_the_mean_of_epochs_two_to_the_last(clips, tmp_path):
-    config = load_config(method="open_vclip", **{**TINY, "epochs": 3})
+    config = load_config(method="open_vclip", **{**TINY, "epochs": 3, "steps_per_epoch": 1})
     run, start = trained(config, clips, tmp_path)
     epochs = {epoch: load_checkpoint(checkpoint_path(run, epoch))[0] for epoch in (2, 3)}
     tested = averaged(config.average(), lambda epoch: epochs[epoch], start, 3)

@@ -15,10 +15,10 @@ from mede_core.averages import averaged
 from mede_core.checkpoints import checkpoint_path, load_checkpoint
 from mede_core.config import load_config
 from mede_core.learner import build_learner
-from mede_core.train import DisjointClasses, fit, query_pairs
+from mede_core.train import DisjointClasses, EpochBatches, fit, query_pairs
 from mede_core.world.synthetic import World, make_set
 
-TINY = {"epochs": 3, "warmup_epochs": 1, "train_clips": 96, "batch_size": 16}
+TINY = {"epochs": 3, "warmup_epochs": 1, "train_clips": 48, "batch_size": 8}
 
 
 def clips(config):
@@ -45,12 +45,6 @@ def meta_run(tmp_path_factory):
     return run(load_config(**TINY), tmp_path_factory.mktemp("meta"), facts=facts)
 
 
-def test_the_loss_falls(tmp_path):
-    folder = run(load_config(method="finetune", **{**TINY, "epochs": 6, "train_clips": 144}), tmp_path)
-    losses = [json.loads(line)["support_loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert sum(losses[-9:]) < 0.9 * sum(losses[:9])
-
-
 def test_every_epoch_is_kept_and_every_step_is_recorded(meta_run):
     assert [p.name for p in sorted(meta_run.glob("epoch_*"))] == [f"epoch_00{i}.safetensors" for i in (1, 2, 3)]
     lines = [json.loads(line) for line in (meta_run / "metrics.jsonl").read_text().splitlines()]
@@ -58,7 +52,7 @@ def test_every_epoch_is_kept_and_every_step_is_recorded(meta_run):
     assert {"support_loss", "query_loss", "grad_inner_product", "lr"} <= lines[0].keys()
     assert json.loads((meta_run / "done.json").read_text())["batches_seen"] == 36
     facts = json.loads((meta_run / "config.json").read_text())
-    assert facts["settings"] == {"made": "up"} and facts["clips"] == 96 and facts["config"]["inner_lr"] == 0.5
+    assert facts["settings"] == {"made": "up"} and facts["clips"] == 48 and facts["config"]["inner_lr"] == 0.5
 
 
 def test_online_and_post_hoc_gwa_are_bit_identical(meta_run):
@@ -80,10 +74,14 @@ def test_a_finished_run_is_loaded_not_trained_again(meta_run):
     assert torch.equal(learner.text_features, expected)
 
 
-def test_another_seed_gives_another_run(meta_run, tmp_path):
-    other = run(load_config(**{**TINY, "epochs": 2}, seed=1), tmp_path)
-    name = "visual.transformer.resblocks.0.adapter.up.weight"
-    assert not torch.equal(*(load_checkpoint(checkpoint_path(one, 1))[0][name] for one in (meta_run, other)))
+def test_another_seed_gives_another_start_and_other_batches_and_each_epoch_its_own():
+    name, data = "visual.transformer.resblocks.0.adapter.down.weight", clips(load_config(**TINY))
+    starts = [build_learner(seed=seed).trainable_state()[name] for seed in (0, 0, 1)]
+    assert torch.equal(*starts[:2]) and not torch.equal(*starts[1:])
+    how = {"steps": 6, "pairing": "next", "num_workers": 0, "device": torch.device("cpu")}
+    epochs = [EpochBatches(data, load_config(**TINY, seed=s), e, **how) for s, e in ((0, 1), (0, 1), (1, 1), (0, 2))]
+    orders = [torch.cat([labels for _, labels in batches]).tolist() for batches in epochs]
+    assert orders[0] == orders[1] and len({tuple(order) for order in orders}) == 3
 
 
 SCRIPT = """
@@ -94,7 +92,7 @@ SCRIPT = """
     from mede_core.world.synthetic import World, make_set
     torch.set_num_threads(1)
     config = load_config(**{tiny!r})
-    fit(build_learner(), make_set(World(1), train=True, rho=config.rho, count=96), config, sys.argv[1])
+    fit(build_learner(), make_set(World(1), train=True, rho=config.rho, count=48), config, sys.argv[1])
 """
 
 

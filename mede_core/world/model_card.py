@@ -11,7 +11,6 @@ import torch
 from ..files import atomic_write
 from ..learner import VideoLearner, build_learner
 from ..weights import SMALL_CLIP
-from .pretrain import CAPTION_RHO, TEXTURED
 from .render import PAIRS, SCENES
 from .synthetic import ACTORS, CONTEXTS, MOTIONS, World, make_set
 
@@ -56,8 +55,8 @@ def write_card() -> Path:
         lines.append(f"| {' | '.join([row['background'], *cells])} |")
     words = config["model_cfg"]["text_cfg"]["vocab_size"]
     facts |= {
-        "caption_rho": CAPTION_RHO, "textured": TEXTURED, "words": words, "weights": learner.weights_id,
-        "actors": len(ACTORS), "motions": len(MOTIONS), "count": COUNT, "rows": "\n".join(lines),
+        "words": words, "weights": learner.weights_id, "actors": len(ACTORS), "motions": len(MOTIONS), "count": COUNT,
+        "rows": "\n".join(lines),
         "chance_actor": 100 / len(ACTORS), "chance_scene": 100 / len(SCENES), "chance_pair": 100 / len(PAIRS),
     }  # fmt: skip
     template = (SMALL_CLIP / "card.template.md").read_text(encoding="utf-8")
