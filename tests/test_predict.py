@@ -18,8 +18,7 @@ from mede_core.video import predict as predict_module
 from mede_core.video.clips import VideoDataset, center_views, read_views, uniform_indices
 from mede_core.video.decode import probe, read_clip
 from mede_core.video.manifest import read_manifest
-from mede_core.video.predict import answer, save_explanation
-from mede_core.video.predicted import as_text
+from mede_core.video.predict import answer, as_text, save_explanation
 from mede_core.video.prompts import load_prompts
 from mede_core.weights import weights_hash
 

@@ -81,7 +81,7 @@ def test_bad_files_of_sentences_are_refused(tmp_path, text, said):
 
 
 def test_an_unknown_spec_names_what_is_allowed():
-    with pytest.raises(ValueError, match="allowed: name, templates, or a JSON file"):
+    with pytest.raises(ValueError, match="allowed: name, templates, a JSON file, or templates with a {}"):
         load_prompts("template")
 
 

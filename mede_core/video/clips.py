@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from .decode import VideoInfo, read_clip
+from .decode import VideoInfo, probe, read_clip
 from .manifest import Manifest, check_manifest, leave_out
 from .timeline import VideoError
 
@@ -97,9 +97,10 @@ def center_views(frames: np.ndarray, image_size: int, views: int) -> Tensor:
 
 
 def read_views(
-    path, info: VideoInfo, *, num_frames: int, image_size: int, sampling: str, views: int, compat: str = ""
+    path, info: VideoInfo | None = None, *, num_frames=8, image_size: int, sampling="uniform", views=1, compat=""
 ) -> Tensor:
     """Read a video as evaluation sees it, every view scaled and cropped: uint8 [V, T, 3, S, S]."""
+    info = info or probe(path)
     if sampling == "dense" and not info.timed:
         raise VideoError(path, _UNTIMED)
     chosen = [clip_indices(info, num_frames, sampling, compat, view=k, views=views) for k in range(views)]

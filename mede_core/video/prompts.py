@@ -3,16 +3,18 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..files import sha256_file
 from .classes import plain, unknown_label
-from .lists import read_json
+from .lists import is_there, read_json
 
 _KINDS = ("a photo of", "a video of", "a example of", "a demonstration of")
 _ACTORS = ("", "a person ", "a person using ", "a person doing ", "a person during ", "a person performing ",
            "a person practicing ")  # fmt: skip
 TEMPLATES = tuple(f"{kind} {actor}{{}}." for kind in _KINDS for actor in _ACTORS)
+SETS = {"name": ("{}",), "templates": TEMPLATES}
 
 
 @dataclass(frozen=True)
@@ -23,35 +25,41 @@ class Prompts:
     texts: Callable[[Sequence[str]], list[list[str]]]
 
 
-def load_prompts(spec: str | os.PathLike) -> Prompts:
-    """A prompt set: the bare ``name``, the 28 ``templates`` of Open-VCLIP, or a JSON file of FROSTER's 29 texts."""
-    if spec == "name":
-        return Prompts("name", lambda names: [[name] for name in names])
-    if spec == "templates":
-        return Prompts(f"{len(TEMPLATES)} templates", lambda names: [_filled(name) for name in names])
-    path = Path(spec)
-    if not path.is_file():
-        raise ValueError(f"prompts {os.fspath(spec)!r}: no such file; allowed: name, templates, or a JSON file")
+def load_prompts(*given: str | os.PathLike) -> Prompts:
+    """A prompt set: one of ``SETS``, templates with a {} each, or a JSON file of FROSTER's 29 texts."""
+    one = os.fspath(given[0]) if len(given) == 1 else ""
+    path = Path(one)
+    if not one or one in SETS or ("{" in one and not is_there(path)):
+        templates = SETS.get(one, given)
+        for template in templates:
+            if template.count("{}") != 1 or set("{}") & set(template.replace("{}", "")):
+                needs = "each needs one {} for the class name and no other braces"
+                raise ValueError(f"prompts hold {template!r}; {needs}")
+        known = {SETS["name"]: "name", TEMPLATES: f"{len(TEMPLATES)} templates"}
+        return Prompts(known.get(templates, ", ".join(templates)), partial(_filled, templates))
+    if not is_there(path):
+        allowed = "name, templates, a JSON file, or templates with a {} for the class name"
+        raise ValueError(f"prompts {one!r}: no such file; allowed: {allowed}")
     content = read_json(path, "prompts")
     try:
         known, sentences = _rephrased(content)
     except ValueError as error:
-        raise ValueError(f"prompts {os.fspath(path)!r}: {error}") from error
+        raise ValueError(f"prompts {one!r}: {error}") from error
 
     def texts(names: Sequence[str]) -> list[list[str]]:
         # In training FROSTER draws one template a step; our text encoder is frozen, so all 29 serve there, too.
         lacking = [unknown_label(name, known) for name in names if plain(name) not in sentences]
         if lacking:
             said = f"no sentence for {len(lacking)} classes: {'; '.join(lacking)}"
-            raise ValueError(f"prompts {os.fspath(path)!r}: {said}")
+            raise ValueError(f"prompts {one!r}: {said}")
         described = [f"{name}: {sentences[plain(name)]}" for name in names]
-        return [[*(f"{text} {long}" for text in _filled(name)), long] for name, long in zip(names, described)]
+        return [[*(f"{text} {long}" for text in of), long] for of, long in zip(_filled(TEMPLATES, names), described)]
 
     return Prompts(f"{len(TEMPLATES)} templates + rephrased:{sha256_file(path)[:8]}", texts)
 
 
-def _filled(name: str) -> list[str]:
-    return [template.replace("{}", name) for template in TEMPLATES]
+def _filled(templates: Sequence[str], names: Sequence[str]) -> list[list[str]]:
+    return [[template.replace("{}", name) for template in templates] for name in names]
 
 
 def _rephrased(content) -> tuple[list[str], dict[str, str]]:
