@@ -14,9 +14,9 @@ from mask_files import FRAMES, HEIGHT, WIDTH, alpha, put
 from PIL import Image
 
 from mede_core.__main__ import main
+from mede_core.video.clips import FrameFolderDataset
 from mede_core.video.manifest import ManifestError
 from mede_core.video.scuba.build import build_scuba, composite
-from mede_core.video.scuba.frames import FrameFolderDataset
 
 CLASSES = ["archery", "brush hair", "cut in kitchen", "diving"]
 VIDEOS = {"diving/v_Diving g01.mp4": "diving", "brush_hair/april [1].mp4": "brush hair"}

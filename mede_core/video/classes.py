@@ -78,21 +78,16 @@ def check_class_names(names: Sequence[str]) -> list[str]:
     return tidied
 
 
-def kinetics400() -> list[str]:
-    """The 400 class names of Kinetics-400, as torchvision's models list them; torch is loaded."""
-    from torchvision.models.video import R3D_18_Weights
-
-    return R3D_18_Weights.KINETICS400_V1.meta["categories"]
-
-
 def given_classes(classes: Sequence[str], file: str) -> list[str]:
     """The classes that a command line names, or a file of them; none where it names none."""
     if classes and file:
         raise ValueError("--classes and --classes-file are both given; one is enough")
     told = [name.rstrip(" ,;") for name in classes]  # archery, bowling: of shells, commas are a part of words
-    if file or not told:
-        return read_class_names(file) if file else []
-    return kinetics400() if told == ["kinetics400"] else check_class_names(told)
+    if told == ["kinetics400"]:  # as torchvision's models list them; torch is loaded
+        from torchvision.models.video import R3D_18_Weights
+
+        return R3D_18_Weights.KINETICS400_V1.meta["categories"]
+    return read_class_names(file) if file else check_class_names(told) if told else []
 
 
 def read_class_names(path: str | os.PathLike) -> list[str]:

@@ -3,8 +3,8 @@
 import hashlib
 import math
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -17,15 +17,12 @@ _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 _TRIES = 50  # unreadable pictures in a row before a folder is given up
 
 
-@dataclass(frozen=True)
-class Background:
+class Background(NamedTuple):
     """A drawn background, uint8 [H, W, 3]; the picture's path in its folder, or what was drawn; unreadable pictures."""
 
     pixels: np.ndarray
     name: str
-    skipped: dict[str, str] = field(default_factory=dict)
-
-    sha256 = property(lambda self: hashlib.sha256(self.pixels.tobytes()).hexdigest())
+    skipped: dict[str, str]
 
 
 class Backgrounds:
@@ -48,7 +45,7 @@ class Backgrounds:
     def draw(self, generator: np.random.Generator, height: int, width: int) -> Background:
         """Draw one background; a picture is stretched to the size. Paper does not say the filter: we chose bicubic."""
         if self.id in KINDS:
-            return Background({"noise": noise, "stripes": stripes}[self.id](generator, height, width), self.id)
+            return Background({"noise": noise, "stripes": stripes}[self.id](generator, height, width), self.id, {})
         skipped: dict[str, str] = {}
         for _ in range(_TRIES):
             name = self.pictures[int(generator.integers(len(self.pictures)))]

@@ -8,7 +8,7 @@ import pickle
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +52,6 @@ class Masks:
 
     def __init__(self, source: str | os.PathLike, kind: str, *, first_number: int = 1):
         self.source, self.kind, self.first_number = Path(source), kind, first_number
-        self.boxes: Mapping[str, np.ndarray | str] = {}
         if kind == "boxes":
             self.boxes = read_boxes(self.source)
         elif not self.source.is_dir():
@@ -123,12 +122,10 @@ class Masks:
         return dict(enumerate(_stretched(list(content))))
 
     def _puppet(self, keys: Sequence[str], *_size: int) -> dict[int, np.ndarray]:
+        from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError
+
         found = self._find([f"{key}{suffix}" for key in keys for suffix in ("/puppet_mask.mat", ".mat")])
-        try:
-            from scipy.io import loadmat
-            from scipy.io.matlab import MatReadError
-        except ImportError as error:
-            raise ValueError("puppet masks are MATLAB files, which scipy reads: pip install scipy") from error
         try:
             content = loadmat(found, variable_names=["part_mask"])
         except (OSError, EOFError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
@@ -143,9 +140,19 @@ class Masks:
         key = next((key for key in keys if key in self.boxes), None)
         if key is None:
             raise NoMaskError(f"no boxes: none of {', '.join(keys)} in {self.source.name}")
-        rows = self.boxes[key]
-        if isinstance(rows, str):
-            raise MaskError(f"{key} in {self.source.name}: {rows}")
+        said = f"{key} in {self.source.name}"
+        try:
+            rows = np.asarray(_rows(self.boxes[key]), dtype=float)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise MaskError(f"{said}: boxes cannot be read: {type(error).__name__}: {error}") from error
+        if rows.size == 0:
+            raise MaskError(f"{said}: no boxes")
+        if rows.ndim != 2 or rows.shape[1] != 5:
+            raise MaskError(f"{said}: boxes are {rows.shape}; expected rows of frame, x, y, w, h")
+        bad = ~np.isfinite(rows).all(1) | (rows[:, 0] < 0) | (rows[:, 3:] <= 0).any(1)
+        if bad.any():
+            box = f"box {rows[bad][0].tolist()} (frame from 0, x, y, w, h)"
+            raise MaskError(f"{said}: {box}: frame, width or height out of range")
         by_frame: dict[int, np.ndarray] = {}
         for number, x, y, w, h in rows:
             alpha = by_frame.setdefault(int(number), np.zeros((height, width), np.uint8))
@@ -191,9 +198,8 @@ def nearest(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 # ------------------------------------------------------------------------------------ boxes
-def read_boxes(path: str | os.PathLike) -> dict[str, np.ndarray | str]:
-    """{video: float [n, 5] rows (frame from 0, x, y, w, h in pixels), or what is wrong with this video's boxes}."""
-    path = Path(path)
+def read_boxes(path: Path) -> dict:
+    """{video: its boxes, in one of the forms that :func:`_rows` reads}."""
     damaged = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError)  # of a pickle
     try:
         if path.suffix == ".csv":
@@ -211,8 +217,8 @@ def read_boxes(path: str | os.PathLike) -> dict[str, np.ndarray | str]:
     if not isinstance(content, dict) or not content:
         raise ValueError(f"boxes {os.fspath(path)!r} hold a {type(content).__name__}; expected {{video: boxes}}")
     tubes = content.get("gttubes")
-    entries = content if tubes is None else tubes
-    return {str(video): _checked(entry, tubes is not None) for video, entry in entries.items()}
+    entries = content if tubes is None else {video: {"corners": entry} for video, entry in tubes.items()}
+    return {str(video): entry for video, entry in entries.items()}
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -224,25 +230,10 @@ class _ArraysOnly(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def _checked(entry, tubes: bool = False) -> np.ndarray | str:
-    try:
-        rows = np.asarray(_rows(entry, tubes), dtype=float)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        return f"boxes cannot be read: {type(error).__name__}: {error}"
-    if rows.size == 0:
-        return "no boxes"
-    if rows.ndim != 2 or rows.shape[1] != 5:
-        return f"boxes are {rows.shape}; expected rows of frame, x, y, w, h"
-    bad = ~np.isfinite(rows).all(1) | (rows[:, 0] < 0) | (rows[:, 3:] <= 0).any(1)
-    if bad.any():
-        return f"box {rows[bad][0].tolist()} (frame from 0, x, y, w, h): frame, width or height out of range"
-    return rows
-
-
-def _rows(entry, tubes: bool) -> np.ndarray:
-    """Rows of one video, from either UCF101-24 annotation in use or from plain [frame from 1, x, y, w, h]."""
-    if tubes:  # {label: [array [n, 5]: frame from 1, x1, y1, x2, y2]}
-        rows = np.concatenate([np.asarray(tube, float) for many in entry.values() for tube in many])
+def _rows(entry) -> np.ndarray:
+    """Rows (frame from 0, x, y, w, h) from either UCF101-24 annotation in use or plain [frame from 1, x, y, w, h]."""
+    if isinstance(entry, dict) and "corners" in entry:  # {label: [array [n, 5]: frame from 1, x1, y1, x2, y2]}
+        rows = np.concatenate([np.asarray(tube, float) for many in entry["corners"].values() for tube in many])
         return np.column_stack([rows[:, 0] - 1, rows[:, 1:3], rows[:, 3:5] - rows[:, 1:3]])
     if not isinstance(entry, dict):
         rows = np.asarray(entry).astype(float)
