@@ -41,18 +41,6 @@ def mixed(folder):
     return read_manifest(write_csv(folder / "mixed.csv", rows))
 
 
-def test_paths_start_at_the_csv_or_at_root(tmp_path):
-    videos = tmp_path / "videos"
-    videos.mkdir()
-    (videos / "a.mp4").touch()
-    (tmp_path / "l.csv").write_text("a.mp4,run\n")
-    assert read_manifest(tmp_path / "l.csv", root=videos).paths == [videos / "a.mp4"]
-    with pytest.raises(ManifestError, match="root"):
-        read_manifest(tmp_path / "l.csv")
-    (tmp_path / "abs.csv").write_text(f"{videos / 'a.mp4'},run\n")
-    assert read_manifest(tmp_path / "abs.csv").paths == [videos / "a.mp4"]
-
-
 def test_all_problems_are_reported_together(tmp_path):
     (tmp_path / "a.mp4").touch()
     text = "a.mp4,arm_wrestling\ngone.mp4,archery\na,b,c\n,archery\na.mp4,7\na.mp4,flying\n"

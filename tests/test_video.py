@@ -45,11 +45,6 @@ def test_decord_and_pyav_give_the_same_bits(tmp_path, monkeypatch, codec):
     assert np.array_equal(read_clip(path, range(20)), by_decord)
 
 
-def test_probe_says_what_the_file_holds(tmp_path):
-    info = probe(make_clip(tmp_path / "clip.mp4", 15, audio=True))
-    assert (info.frames, info.fps, info.width, info.height, info.truncated) == (15, 10.0, 96, 64, False)
-
-
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 @pytest.mark.parametrize("backend", ["decord", "pyav"])
 def test_rotation_is_applied(tmp_path, monkeypatch, degrees, backend):
