@@ -139,13 +139,9 @@ def test_the_command_says_what_is_wrong_and_how_it_ends(folder, tmp_path, capsys
     listed = str(tmp_path / "b.txt")
     for wrong, said in (
         (["--base", listed], "give both lists or none"),
-        (["--base", "gone.txt", "--novel", listed], "gone.txt"),
         (["--splits", "dev"], "splits hold ['dev']; allowed: train, val"),
-        (["--workers", "-1"], "--workers"),
         (["--classes", listed], "only the dataset 'list'"),
         (["--zero-shot", listed], "kinetics600"),
-        (["--dataset", "cats"], "allowed: 'kinetics400'"),
-        (["--out", str(tmp_path / "x.txt")], "must end in .csv"),
     ):
         assert main([*command, *wrong]) == 2
         assert said in capsys.readouterr().err
