@@ -72,11 +72,6 @@ def test_bad_files_of_sentences_are_refused(tmp_path, text, said):
         load_prompts(tmp_path / "r.json")
 
 
-def test_an_unknown_spec_names_what_is_allowed():
-    with pytest.raises(ValueError, match="allowed: name, templates, a JSON file, or templates with a {}"):
-        load_prompts("template")
-
-
 @pytest.mark.parametrize(
     ("dataset", "raw", "clean"),
     [
