@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mede_core.video.splits import few_shot, listed_halves, rule_halves, zero_shot_halves
+from mede_core.video.manifest import few_shot, listed_halves, rule_halves, zero_shot_halves
 
 CLASSES = ["archery", "Bowling", "curling", "diving", "eating"]
 COUNTS = {"archery": 3, "Bowling": 9, "curling": 5, "diving": 2, "eating": 7}

@@ -17,7 +17,7 @@ from .classes import check_class_names
 from .decode import VideoInfo, probe, read_clip
 from .lists import read_lines
 from .manifest import Manifest, check_manifest, in_threads, leave_out
-from .scuba.backgrounds import IMAGE_ERRORS
+from .scuba.masks import IMAGE_ERRORS
 from .timeline import VideoError
 
 _JITTER = 8 / 7  # training scales the short side to 1 .. 8/7 of the crop (224-256 for 224: Open-VCLIP's recipe)

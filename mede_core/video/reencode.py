@@ -25,11 +25,7 @@ _FINEST = 2**31 - 1  # ticks of a second that a file can count
 def reencode_all(
     root: Path, names: Sequence[str], folder: Path, short_side: int, jobs: int = 0
 ) -> tuple[list[str], dict[str, str]]:
-    """The path, absolute or from `folder`, that now stands for each file below a root; and {file: what is wrong}.
-
-    A file whose short side is no longer than that stays where it is, as does one that the check of files will refuse.
-    What a former call has made is taken as it is.
-    """
+    """The path, absolute or from `folder`, that now stands for each file below a root; and {file: what is wrong}."""
     folder.mkdir(parents=True, exist_ok=True)
     one = partial(_reencoded, os.path.abspath(root), os.path.abspath(folder), short_side)
     # Spawned: a decoder's threads do not survive a fork.
@@ -42,10 +38,10 @@ def reencode_all(
 def _reencoded(root: str, folder: str, short_side: int, name: str) -> tuple[str, str]:
     source, made = Path(root, name), Path(folder, f"{name}.{short_side}.mp4")
     try:
-        if not (made.is_file() and made.stat().st_mtime >= source.stat().st_mtime):
+        if not (made.is_file() and made.stat().st_mtime >= source.stat().st_mtime):  # of a former call
             info = probe(source)
             if info.truncated or not info.timed or min(info.width, info.height) <= short_side:
-                return str(source), ""
+                return str(source), ""  # what is small stays, as does what the check of files will refuse
             with atomic_path(made) as path:
                 reencode(source, path, short_side)
     except (VideoError, av.error.FFmpegError, OSError) as error:

@@ -23,8 +23,7 @@ from ..classes import read_class_names
 from ..decode import VideoError, VideoInfo, probe, read_clip
 from ..lists import some
 from ..manifest import Manifest, ManifestError, read_manifest, select
-from .backgrounds import Background, Backgrounds
-from .masks import FORMATS, ClipMasks, MaskError, Masks, NoMaskError, nearest
+from .masks import FORMATS, Background, Backgrounds, ClipMasks, MaskError, Masks, NoMaskError, nearest
 
 SAVE = {"png": {}, "jpg": {"quality": 95, "subsampling": 0}}  # image format -> what Pillow is told
 _CHUNK = 64  # frames decoded at once
