@@ -16,11 +16,11 @@ from mede_core.learner import build_learner
 from mede_core.report.figures.film import film_strip_attention
 from mede_core.scoring import evaluate
 from mede_core.video import predict as predict_module
+from mede_core.video.classes import load_prompts
 from mede_core.video.clips import VideoDataset, center_views, read_views, uniform_indices
 from mede_core.video.decode import probe, read_clip
 from mede_core.video.manifest import Manifest
 from mede_core.video.predict import answer, as_text, save_explanation
-from mede_core.video.prompts import load_prompts
 from mede_core.weights import weights_hash
 
 CLASSES = ["a red star rising", "a blue ring falling", "a green cross growing"]

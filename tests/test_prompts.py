@@ -5,8 +5,7 @@ import json
 import pytest
 
 from mede_core.learner import build_learner
-from mede_core.video.classes import clean_name
-from mede_core.video.prompts import TEMPLATES, load_prompts
+from mede_core.video.classes import TEMPLATES, clean_name, load_prompts
 
 
 def test_the_28_templates_are_4_kinds_of_7():

@@ -10,10 +10,9 @@ from clips import cut_clip, make_clip, turn
 from layouts import rows_of
 from PIL import Image, ImageOps
 
-from mede_core.video.decode import probe, read_clip
+from mede_core.video.decode import probe, read_clip, reencode
 from mede_core.video.manifest import select
 from mede_core.video.prepare import prepare
-from mede_core.video.reencode import reencode
 
 UNEVEN = [0.0, 0.04, 0.11, 0.3, 0.32, 0.35, 0.6, 0.61, 0.9, 1.3]
 LARGE = {"sizes": ((160, 96),)}

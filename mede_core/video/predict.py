@@ -14,11 +14,10 @@ from pydantic import Field
 from ..files import atomic_write
 from ..flags import Count, Device, File, NewFile
 from ..weights import check_tokenizer
-from .classes import given_classes
+from .classes import given_classes, load_prompts
 from .decode import VideoError, probe, read_clip
 from .locate import Files
 from .models import load_learner
-from .prompts import load_prompts
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import METHODS, Config, EvalSet, diff, load_config
+from .classes import load_prompts
 from .manifest import read_sidecar, select
 
 if TYPE_CHECKING:
@@ -53,8 +54,6 @@ def test_clips(config: Config, eval_set: EvalSet, image_size: int, *, skip_bad: 
 
 def facts(config: Config, eval_set: EvalSet, clips: "Dataset") -> dict:
     """What a record of a test says beside its number: clips left out, prompts, views, and what ``departs``."""
-    from .prompts import load_prompts
-
     tested = config.replace(views=eval_set.views, prompts=eval_set.prompts)
     said = [departures(tested, eval_set.classes_of or eval_set.data)]
     if eval_set.classes_of and _built(eval_set.data).is_file() and eval_set.context != IN_CONTEXT_CLIPS:
