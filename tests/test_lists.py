@@ -1,9 +1,9 @@
 """Folders and lists as people really have them: read right, or one line that says what is odd; no class vanishes."""
 
 import json
-import shutil
 import time
 
+import layouts
 import pytest
 from clips import make_clip
 from hypothesis import given, settings
@@ -26,9 +26,7 @@ def clip(tmp_path_factory):
 
 
 def lay_out(root, clip, videos, texts=()):
-    for name in videos:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(clip, root / name)
+    layouts.links(clip, root, videos)
     for name, content in dict(texts).items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content if isinstance(content, bytes) else content.encode())

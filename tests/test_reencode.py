@@ -49,7 +49,7 @@ def test_prepare_lists_what_it_made_keeps_what_is_small_and_goes_on_where_it_was
     root = tmp_path / "videos"
     (large := root / "run" / "large.avi").parent.mkdir(parents=True)
     make_clip(tmp_path / "large.mp4", 12, **LARGE).rename(large)
-    layouts.link(make_clip(tmp_path / "small.mp4", 12, sizes=((48, 32),)), root / "swim" / "small.mp4")
+    layouts.links(make_clip(tmp_path / "small.mp4", 12, sizes=((48, 32),)), root, ["swim/small.mp4"])
     shutil.copy(large, root / "run" / "large.mp4")
     (root / "swim" / "bad.mp4").write_bytes(b"no video")
     whole = make_clip(tmp_path / "long.mkv", 40, **LARGE).read_bytes()

@@ -71,10 +71,6 @@ def load_model(spec: str, classes: Sequence[str], *, random_weights: bool, devic
         return _transformers(name, device)
     if kind == "torchvision":
         return _torchvision(name, random_weights, device)
-    return _learner(spec, classes, random_weights, device)
-
-
-def _learner(spec: str, classes: Sequence[str], random_weights: bool, device: str) -> VideoModel:
     model, _, tag = ("", "", "") if Path(spec).exists() else spec.partition("/")
     if model and not tag:
         raise ValueError(f"--model is {spec!r}; allowed: {FORMS}")
