@@ -256,7 +256,7 @@ pieces = st.sampled_from([*words, *"#\"',;\t \\/\n\0{}[]:\ufeff\u2028", "\r\n", 
 texts = st.lists(pieces | st.text(max_size=4), max_size=30).map("".join)
 files = st.binary(max_size=60) | texts.map(lambda text: text.encode("utf-8", "surrogatepass")) | texts.map(
     lambda text: text.encode("utf-16", "surrogatepass")
-)
+)  # fmt: skip
 
 
 def read_as_dataset(path):

@@ -53,8 +53,9 @@ FILES = {  # name: codec, options, keyframe every, frames a second (0: uneven), 
     "ani mated.gif": ("gif", {}, 12, 10, ""), "ffv1.nut": ("ffv1", {}, 1, 0, ""),
     "raw.h264": ("libx264", {}, 12, 25, ""),
 }  # fmt: skip
+# Wrapped: where mpegts begins to count anew
 CUTS = {"key": {}, "raw": {"at_key": False}, "hidden": {"at_key": True, "start": -0.4}, "late": {"start": 1.5},
-        "wrap": {"start": 2**33 / 90_000 - 0.9}}  # where mpegts begins to count anew
+        "wrap": {"start": 2**33 / 90_000 - 0.9}}  # fmt: skip
 
 
 @pytest.fixture

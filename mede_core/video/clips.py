@@ -142,9 +142,8 @@ class VideoDataset(Dataset):
         self.rows = [i for i, one in enumerate(found) if not isinstance(one, str)]  # of the manifest
         self.bad = {path: one for path, one in zip(manifest.paths, found) if isinstance(one, str)}
         leave_out(manifest.source, self.bad, len(self.rows), train or skip_bad)
-        self.paths = [manifest.paths[i] for i in self.rows]
-        self.labels = [manifest.labels[i] for i in self.rows]
-        self.infos = [found[i] for i in self.rows]
+        read = manifest.paths, manifest.labels, found
+        self.paths, self.labels, self.infos = ([values[i] for i in self.rows] for values in read)
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch.fill_(epoch)

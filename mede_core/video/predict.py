@@ -257,7 +257,8 @@ def _facts(answer: Mapping) -> dict:
 
 def _ranking(answer: Mapping, width: int) -> Iterator[str]:
     ranked = [(f"{k:3d}.", one) for k, one in enumerate(answer["predictions"], 1)]
-    timed = [(_seconds(one), one) for one in answer.get("windows", ())]
+    timed = [("  no times " if one["start"] is None else f"{one['start']:7.2f} to {one['end']:7.2f} s", one)
+             for one in answer.get("windows", ())]  # fmt: skip
     orders = [(f"{one['order']:9s}", one) for one in answer.get("order_test", ())]
     for title, rows in (("", ranked), ("over time", timed), ("in another order", orders)):
         yield from ["", title] if title and rows else []
@@ -271,7 +272,3 @@ def _ranking(answer: Mapping, width: int) -> Iterator[str]:
                 bar = "\u2588" * round(room * one["probability"])
                 line = f"{line}{' ' * (longest - len(one['class']))}  {bar}".rstrip()
             yield line
-
-
-def _seconds(window: Mapping) -> str:
-    return "  no times " if window["start"] is None else f"{window['start']:7.2f} to {window['end']:7.2f} s"
