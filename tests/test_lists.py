@@ -5,7 +5,6 @@ import time
 
 import layouts
 import pytest
-from clips import make_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layouts import rows_of
@@ -18,11 +17,6 @@ from mede_core.video.prepare import prepare
 APPLE_DOUBLE = bytes.fromhex("00051607000200004d6163204f532058") + b"\xb0" * 48  # the head of macOS's ._ files
 CAFE = ("cafe\u0301", "caf\u00e9")
 NUMBERED = "0 jump\n1 wave\n"
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    return make_clip(tmp_path_factory.mktemp("clip") / "tiny.avi", 6, "mpeg4", sizes=((32, 32),))
 
 
 def lay_out(root, clip, videos, texts=()):
@@ -268,8 +262,8 @@ def read_as_dataset(path):
 def test_any_file_is_read_or_refused_by_a_message_of_ours(tmp_path_factory, content, name):
     path = tmp_path_factory.mktemp("any") / name  # of its own: a list is looked up in its folder and below
     path.write_bytes(content)
-    listed = read_list(path)
-    assert all(row.paths and row.label and row.line > 0 for row in listed.rows)
+    rows = read_list(path)[0]
+    assert all(row.paths and row.label and row.line > 0 for row in rows)
     for read in (read_classes, read_manifest, read_as_dataset):
         try:
             assert read(path)
@@ -287,7 +281,7 @@ labels = st.sampled_from(["jump", "wave", "run, fast"])
 def test_what_is_written_is_read_again(tmp_path_factory, rows, separator):
     path = tmp_path_factory.getbasetemp() / "again.txt"
     path.write_text("".join(f'"v/{i} x.avi"{separator}"{label}"\n' for i, label in rows.items()))
-    assert [(row.paths[1], row.label) for row in read_list(path).rows] == [(f"v/{i} x.avi", v) for i, v in rows.items()]
+    assert [(row.paths[1], row.label) for row in read_list(path)[0]] == [(f"v/{i} x.avi", v) for i, v in rows.items()]
     numbered = json.dumps({str(i): f"class {i}" for i in range(len(rows))})
     path.with_suffix(".json").write_text(numbered)
     assert read_class_names(path.with_suffix(".json")) == [f"class {i}" for i in range(len(rows))]

@@ -14,13 +14,9 @@ from mede_core.video import decode as video
 from mede_core.video.decode import VideoError, probe, read_clip
 
 
-def needs_decord():
-    pytest.importorskip("decord", reason="decord has no wheel for this platform")
-
-
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 def test_decord_and_pyav_give_the_same_bits(tmp_path, monkeypatch, codec):
-    needs_decord()
+    pytest.importorskip("decord")
     path = make_clip(tmp_path / "clip.mp4", codec=codec, options={"bf": "0"})
     assert probe(path).backend == "decord"
     by_decord = read_clip(path, range(20))
@@ -36,7 +32,7 @@ def test_rotation_is_applied(tmp_path, monkeypatch, degrees, backend):
     if backend == "pyav":
         monkeypatch.setitem(sys.modules, "decord", None)
     else:
-        needs_decord()
+        pytest.importorskip("decord")
     video._probed.cache_clear()
     path = make_clip(tmp_path / "clip.mp4", 5)
     upright = read_clip(path, [0, 4])

@@ -56,11 +56,11 @@ def read_manifest(
 ) -> Manifest:
     """Read a plain list of videos and labels; relative paths start from the root, or else from the list's folder."""
     path = Path(path)
-    root, listed = Path(root or path.parent), read_list(path)
-    problems, advice = listed.problems, f"taken for {listed.taken_for}"
+    root, (listed, problems, taken_for) = Path(root or path.parent), read_list(path)
+    advice = f"taken for {taken_for}"
     try:
         given = dict(enumerate(check_class_names(class_names))) if class_names is not None else None
-        names, rows = resolve(listed.rows, given, problems)
+        names, rows = resolve(listed, given, problems)
         check_class_names(names or ["none"])
     except ValueError as error:  # numbers without names, or two spellings of one
         raise ManifestError(path, [*problems, str(error)], advice) from error

@@ -65,8 +65,8 @@ def composite(foreground: np.ndarray, alpha: np.ndarray, background: np.ndarray)
 
 def smoothed(alpha: np.ndarray, reach: int) -> np.ndarray:
     """Masks uint8 [T, H, W] averaged over ``reach`` frames to each side."""
-    means = [alpha[max(0, t - reach) : t + reach + 1].mean(0) for t in range(len(alpha))]
-    return np.rint(np.stack(means)).astype(np.uint8)
+    near = (alpha[max(0, t - reach) : t + reach + 1] for t in range(len(alpha)))
+    return np.stack([np.rint(frames.mean(0)).astype(np.uint8) for frames in near])
 
 
 def shrunk(frames: np.ndarray, short: int) -> np.ndarray:
@@ -90,7 +90,7 @@ class Build:
         try:
             info = probe(path)
             masks = self.masks.load(mask_keys(path, name, action), info.frames, info.height, info.width)
-            alpha = smoothed(masks.alpha, self.settings["smooth"])
+            alpha = smoothed(masks.alpha, self.settings["smooth"]) if self.settings["smooth"] else masks.alpha
             share = float(((alpha > 127).mean((1, 2)) >= MIN_AREA).mean())
             if self.settings["area_rule"] and share < MIN_SHARE:
                 rule = f"only {100 * share:.0f} % of its frames have a mask of {100 * MIN_AREA:.0f} % of the area"
