@@ -31,7 +31,7 @@ def _show(answer) -> int:
 
 def _show_ranking(answers: Sequence[Mapping], *, json: bool = False) -> int:
     """Exit code 1 says that some of several videos could not be read; the answers name them."""
-    from .video.predicted import as_text
+    from .video.predict import as_text
 
     width = get_terminal_size().columns if sys.stdout.isatty() else 0
     _show(dumps(answers if answers[1:] else answers[0], indent=1) if json else as_text(answers, width))

@@ -344,6 +344,6 @@ def _words(config: Config) -> str:
 def _texts(prompts: str, class_names: Sequence[str]) -> list | None:
     if prompts == "name":
         return None
-    from .video.prompts import load_prompts
+    from .video.classes import load_prompts
 
     return load_prompts(prompts).texts(class_names)

@@ -21,11 +21,6 @@ def words(count):
     return sorted(" ".join(pair) for pair in random.Random(0).sample(pairs, count))
 
 
-def link(source, target):
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.link(source, target)
-
-
 def links(source, root, names):
     """A hard link for each name."""
     for folder in {name.rpartition("/")[0] for name in names}:

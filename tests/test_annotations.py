@@ -6,14 +6,7 @@ import re
 
 import pytest
 
-from mede_core.video.annotations import (
-    read_folders,
-    read_hmdb51,
-    read_kinetics,
-    read_lists,
-    read_ssv2,
-    read_ucf101,
-)
+from mede_core.video.annotations import read_folders, read_hmdb51, read_kinetics, read_lists, read_ssv2, read_ucf101
 from mede_core.video.locate import Files, folder_problem
 
 
@@ -54,8 +47,7 @@ def test_kinetics_rows_become_the_names_on_disk(tmp_path):
 
 def test_the_split_of_kinetics_may_stand_in_the_file_name(tmp_path):
     for name in ("kinetics_train.csv", "kinetics_validate.csv", "test.csv"):
-        text = f"label,youtube_id,time_start,time_end\nrun,{name[-9:-4]}000000,1,2\n"
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(f"label,youtube_id,time_start,time_end\nrun,{name[-9:-4]}000000,1,2\n")
     assert [entry.splits for entry in read_kinetics(tmp_path).entries] == [["train"], ["val"], ["test"]]
 
 
@@ -169,9 +161,8 @@ def test_lists_with_an_id_name_csv_beside_them(tmp_path):
 
 
 def test_folders_are_classes_with_or_without_splits(tmp_path):
-    found = read_folders(
-        touch(tmp_path / "a", "run/1.mp4", "run/deep/2.avi", "ju mp/[1].webm", "loose.mp4", "run/x.txt")
-    )
+    names = ("run/1.mp4", "run/deep/2.avi", "ju mp/[1].webm", "loose.mp4", "run/x.txt")
+    found = read_folders(touch(tmp_path / "a", *names))
     assert (found.classes, len(found.entries)) == (["ju mp", "run"], 3)
     assert found.problems == ["'loose.mp4' lies in no class folder"]
     found = read_folders(touch(tmp_path / "b", "train/run/1.mp4", "validation/run/1.mp4"))

@@ -21,7 +21,7 @@ from mede_core.report import bias_page
 from mede_core.scoring import Reordered, evaluate
 from mede_core.video.bias import FILMED, ORDERS, bias
 from mede_core.video.decode import probe, read_clip
-from mede_core.video.scuba.backgrounds import Backgrounds
+from mede_core.video.scuba.masks import Backgrounds
 from mede_core.workspace import Workspace
 from mede_core.world.synthetic import World, make_set
 

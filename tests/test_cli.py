@@ -1,6 +1,7 @@
 """`mede VERB`: flags are a function's parameters; whatever is typed wrong ends with exit code 2 and one line."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -143,6 +144,8 @@ WRONG = {
     "clean": "--runs file | --runs | --runs file/below | --yes=1",
 }
 
+UNNAMED = ("clip.mp4", "--config wrong.json", "--test-split x", "--test-half base", "--report-only --reports folder")
+
 IN_ONE_PROCESS = """
 import contextlib, io, json, shlex, sys
 from mede_core.__main__ import main
@@ -185,6 +188,8 @@ def test_what_is_typed_wrong_ends_with_exit_code_2_and_one_line_before_torch(ver
     for line, code, out, err, torch in json.loads(answer.stdout):
         good = code == 2 and not out and err.startswith("error: ") and err.count("\n") == 1 and not torch
         assert good, (verb, line, code, out, err, torch)
+        named = any(part in err for part in re.findall(r"\w\w+", line) or [line]) or "Missing" in err
+        assert named or line in (*UNNAMED, *others), (verb, line, err)  # of what was typed
     words = ["-m", "mede_core", *verb.split(), *shlex.split(lines[1])]
     real = subprocess.run([*python, *words], cwd=folder, capture_output=True, text=True)
     assert real.returncode == 2 and real.stderr.startswith("error: ") and real.stderr.count("\n") == 1, real

@@ -7,8 +7,8 @@ import torch
 from clips import frame_folder
 from PIL import Image
 
+from mede_core.video.clips import FrameFolderDataset
 from mede_core.video.manifest import ManifestError
-from mede_core.video.scuba.frames import FrameFolderDataset
 
 CLASSES = ["archery", "brush hair", "cut in kitchen", "diving"]
 

@@ -1,11 +1,10 @@
 """Folders and lists as people really have them: read right, or one line that says what is odd; no class vanishes."""
 
 import json
-import shutil
 import time
 
+import layouts
 import pytest
-from clips import make_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layouts import rows_of
@@ -20,15 +19,8 @@ CAFE = ("cafe\u0301", "caf\u00e9")
 NUMBERED = "0 jump\n1 wave\n"
 
 
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    return make_clip(tmp_path_factory.mktemp("clip") / "tiny.avi", 6, "mpeg4", sizes=((32, 32),))
-
-
 def lay_out(root, clip, videos, texts=()):
-    for name in videos:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(clip, root / name)
+    layouts.links(clip, root, videos)
     for name, content in dict(texts).items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -258,7 +250,7 @@ pieces = st.sampled_from([*words, *"#\"',;\t \\/\n\0{}[]:\ufeff\u2028", "\r\n", 
 texts = st.lists(pieces | st.text(max_size=4), max_size=30).map("".join)
 files = st.binary(max_size=60) | texts.map(lambda text: text.encode("utf-8", "surrogatepass")) | texts.map(
     lambda text: text.encode("utf-16", "surrogatepass")
-)
+)  # fmt: skip
 
 
 def read_as_dataset(path):
@@ -270,8 +262,8 @@ def read_as_dataset(path):
 def test_any_file_is_read_or_refused_by_a_message_of_ours(tmp_path_factory, content, name):
     path = tmp_path_factory.mktemp("any") / name  # of its own: a list is looked up in its folder and below
     path.write_bytes(content)
-    listed = read_list(path)
-    assert all(row.paths and row.label and row.line > 0 for row in listed.rows)
+    rows = read_list(path)[0]
+    assert all(row.paths and row.label and row.line > 0 for row in rows)
     for read in (read_classes, read_manifest, read_as_dataset):
         try:
             assert read(path)
@@ -289,7 +281,7 @@ labels = st.sampled_from(["jump", "wave", "run, fast"])
 def test_what_is_written_is_read_again(tmp_path_factory, rows, separator):
     path = tmp_path_factory.getbasetemp() / "again.txt"
     path.write_text("".join(f'"v/{i} x.avi"{separator}"{label}"\n' for i, label in rows.items()))
-    assert [(row.paths[1], row.label) for row in read_list(path).rows] == [(f"v/{i} x.avi", v) for i, v in rows.items()]
+    assert [(row.paths[1], row.label) for row in read_list(path)[0]] == [(f"v/{i} x.avi", v) for i, v in rows.items()]
     numbered = json.dumps({str(i): f"class {i}" for i in range(len(rows))})
     path.with_suffix(".json").write_text(numbered)
     assert read_class_names(path.with_suffix(".json")) == [f"class {i}" for i in range(len(rows))]

@@ -11,8 +11,7 @@ from mask_files import FRAMES, HEIGHT, WIDTH, alpha, block, put
 from PIL import Image
 from scipy.io import savemat
 
-from mede_core.video.scuba.backgrounds import Backgrounds, noise, stripes
-from mede_core.video.scuba.masks import MaskError, Masks, read_boxes
+from mede_core.video.scuba.masks import Backgrounds, MaskError, Masks, noise, read_boxes, stripes
 
 
 def load(masks, frames=FRAMES):

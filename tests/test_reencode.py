@@ -10,10 +10,9 @@ from clips import cut_clip, make_clip, turn
 from layouts import rows_of
 from PIL import Image, ImageOps
 
-from mede_core.video.decode import probe, read_clip
+from mede_core.video.decode import probe, read_clip, reencode
 from mede_core.video.manifest import select
 from mede_core.video.prepare import prepare
-from mede_core.video.reencode import reencode
 
 UNEVEN = [0.0, 0.04, 0.11, 0.3, 0.32, 0.35, 0.6, 0.61, 0.9, 1.3]
 LARGE = {"sizes": ((160, 96),)}
@@ -50,7 +49,7 @@ def test_prepare_lists_what_it_made_keeps_what_is_small_and_goes_on_where_it_was
     root = tmp_path / "videos"
     (large := root / "run" / "large.avi").parent.mkdir(parents=True)
     make_clip(tmp_path / "large.mp4", 12, **LARGE).rename(large)
-    layouts.link(make_clip(tmp_path / "small.mp4", 12, sizes=((48, 32),)), root / "swim" / "small.mp4")
+    layouts.links(make_clip(tmp_path / "small.mp4", 12, sizes=((48, 32),)), root, ["swim/small.mp4"])
     shutil.copy(large, root / "run" / "large.mp4")
     (root / "swim" / "bad.mp4").write_bytes(b"no video")
     whole = make_clip(tmp_path / "long.mkv", 40, **LARGE).read_bytes()

@@ -13,10 +13,9 @@ from clips import decoded, make_clip, write_csv
 from mask_files import FRAMES, HEIGHT, WIDTH, alpha, put
 from PIL import Image
 
-from mede_core.__main__ import main
+from mede_core.video.clips import FrameFolderDataset
 from mede_core.video.manifest import ManifestError
 from mede_core.video.scuba.build import build_scuba, composite
-from mede_core.video.scuba.frames import FrameFolderDataset
 
 CLASSES = ["archery", "brush hair", "cut in kitchen", "diving"]
 VIDEOS = {"diving/v_Diving g01.mp4": "diving", "brush_hair/april [1].mp4": "brush hair"}
@@ -117,10 +116,7 @@ def test_another_row_does_not_change_a_clip(videos, tmp_path):
     make(videos, tmp_path / "two")
     (tmp_path / "one.csv").write_text('"brush_hair/april [1].mp4",brush hair\n')
     make(videos, tmp_path / "one", manifest=tmp_path / "one.csv", root=videos)
-    two, one = (
-        content(tmp_path / "two" / "scuba" / "april [1]__0"),
-        content(tmp_path / "one" / "scuba" / "april [1]__0"),
-    )
+    two, one = (content(tmp_path / name / "scuba" / "april [1]__0") for name in ("two", "one"))
     assert {n: v for n, v in one.items() if n != "clip.json"} == {n: v for n, v in two.items() if n != "clip.json"}
 
 
@@ -253,21 +249,3 @@ def test_a_folder_of_other_settings_is_refused(videos, tmp_path):
     make(videos, tmp_path / "out")
     with pytest.raises(ValueError, match="seed: 0 -> 1"):
         make(videos, tmp_path / "out", seed=1)
-
-
-def test_the_command_refuses_bad_input_by_name(videos, tmp_path, capsys):
-    make(videos, tmp_path / "other")
-    good = {"manifest": "videos.csv", "classes": "classes.txt", "masks": "masks"}
-    good = {name: videos / file for name, file in good.items()}
-    good |= {"mask-format": "npz", "backgrounds": "stripes", "out": tmp_path / "out", "seed": 3}
-    for wrong, words in (
-        ({"masks": tmp_path / "gone"}, "gone"), ({"backgrounds": "fog"}, "noise, stripes"),
-        ({"per-video": 0}, "--per-video"), ({"out": tmp_path / "other"}, "other settings"),
-        ({"split": "test1"}, "--split"), ({"manifest": tmp_path / "gone.csv"}, "gone.csv"), ({"seed": -1}, "--seed"),
-        ({"image-format": "gif"}, "png"), ({"smooth": 1.5}, "--smooth"), ({"first-mask": 2}, "--first-mask"),
-        ({"mask-format": "mov"}, "puppet"),
-    ):  # fmt: skip
-        flags = [part for name, value in {**good, **wrong}.items() for part in (f"--{name}", str(value))]
-        assert main(["scuba", *flags]) == 2
-        err = capsys.readouterr().err
-        assert err.startswith("error: ") and words in err

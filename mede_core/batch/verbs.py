@@ -95,7 +95,7 @@ def _checked(config: Config) -> Config:
     if config.data != "synthetic":
         _videos(config.data, config.data_split, config.half, config.shots)
     if config.prompts != "name":
-        from ..video.prompts import load_prompts
+        from ..video.classes import load_prompts
 
         load_prompts(config.prompts)
     return config

@@ -10,7 +10,6 @@ from ..files import ASSETS
 from ..learner import VideoLearner
 from ..video.classes import check_class_names
 from ..video.clips import read_views
-from ..video.decode import probe
 from ..world.synthetic import World
 from .bias_lab import ORDERS, SHOWN, bias_scene, by_label, opinion, reordered, side_by_side
 from .explorers import choice, explorer, field, slider, upload
@@ -29,8 +28,8 @@ def read(
     learner: VideoLearner, path: str | Path, *, frames: int = 8, sampling: str = "uniform", view: int = 1
 ) -> Tensor:
     """One view of a video file, as a learner takes it: uint8 [T, 3, S, S]."""
-    reading = {"num_frames": frames, "views": VIEWS, "sampling": sampling, "image_size": learner.image_size}
-    return read_views(path, probe(path), **reading)[view - 1]
+    reading = {"num_frames": frames, "views": VIEWS, "sampling": sampling}
+    return read_views(path, image_size=learner.image_size, **reading)[view - 1]
 
 
 def by_order(learner: VideoLearner, clip: Tensor) -> dict[str, tuple[str, float]]:

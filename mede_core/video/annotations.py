@@ -202,10 +202,10 @@ def read_lists(annotations: Path, classes: Path | None = None) -> Annotations:
         classes = min(maps)
     lists = [path for path in files if path not in maps and (classes is None or path.resolve() != classes.resolve())]
     read = [read_list(path) for path in lists]
-    found = Annotations([], [problem for one in read for problem in one.problems])
-    rows = [row for one in read for row in one.rows]
+    found = Annotations([], [problem for _, problems, _ in read for problem in problems])
+    rows = [row for of_list, _, _ in read for row in of_list]
     found.classes, known = resolve(rows, read_classes(classes) if classes else None, found.problems)
-    found.notes = [one.taken_for for one in read]
+    found.notes = [said for _, _, said in read]
     for row, label in known:
         stem = row.file.rpartition(".")[0]
         found.add(row.paths, label, (row.split.lower() or stem).replace(" ", "_"), row.where)

@@ -1,7 +1,6 @@
 """How static is a video model? What it answers to clips as filmed, in other orders, and before other backgrounds.
 
-The answers to a clip are one line of a file that is named by what decides them: a killed run goes on where it stopped,
-a changed model, list or mask begins anew. Torch-free at import.
+Answers are lines of a file named by what decides them: a killed run goes on. Torch-free at import.
 """
 
 from __future__ import annotations
@@ -27,9 +26,8 @@ from .decode import VideoError, probe, read_clip
 from .locate import Files
 from .manifest import Manifest, ManifestError, select
 from .models import OWN_CLASSES, VideoModel, load_model, person_masks
-from .scuba.backgrounds import Backgrounds
 from .scuba.build import clip_names, composite, mask_keys
-from .scuba.masks import MaskError, Masks
+from .scuba.masks import Backgrounds, MaskError, Masks
 
 log = logging.getLogger(__name__)
 
@@ -144,8 +142,7 @@ class Variants:
 
 
 def plate(frames: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """What is behind the foreground, uint8 [H, W, 3], of frames uint8 [T, H, W, 3] and masks [T, H, W]: a pixel is the
-    mean over the frames that show it; where none does, it has the mean color of the others."""
+    """What is behind the foreground, uint8 [H, W, 3]: a pixel's mean over the frames that show it, or all pixels'."""
     shown = (alpha == 0)[..., None]
     count = shown.sum(0)
     still = (frames * shown).sum(0) / np.maximum(count, 1)

@@ -1,22 +1,33 @@
-"""Reading video files by decord, where it can be trusted (see timeline.py), and by PyAV, which gives the same bits."""
+"""Reading video files by decord, where it can be trusted (see timeline.py), and by PyAV, which gives the same bits.
+
+And writing them smaller, once, since decoding full-size video is what keeps a GPU waiting: frames and times stay.
+"""
 
 import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from fractions import Fraction
+from functools import lru_cache, partial
+from math import lcm
+from multiprocessing import get_context
 from pathlib import Path
 
 import av
 import numpy as np
 
+from ..files import atomic_path, available_cpus, progress
 from .timeline import Timeline, VideoError, list_packets, timeline, to_the_end, video_stream
 
 log = logging.getLogger(__name__)
 
 _PYAV_ERRORS = (av.error.FFmpegError, VideoError, UnicodeError, OSError)
 _FAR = 60  # frames: PyAV decodes shorter ways through, longer ones it seeks
+# Frames refer back alone and over few others, so that a reader that jumps decodes little; crf 18 is close to lossless.
+H264 = {"crf": "18", "preset": "veryfast", "bf": "0", "g": "15", "sc_threshold": "0"}
+_FINEST = 2**31 - 1  # ticks of a second that a file can count
 
 
 @dataclass(frozen=True)
@@ -183,3 +194,62 @@ def _open_decord(name: str):
 
     decord.logging.set_level(decord.logging.QUIET)  # its FFmpeg would write to stderr
     return decord.VideoReader(name, num_threads=1, fault_tol=1e-9)
+
+
+# ------------------------------------------------------------------------------------ a smaller size, written once
+def reencode_all(
+    root: Path, names: Sequence[str], folder: Path, short_side: int, jobs: int = 0
+) -> tuple[list[str], dict[str, str]]:
+    """The path, absolute or from `folder`, that now stands for each file below a root; and {file: what is wrong}."""
+    folder.mkdir(parents=True, exist_ok=True)
+    one = partial(_reencoded, os.path.abspath(root), os.path.abspath(folder), short_side)
+    # Spawned: a decoder's threads do not survive a fork.
+    with ProcessPoolExecutor(jobs or available_cpus(), mp_context=get_context("spawn")) as pool:
+        found = list(progress(pool.map(one, names), "re-encoding videos", len(names)))
+    bad = {name: why for name, (_, why) in zip(names, found, strict=True) if why}
+    return [path for path, _ in found], bad
+
+
+def _reencoded(root: str, folder: str, short_side: int, name: str) -> tuple[str, str]:
+    source, made = Path(root, name), Path(folder, f"{name}.{short_side}.mp4")
+    try:
+        if not (made.is_file() and made.stat().st_mtime >= source.stat().st_mtime):  # of a former call
+            info = probe(source)
+            if info.truncated or not info.timed or min(info.width, info.height) <= short_side:
+                return str(source), ""  # what is small stays, as does what the check of files will refuse
+            with atomic_path(made) as path:
+                reencode(source, path, short_side)
+    except (VideoError, av.error.FFmpegError, OSError) as error:
+        return "", "; ".join(error.reasons) if isinstance(error, VideoError) else str(error)
+    return made.relative_to(folder).as_posix(), ""
+
+
+def reencode(source: str | os.PathLike, target: str | os.PathLike, short_side: int) -> None:
+    """Write a video's frames, upright and shrunk to a short side, at their times, without sound, as h264 in mp4."""
+    info, count = probe(source), 0
+    ticks, base = _ticks(info.timeline)
+    with av.open(os.path.abspath(source)) as old, av.open(os.path.abspath(target), "w") as new:
+        stream = new.add_stream("libx264", rate=Fraction(info.fps or 1).limit_denominator(1001), options=H264)
+        scale = short_side / min(info.width, info.height)
+        stream.width, stream.height = (2 * round(side * scale / 2) for side in (info.width, info.height))
+        stream.pix_fmt, stream.codec_context.time_base, stream.codec_context.thread_count = "yuv420p", base, 1
+        to = {"width": stream.width, "height": stream.height, "format": "yuv420p", "interpolation": "AREA"}
+        for frame, tick in zip(to_the_end(old.decode(video_stream(old, str(source)))), ticks, strict=False):
+            # By way of RGB, as every reader here sees it: the colors are then those of the old file.
+            picture = av.VideoFrame.from_ndarray(upright(frame, frame.width, frame.height), format="rgb24")
+            picture = picture.reformat(**to)
+            picture.pts, picture.time_base, count = tick, base, count + 1
+            new.mux(stream.encode(picture))
+        new.mux(stream.encode())
+    if count != info.frames:
+        raise VideoError(source, f"{count} of {info.frames} frames can be decoded")
+
+
+def _ticks(line: Timeline) -> tuple[list[int], Fraction]:
+    """A timeline as whole multiples of a fraction of a second that mp4 can count in."""
+    if line.ticks:
+        times = [tick * line.base for tick in line.ticks]
+    else:
+        times = [line.start + k / line.rate if line.rate else line.start for k in range(line.frames)]
+    finest = min(lcm(*{time.denominator for time in times}), _FINEST)
+    return [round(time * finest) for time in times], Fraction(1, finest)

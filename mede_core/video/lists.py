@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 from unicodedata import normalize
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".mpe", ".flv", ".f4v", ".wmv",
@@ -127,16 +126,8 @@ class Row:
     where = property(lambda self: f"{self.file}:{self.line}")
 
 
-class VideoList(NamedTuple):
-    """A list of videos: its rows, odd lines, and what it was taken for."""
-
-    rows: list[Row]
-    problems: list[str]
-    taken_for: str
-
-
-def read_list(path: Path) -> VideoList:
-    """Read a list of labeled videos. A frames column is passed over, since the files know better."""
+def read_list(path: Path) -> tuple[list[Row], list[str], str]:
+    """A list of videos: its rows, its odd lines, what it was taken for. The files know their frames better."""
     rows, problems = [], []
     lines = read_lines(path, "list", problems)
     separator, places = header_of(lines[0][1], _PATHS, _LABELS, _SPLITS) if lines else ("", [])
@@ -161,7 +152,7 @@ def read_list(path: Path) -> VideoList:
             problems.append(f"{path.name}:{line}: {texts[line][:80]!r} is no path and label")
     head = f" (under the header {lines[0][1][:40]!r})" if len(read) < len(lines) else ""
     taken_for = f"{path.name}: {len(rows)} rows of {columns}, separated by {SEPARATORS[separator]}{head}"
-    return VideoList(rows, problems, taken_for)
+    return rows, problems, taken_for
 
 
 def _is_header(first: tuple | None = None, *others: tuple | None) -> bool:

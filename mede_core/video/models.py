@@ -22,7 +22,7 @@ import numpy as np
 from ..config import METHODS, Config
 from ..files import sha256_file
 from ..weights import WAIT_S
-from .classes import check_class_names
+from .classes import check_class_names, load_prompts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,15 +71,9 @@ def load_model(spec: str, classes: Sequence[str], *, random_weights: bool, devic
         return _transformers(name, device)
     if kind == "torchvision":
         return _torchvision(name, random_weights, device)
-    return _learner(spec, classes, random_weights, device)
-
-
-def _learner(spec: str, classes: Sequence[str], random_weights: bool, device: str) -> VideoModel:
     model, _, tag = ("", "", "") if Path(spec).exists() else spec.partition("/")
     if model and not tag:
         raise ValueError(f"--model is {spec!r}; allowed: {FORMS}")
-    from .prompts import load_prompts
-
     learner, _, config = load_learner(model, tag, "" if model else spec, random_weights, device)
     learner.set_classes(classes, texts=load_prompts(config.prompts).texts(classes))
     to = learner.logit_scale.device

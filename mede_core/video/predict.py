@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,18 +14,17 @@ from pydantic import Field
 from ..files import atomic_write
 from ..flags import Count, Device, File, NewFile
 from ..weights import check_tokenizer
-from .classes import given_classes
+from .classes import given_classes, load_prompts
 from .decode import VideoError, probe, read_clip
 from .locate import Files
 from .models import load_learner
-from .predicted import RANDOM
-from .prompts import Prompts, load_prompts
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..learner import VideoLearner
 
+RANDOM = "RANDOM WEIGHTS: this is a smoke run, its ranking means nothing"
 PICTURES = (".png", ".svg", ".pdf")
 _TITLE = 90  # characters that fit over the strip
 Optional = Annotated[int, Field(ge=0, le=1000)]  # 0: the checkpoint's
@@ -42,11 +41,10 @@ def _ranked(learner: VideoLearner, clip: Tensor, classes: Sequence[str]) -> list
     return sorted(zip(classes, probabilities, strict=True), key=lambda pair: -pair[1])
 
 
-def _clip(learner: VideoLearner, path, *, num_frames: int, views: int = 1, sampling: str) -> Tensor:
+def _clip(learner: VideoLearner, path, **reading) -> Tensor:
     from .clips import read_views
 
-    reading = {"num_frames": num_frames, "views": views, "sampling": sampling, "image_size": learner.image_size}
-    return read_views(path, probe(path), **reading).to(learner.logit_scale.device)
+    return read_views(path, image_size=learner.image_size, **reading).to(learner.logit_scale.device)
 
 
 def over_time(learner: VideoLearner, path, classes: Sequence[str], windows: int, num_frames: int) -> list[dict]:
@@ -143,7 +141,7 @@ def answer(
         raise ValueError(f"classes hold {taken[0]!r}, a file; videos go before --classes, a list to --classes-file")
     if explain and Path(explain).suffix.lower() not in PICTURES:
         raise ValueError(f"--explain is {explain!r}; it must end in {', '.join(PICTURES)}")
-    texts = _prompt_set(prompts) if prompts else None
+    texts = load_prompts(*prompts) if prompts else None
     if model:
         check_tokenizer(model)
     files, sources = _files(videos), _checkpoints(checkpoint)
@@ -159,7 +157,7 @@ def answer(
     answers = []
     for source in sources:
         learner, facts, config = load_learner(model, weights, source, random_weights, device)
-        names, asked = given or facts["classes"], texts or _prompt_set([config.prompts])
+        names, asked = given or facts["classes"], texts or load_prompts(config.prompts)
         learner.set_classes(names, texts=asked.texts(names))
         about = {
             "model": config.model, "weights": learner.weights_id, "random_weights": learner.weights_id == "random",
@@ -226,15 +224,51 @@ def _checkpoints(given: str) -> list[str]:
     return [str(one) for one in inside]
 
 
-def _prompt_set(given: Sequence[str]) -> Prompts:
-    """The prompt set that ``--prompts`` or a checkpoint names: templates with a {}, or one of ``load_prompts``."""
-    if len(given) == 1 and "{" not in given[0]:
-        try:
-            return load_prompts(given[0])
-        except ValueError as error:
-            raise ValueError(f"{error}; or templates with a {{}} for the class name") from error
-    for template in given:
-        if template.count("{}") != 1 or set("{}") & set(template.replace("{}", "")):
-            raise ValueError(f"prompts hold {template!r}; each needs one {{}} for the class name and no other braces")
-    shown = "name" if list(given) == ["{}"] else ", ".join(given)
-    return Prompts(shown, lambda names: [[template.replace("{}", name) for template in given] for name in names])
+# ------------------------------------------------------------------------------------ as text
+def as_text(answers: Sequence[Mapping], width: int = 0) -> str:
+    """The answers as lines, with bars where a terminal has so many columns; what does not change is said once."""
+    lines, said = [], {}
+    for one in answers:
+        facts = _facts(one)
+        lines += [f"{name:10s}  {value}" for name, value in facts.items() if value and said.get(name) != value]
+        said = {**said, **facts}
+        if "predictions" in one:
+            lines += ["", *_ranking(one, width), ""]
+    marks = [f"*** {RANDOM} ***"] if any("warning" in one for one in answers) else []
+    return "\n".join([*marks, *lines, *marks]).rstrip("\n")
+
+
+def _facts(answer: Mapping) -> dict:
+    if "error" in answer:
+        return {"video": f"{answer['video']} cannot be read: {answer['error']}"}
+    width, height = answer["size"]
+    file = f"{answer['frames_in_file']} frames, {answer['fps']:.4g} fps, {width}x{height}, {answer['backend']}"
+    views = f", {answer['views']} views" if answer["views"] > 1 else ""
+    return {
+        "model": answer["model"],
+        "weights": answer["weights"],
+        "checkpoint": answer["checkpoint"] and f"{answer['checkpoint']} ({answer['trained']})",
+        "read": f"{answer['frames']} frames, {answer['sampling']}{views}",
+        "prompts": answer["prompts"],
+        "explained": answer.get("explanation"),
+        "video": f"{answer['video']} ({file})",
+    }
+
+
+def _ranking(answer: Mapping, width: int) -> Iterator[str]:
+    ranked = [(f"{k:3d}.", one) for k, one in enumerate(answer["predictions"], 1)]
+    timed = [("  no times " if one["start"] is None else f"{one['start']:7.2f} to {one['end']:7.2f} s", one)
+             for one in answer.get("windows", ())]  # fmt: skip
+    orders = [(f"{one['order']:9s}", one) for one in answer.get("order_test", ())]
+    for title, rows in (("", ranked), ("over time", timed), ("in another order", orders)):
+        yield from ["", title] if title and rows else []
+        longest = max((len(one["class"]) for _, one in rows), default=0)
+        for head, one in rows:
+            line = f"{head} {100 * one['probability']:6.2f} %  {one['class']}"
+            if "changed" in one:
+                kept = f"another answer; the first keeps {100 * one['before']:.2f} %"
+                line += f"  ({kept if one['changed'] else 'the same'})"
+            elif room := max(0, width - longest - len(head) - 14):
+                bar = "\u2588" * round(room * one["probability"])
+                line = f"{line}{' ' * (longest - len(one['class']))}  {bar}".rstrip()
+            yield line

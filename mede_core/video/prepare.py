@@ -17,12 +17,10 @@ from ..flags import File, NewFile, Workers
 from . import annotations as forms
 from .annotations import Annotations, Entry
 from .classes import check_class_names, clean_name, plain
-from .decode import VideoInfo
+from .decode import VideoInfo, reencode_all
 from .lists import some, tidy
 from .locate import Files, folder_problem, folders
-from .manifest import COLUMNS, Manifest, ManifestError, check_manifest
-from .reencode import reencode_all
-from .splits import listed_halves, rule_halves, zero_shot_halves
+from .manifest import COLUMNS, Manifest, ManifestError, check_manifest, listed_halves, rule_halves, zero_shot_halves
 
 Pixels = Annotated[int, Field(ge=32, le=4096)]
 _SHOWN, _CLASSES = 5, 20  # problems of a kind, and classes, that the report spells out; the JSON file holds all

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import METHODS, Config, EvalSet, diff, load_config
+from .classes import load_prompts
 from .manifest import read_sidecar, select
 
 if TYPE_CHECKING:
@@ -30,20 +31,18 @@ def training_clips(config: Config, image_size: int) -> "Dataset":
 
 def test_clips(config: Config, eval_set: EvalSet, image_size: int, *, skip_bad: bool = False) -> "Dataset":  # noqa: PT028
     """The clips of one test: videos of a list, or with ``classes_of`` the frame folders of out-of-context clips."""
+    from .clips import TEMPLATE, FrameFolderDataset, VideoDataset
+
     allowed = ("forward", "single") if eval_set.classes_of else ("forward",)
     if eval_set.order not in allowed:
         raise ValueError(f"order is {eval_set.order!r}; of {eval_set.set}'s frames allowed: {', '.join(allowed)}")
     size = {"num_frames": config.num_frames, "image_size": image_size, "views": eval_set.views, "skip_bad": skip_bad}
     if not eval_set.classes_of:
-        from .clips import VideoDataset
-
         manifest = select(eval_set.data, split=str(eval_set.part), half=eval_set.half)
         if len(manifest.class_names) < 2:
             only = manifest.class_names[0]
             raise ValueError(f"{manifest.source} tests one class, {only!r}: any answer would be right")
         return VideoDataset(manifest, sampling=config.sampling, compat=config.compat, **size)
-    from .scuba.frames import TEMPLATE, FrameFolderDataset
-
     about = _built(eval_set.data)
     template = json.loads(about.read_text(encoding="utf-8"))["template"] if about.is_file() else TEMPLATE
     # SCUBA's labels count the full label space, also where few classes occur.
@@ -55,8 +54,6 @@ def test_clips(config: Config, eval_set: EvalSet, image_size: int, *, skip_bad: 
 
 def facts(config: Config, eval_set: EvalSet, clips: "Dataset") -> dict:
     """What a record of a test says beside its number: clips left out, prompts, views, and what ``departs``."""
-    from .prompts import load_prompts
-
     tested = config.replace(views=eval_set.views, prompts=eval_set.prompts)
     said = [departures(tested, eval_set.classes_of or eval_set.data)]
     if eval_set.classes_of and _built(eval_set.data).is_file() and eval_set.context != IN_CONTEXT_CLIPS:

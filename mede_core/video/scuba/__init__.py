@@ -1,1 +1,1 @@
-"""SCUBA: out-of-context clips. ``build`` makes them (``mede scuba``), ``frames`` reads them as a dataset."""
+"""SCUBA: out-of-context clips, as ``build`` makes them (``mede scuba``) of ``masks`` and backgrounds."""

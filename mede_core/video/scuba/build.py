@@ -8,8 +8,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
@@ -24,8 +23,7 @@ from ..classes import read_class_names
 from ..decode import VideoError, VideoInfo, probe, read_clip
 from ..lists import some
 from ..manifest import Manifest, ManifestError, read_manifest, select
-from .backgrounds import Background, Backgrounds
-from .masks import FORMATS, ClipMasks, MaskError, Masks, NoMaskError, nearest
+from .masks import FORMATS, Background, Backgrounds, ClipMasks, MaskError, Masks, NoMaskError, nearest
 
 SAVE = {"png": {}, "jpg": {"quality": 95, "subsampling": 0}}  # image format -> what Pillow is told
 _CHUNK = 64  # frames decoded at once
@@ -67,8 +65,8 @@ def composite(foreground: np.ndarray, alpha: np.ndarray, background: np.ndarray)
 
 def smoothed(alpha: np.ndarray, reach: int) -> np.ndarray:
     """Masks uint8 [T, H, W] averaged over ``reach`` frames to each side."""
-    means = [alpha[max(0, t - reach) : t + reach + 1].mean(0) for t in range(len(alpha))]
-    return np.rint(np.stack(means)).astype(np.uint8)
+    near = (alpha[max(0, t - reach) : t + reach + 1] for t in range(len(alpha)))
+    return np.stack([np.rint(frames.mean(0)).astype(np.uint8) for frames in near])
 
 
 def shrunk(frames: np.ndarray, short: int) -> np.ndarray:
@@ -79,51 +77,35 @@ def shrunk(frames: np.ndarray, short: int) -> np.ndarray:
     return np.stack([np.asarray(picture) for picture in pictures])
 
 
-def finished_clips(out: Path, folders: Sequence[str], facts: dict) -> dict | None:
-    """What is recorded of a video's clips that are whole and made of the same sources; None where they are to make."""
-    try:
-        record = json.loads((out / folders[0] / _RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not there, or damaged: they are made again
-        return None
-    sizes = {folder: sum(file.stat().st_size for file in (out / folder).glob("img_*")) for folder in folders}
-    return record if all(record.get(key) == value for key, value in {**facts, "bytes": sizes}.items()) else None
-
-
 # ------------------------------------------------------------------------------------ all clips
-@dataclass
 class Build:
-    """A build: its sources; what it made of them; why videos or backgrounds could not be used, or have no fit mask."""
+    """A build: what was made of its sources, and why videos or backgrounds could not be used, or have no fit mask."""
 
-    manifest: Manifest
-    masks: Masks
-    backgrounds: Backgrounds
-    out: Path
-    settings: dict
-    lists: dict[str, list[str]] = field(default_factory=lambda: {"scuba": [], "in_context": []})
-    sources: dict[str, dict] = field(default_factory=dict)
-    problems: dict[str, str] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
-    notes: dict[str, str] = field(default_factory=dict)
+    def __init__(self, manifest: Manifest, masks: Masks, backgrounds: Backgrounds, out: Path, settings: dict):
+        self.manifest, self.names, self.out, self.settings = manifest, clip_names(manifest), out, settings
+        self.masks, self.backgrounds = masks, backgrounds
+        self.sources, self.problems, self.left_out, self.notes = {}, {}, {}, {}  # {name: what is recorded, or why}
 
-    def video(self, path: Path, name: str, label: int) -> None:
+    def video(self, path: Path, name: str, action: str) -> None:
         try:
             info = probe(path)
-            keys = mask_keys(path, name, self.manifest.class_names[label])
-            masks = self.masks.load(keys, info.frames, info.height, info.width)
-            if self.settings["smooth"]:
-                masks = replace(masks, alpha=smoothed(masks.alpha, self.settings["smooth"]))
-            share = float(((masks.alpha > 127).mean((1, 2)) >= MIN_AREA).mean())
+            masks = self.masks.load(mask_keys(path, name, action), info.frames, info.height, info.width)
+            alpha = smoothed(masks.alpha, self.settings["smooth"]) if self.settings["smooth"] else masks.alpha
+            share = float(((alpha > 127).mean((1, 2)) >= MIN_AREA).mean())
             if self.settings["area_rule"] and share < MIN_SHARE:
                 rule = f"only {100 * share:.0f} % of its frames have a mask of {100 * MIN_AREA:.0f} % of the area"
                 raise NoMaskError(f"{rule}; {100 * MIN_SHARE:.0f} % are needed")
-            self._clips(path, info, name, label, masks)
+            made = self._clips(path, info, name, replace(masks, alpha=alpha))
+            self.problems |= {f"background {key}": why for key, why in made.pop("skipped").items()}
+            self.sources[name] = {key: value for key, value in made.items() if key != "bytes"}
             self.notes |= {name: masks.note} if masks.note else {}
         except NoMaskError as error:
             self.left_out[name] = str(error)
         except (VideoError, MaskError) as error:
             self.problems[name] = str(error)
 
-    def _clips(self, path: Path, info: VideoInfo, name: str, label: int, masks: ClipMasks) -> None:
+    def _clips(self, path: Path, info: VideoInfo, name: str, masks: ClipMasks) -> dict:
+        """What is recorded of a video's clips, which are made unless they are whole and of the same sources."""
         facts = {
             "video_sha256": sha256_file(path),
             "mask_sha256": hashlib.sha256(masks.alpha.tobytes()).hexdigest(),
@@ -131,15 +113,14 @@ class Build:
             "first_frame": masks.first + 1,
         }
         folders = [f"in_context/{name}", *(f"scuba/{name}__{k}" for k in range(self.settings["per_video"]))]
-        made = finished_clips(self.out, folders, facts) or self._write(folders, path, info, masks, facts)
-        self.problems |= {f"background {key}": why for key, why in made["skipped"].items()}
-        for folder in folders[1:]:
-            self.lists["scuba"].append(f"{folder} {facts['frames']} {label}")
-            self.lists["in_context"].append(f"{folders[0]} {facts['frames']} {label}")
-        self.sources[name] = {**facts, "backgrounds": made["backgrounds"]}
-
-    def _write(self, folders: list[str], path: Path, info: VideoInfo, masks: ClipMasks, facts: dict) -> dict:
-        """Decode a video once and write its clips, under another name until they are whole; what is recorded of it."""
+        try:
+            record = json.loads((self.out / folders[0] / _RECORD).read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # not there, or damaged: they are made again
+            record = {}
+        sizes = {folder: sum(file.stat().st_size for file in (self.out / folder).glob("img_*")) for folder in folders}
+        if all(record.get(key) == value for key, value in {**facts, "bytes": sizes}.items()):
+            return record
+        # The video is decoded once; its clips have another name until they are whole.
         sizes, kind, drawn = dict.fromkeys(folders, 0), self.settings["image_format"], []
         with TemporaryDirectory(prefix=".tmp-", dir=self.out) as temporary:
             new = {folder: Path(temporary, folder) for folder in folders}
@@ -158,7 +139,8 @@ class Build:
                         file = new[folder] / f"img_{number:05d}.{kind}"
                         Image.fromarray(picture).save(file, **SAVE[kind])
                         sizes[folder] += file.stat().st_size
-            backgrounds = [{"background": one.name, "background_sha256": one.sha256} for one in drawn]
+            hashes = [hashlib.sha256(one.pixels.tobytes()).hexdigest() for one in drawn]
+            backgrounds = [{"background": one.name, "background_sha256": sha} for one, sha in zip(drawn, hashes)]
             skipped = {name: why for one in drawn for name, why in one.skipped.items()}
             record = {**facts, "bytes": sizes, "backgrounds": backgrounds, "skipped": skipped}
             atomic_write(new[folders[0]] / _RECORD, json.dumps(record, indent=1) + "\n")
@@ -174,19 +156,22 @@ class Build:
         return self.backgrounds.draw(generator, height, width)
 
     def finish(self) -> None:
-        if not self.lists["scuba"]:
+        if not self.sources:
             lines = [f"{name}: {why}" for name, why in {**self.problems, **self.left_out}.items()]
             raise ManifestError(self.manifest.source, lines or ["it lists no video"], "no clip could be made")
-        for name, lines in self.lists.items():
-            atomic_write(self.out / f"{name}.txt", "\n".join(lines) + "\n")
+        used = [(name, label) for name, label in zip(self.names, self.manifest.labels) if name in self.sources]
+        twins = [(name, label, k) for name, label in used for k in range(self.settings["per_video"])]
+        for kind, ending in (("scuba", "__{}"), ("in_context", "")):
+            rows = (f"{kind}/{n}{ending.format(k)} {self.sources[n]['frames']} {label}\n" for n, label, k in twins)
+            atomic_write(self.out / f"{kind}.txt", "".join(rows))
         atomic_write(self.out / "classes.txt", "\n".join(self.manifest.class_names) + "\n")
-        counted = Counter(int(line.rsplit(maxsplit=1)[1]) for line in self.lists["scuba"])
+        counted = Counter(label for _, label, _ in twins)
         found = versions()
         facts = {
             "finished": True, "note": _NOTE, "settings": self.settings,
             "template": f"img_{{:05d}}.{self.settings['image_format']}",
             "manifest_sha256": sha256_file(self.manifest.source),
-            "counts": {"clips": len(self.lists["scuba"]), "videos": len(self.sources), "listed": len(self.manifest),
+            "counts": {"clips": len(twins), "videos": len(used), "listed": len(self.manifest),
                        "classes": len(counted), "left_out": len(self.left_out), "problems": len(self.problems)},
             "clips_per_class": {self.manifest.class_names[label]: counted[label] for label in sorted(counted)},
             "left_out": self.left_out, "problems": self.problems, "notes": self.notes, "sources": self.sources,
@@ -199,7 +184,7 @@ class Build:
         for title, found in (("problem", self.problems), ("left out", self.left_out), ("note", self.notes)):
             shown = some([f"{name}: {why}" for name, why in found.items()], _SHOWN, ", in scuba.json")
             lines += [f"{title}: {line}" for line in shown]
-        made = f"{len(self.lists['scuba'])} clips of {len(self.sources)} videos in {self.out}"
+        made = f"{self.settings['per_video'] * len(self.sources)} clips of {len(self.sources)} videos in {self.out}"
         return "\n".join([*lines, f"{made} (scuba.txt, in_context.txt, scuba.json)"])
 
 
@@ -271,14 +256,14 @@ def build_scuba(
         "area_rule": mask_format in ("png", "npz") if area_rule is None else area_rule, "smooth": smooth,
         "short_side": short_side, "masks": mask_format, "backgrounds": sources[1].id, "classes": videos.class_names,
     }  # fmt: skip
-    names, folder = clip_names(videos), Path(out)
+    folder = Path(out)
+    build = Build(videos, *sources, folder, settings)
     with run_lock(folder, wait=False):
         claim(folder / "scuba.json", settings)
         for stale in folder.glob(".tmp-*"):  # of a killed build: nobody else writes here while the lock is held
             shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
-        build = Build(videos, *sources, folder, settings)
-        rows = list(zip(videos.paths, names, videos.labels))
-        for row in progress(rows, "building clips", len(rows)):
+        rows = zip(videos.paths, build.names, [videos.class_names[label] for label in videos.labels])
+        for row in progress(rows, "building clips", len(videos)):
             build.video(*row)
         build.finish()
         return build

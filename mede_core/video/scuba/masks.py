@@ -1,24 +1,30 @@
-"""Foreground masks of videos in the forms people have: picture folders, arrays, boxes, JHMDB's puppets.
+"""What out-of-context clips are made of: masks of videos in the forms people have, and still backgrounds.
 
 The published rule for UCF101-24 holds for all: frames outside the annotated span are dropped, gaps in it are empty.
 """
 
+import hashlib
+import math
 import os
 import pickle
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..lists import is_hidden, read_json
-from .backgrounds import IMAGE_ERRORS
 
+KINDS = ("noise", "stripes")
+IMAGE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises on bad files
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+_TRIES = 50  # unreadable pictures in a row before a folder is given up
 FORMATS = ("png", "npz", "boxes", "puppet")
 _SLACK = 2  # annotated frames that a decoder may lack at a video's end; more is another video, or other numbering
 _COLUMNS = ["video", "frame", "x", "y", "w", "h"]  # of a csv: pixels, frames from 1
@@ -52,7 +58,6 @@ class Masks:
 
     def __init__(self, source: str | os.PathLike, kind: str, *, first_number: int = 1):
         self.source, self.kind, self.first_number = Path(source), kind, first_number
-        self.boxes: Mapping[str, np.ndarray | str] = {}
         if kind == "boxes":
             self.boxes = read_boxes(self.source)
         elif not self.source.is_dir():
@@ -123,12 +128,10 @@ class Masks:
         return dict(enumerate(_stretched(list(content))))
 
     def _puppet(self, keys: Sequence[str], *_size: int) -> dict[int, np.ndarray]:
+        from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError
+
         found = self._find([f"{key}{suffix}" for key in keys for suffix in ("/puppet_mask.mat", ".mat")])
-        try:
-            from scipy.io import loadmat
-            from scipy.io.matlab import MatReadError
-        except ImportError as error:
-            raise ValueError("puppet masks are MATLAB files, which scipy reads: pip install scipy") from error
         try:
             content = loadmat(found, variable_names=["part_mask"])
         except (OSError, EOFError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
@@ -143,9 +146,19 @@ class Masks:
         key = next((key for key in keys if key in self.boxes), None)
         if key is None:
             raise NoMaskError(f"no boxes: none of {', '.join(keys)} in {self.source.name}")
-        rows = self.boxes[key]
-        if isinstance(rows, str):
-            raise MaskError(f"{key} in {self.source.name}: {rows}")
+        said = f"{key} in {self.source.name}"
+        try:
+            rows = np.asarray(_rows(self.boxes[key]), dtype=float)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise MaskError(f"{said}: boxes cannot be read: {type(error).__name__}: {error}") from error
+        if rows.size == 0:
+            raise MaskError(f"{said}: no boxes")
+        if rows.ndim != 2 or rows.shape[1] != 5:
+            raise MaskError(f"{said}: boxes are {rows.shape}; expected rows of frame, x, y, w, h")
+        bad = ~np.isfinite(rows).all(1) | (rows[:, 0] < 0) | (rows[:, 3:] <= 0).any(1)
+        if bad.any():
+            box = f"box {rows[bad][0].tolist()} (frame from 0, x, y, w, h)"
+            raise MaskError(f"{said}: {box}: frame, width or height out of range")
         by_frame: dict[int, np.ndarray] = {}
         for number, x, y, w, h in rows:
             alpha = by_frame.setdefault(int(number), np.zeros((height, width), np.uint8))
@@ -191,9 +204,8 @@ def nearest(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 # ------------------------------------------------------------------------------------ boxes
-def read_boxes(path: str | os.PathLike) -> dict[str, np.ndarray | str]:
-    """{video: float [n, 5] rows (frame from 0, x, y, w, h in pixels), or what is wrong with this video's boxes}."""
-    path = Path(path)
+def read_boxes(path: Path) -> dict:
+    """{video: its boxes, in one of the forms that :func:`_rows` reads}."""
     damaged = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError)  # of a pickle
     try:
         if path.suffix == ".csv":
@@ -211,8 +223,8 @@ def read_boxes(path: str | os.PathLike) -> dict[str, np.ndarray | str]:
     if not isinstance(content, dict) or not content:
         raise ValueError(f"boxes {os.fspath(path)!r} hold a {type(content).__name__}; expected {{video: boxes}}")
     tubes = content.get("gttubes")
-    entries = content if tubes is None else tubes
-    return {str(video): _checked(entry, tubes is not None) for video, entry in entries.items()}
+    entries = content if tubes is None else {video: {"corners": entry} for video, entry in tubes.items()}
+    return {str(video): entry for video, entry in entries.items()}
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -224,25 +236,10 @@ class _ArraysOnly(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def _checked(entry, tubes: bool = False) -> np.ndarray | str:
-    try:
-        rows = np.asarray(_rows(entry, tubes), dtype=float)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        return f"boxes cannot be read: {type(error).__name__}: {error}"
-    if rows.size == 0:
-        return "no boxes"
-    if rows.ndim != 2 or rows.shape[1] != 5:
-        return f"boxes are {rows.shape}; expected rows of frame, x, y, w, h"
-    bad = ~np.isfinite(rows).all(1) | (rows[:, 0] < 0) | (rows[:, 3:] <= 0).any(1)
-    if bad.any():
-        return f"box {rows[bad][0].tolist()} (frame from 0, x, y, w, h): frame, width or height out of range"
-    return rows
-
-
-def _rows(entry, tubes: bool) -> np.ndarray:
-    """Rows of one video, from either UCF101-24 annotation in use or from plain [frame from 1, x, y, w, h]."""
-    if tubes:  # {label: [array [n, 5]: frame from 1, x1, y1, x2, y2]}
-        rows = np.concatenate([np.asarray(tube, float) for many in entry.values() for tube in many])
+def _rows(entry) -> np.ndarray:
+    """Rows (frame from 0, x, y, w, h) from either UCF101-24 annotation in use or plain [frame from 1, x, y, w, h]."""
+    if isinstance(entry, dict) and "corners" in entry:  # {label: [array [n, 5]: frame from 1, x1, y1, x2, y2]}
+        rows = np.concatenate([np.asarray(tube, float) for many in entry["corners"].values() for tube in many])
         return np.column_stack([rows[:, 0] - 1, rows[:, 1:3], rows[:, 3:5] - rows[:, 1:3]])
     if not isinstance(entry, dict):
         rows = np.asarray(entry).astype(float)
@@ -254,3 +251,74 @@ def _rows(entry, tubes: bool) -> np.ndarray:
             raise ValueError(f"{len(boxes)} boxes for frames sf={first} to ef={end}")
         parts.append(np.column_stack([np.arange(first, first + len(boxes)), boxes]))
     return np.concatenate(parts)
+
+
+# ------------------------------------------------------------------------------------ backgrounds
+class Background(NamedTuple):
+    """A drawn background, uint8 [H, W, 3]; the picture's path in its folder, or what was drawn; unreadable pictures."""
+
+    pixels: np.ndarray
+    name: str
+    skipped: dict[str, str]
+
+
+class Backgrounds:
+    """A source of backgrounds: ``noise``, ``stripes``, or a folder of pictures, searched with its subfolders."""
+
+    def __init__(self, source: str | os.PathLike):
+        self.folder, self.id = Path(source), str(source)
+        if self.id in KINDS:
+            return
+        if not self.folder.is_dir():
+            raise ValueError(f"backgrounds is {os.fspath(source)!r}; allowed: a folder, {', '.join(KINDS)}")
+        found = (path for path in self.folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+        names = sorted(path.relative_to(self.folder).as_posix() for path in found)
+        self.pictures = [name for name in names if not any(map(is_hidden, name.split("/")))]
+        if not self.pictures:
+            raise ValueError(f"backgrounds {os.fspath(source)!r} holds no picture ({', '.join(sorted(_SUFFIXES))})")
+        names = "\n".join(self.pictures).encode("utf-8", "surrogateescape")
+        self.id = f"pictures:{len(self.pictures)}:{hashlib.sha256(names).hexdigest()[:12]}"
+
+    def draw(self, generator: np.random.Generator, height: int, width: int) -> Background:
+        """Draw one background; a picture is stretched to the size. Paper does not say the filter: we chose bicubic."""
+        if self.id in KINDS:
+            return Background({"noise": noise, "stripes": stripes}[self.id](generator, height, width), self.id, {})
+        skipped: dict[str, str] = {}
+        for _ in range(_TRIES):
+            name = self.pictures[int(generator.integers(len(self.pictures)))]
+            try:
+                with Image.open(self.folder / name) as image:
+                    upright = ImageOps.exif_transpose(image).convert("RGB")
+                    pixels = np.array(upright.resize((width, height), Image.Resampling.BICUBIC))
+            except IMAGE_ERRORS as error:
+                skipped[name] = f"cannot be read: {type(error).__name__}"
+                continue
+            return Background(pixels, name, skipped)
+        raise ValueError(f"backgrounds: {_TRIES} pictures in a row cannot be read: {', '.join(sorted(skipped)[:5])}")
+
+
+def noise(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Our own texture, uint8 [H, W, 3]: random colors on a coarse and a fine grid, interpolated and mixed."""
+    # No replica of the published VQGAN-CLIP pictures, which cannot be rebuilt.
+    layers = []
+    for low, high in ((1 / 16, 1 / 4), (1 / 64, 1 / 16)):
+        grain = max(1.0, min(height, width) * generator.uniform(low, high))
+        rows, columns = max(2, math.ceil(height / grain)), max(2, math.ceil(width / grain))
+        grid = Image.fromarray(generator.integers(0, 256, (rows, columns, 3), dtype=np.uint8))
+        layers.append(np.asarray(grid.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float64))
+    share = generator.uniform(0.3, 0.7)
+    return np.rint(share * layers[0] + (1 - share) * layers[1]).astype(np.uint8)
+
+
+def stripes(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Wavy stripes in a random color and its complement, uint8 [H, W, 3]: SCUBA's procedural backgrounds."""
+    color = generator.integers(0, 256, 3, dtype=np.uint8)
+    line, amplitude = generator.uniform(5, 20), generator.uniform(10, 110)
+    # The length of a wave is not in our source: we draw 1/4 to 1 of the longer side.
+    wave, phase = max(height, width) * generator.uniform(0.25, 1), generator.uniform(0, 2 * math.pi)
+    angle = generator.uniform(0, math.pi)
+    y, x = np.mgrid[:height, :width]
+    along = math.cos(angle) * x + math.sin(angle) * y
+    across = math.cos(angle) * y - math.sin(angle) * x
+    band = np.floor((across + amplitude * np.sin(2 * math.pi * along / wave + phase)) / line)
+    return np.where((band % 2 == 0)[..., None], color, 255 - color).astype(np.uint8)
