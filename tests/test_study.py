@@ -101,7 +101,7 @@ def test_what_older_code_made_is_marked_and_counts_until_it_is_asked_for_again(t
 
 def test_a_section_trains_each_run_once_and_a_second_call_does_nothing(tmp_path):
     methods = ("open_mede_no_gwa", "open_mede")
-    section = [Unit("floors", m, load_config("smoke", method=m, **TINY), ("base", "steps")) for m in methods]
+    section = [Unit("floors", m, load_config("smoke", method=m, **TINY), ("base", "training_fit")) for m in methods]
     workspace, folder = Workspace(tmp_path / "runs", shipped=False, make=True), tmp_path / "results"
     assert measure.run_unit(section[1], workspace, folder)
     assert [measure.run_unit(unit, workspace, folder) for unit in section] == [True, False]

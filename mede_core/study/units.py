@@ -131,11 +131,6 @@ CONTROLS: dict[str, tuple[str, dict]] = {
 }
 
 
-def _control_tests(variant: str, method: str) -> tuple[str, ...]:
-    tests = ("source", "steps") if METHODS[method].trainer == "meta" else ("source",)
-    return (*tests, "prediction") if variant in ("meta-step", "joint") else tests
-
-
 # Our ST-Adapter beside the published forms and AIM, each at two learning rates, plainly fine-tuned.
 FORMS: dict[str, dict] = {
     "ours": {},
@@ -166,7 +161,8 @@ SECTIONS: dict[str, tuple[Sequence[int], dict[str, tuple[str, dict, tuple[str, .
         method: (method, {}, (*_MAIN_TESTS, "reversal") if method == "frozen" else _MAIN_TESTS) for method in METHODS
     }),
     "meta": (FEW, {
-        variant: (method, changes, _control_tests(variant, method)) for variant, (method, changes) in CONTROLS.items()
+        variant: (method, changes, ("source", "prediction") if variant in ("meta-step", "joint") else ("source",))
+        for variant, (method, changes) in CONTROLS.items()
     }),
     "gwa": (SEEDS, {
         "averages": ("open_mede", {}, ("averages", "grid", "grid_order")),
