@@ -123,17 +123,6 @@ def test_the_numbers_of_a_seed_are_those_of_its_clips():
             assert ours.loc[row.method, names.get(row.column, row.column)] == pytest.approx(row.value, abs=1e-3)
 
 
-def test_pairs_are_compared_on_the_seeds_that_both_have():
-    def records(method, seeds, bits):
-        where = {"set": "source", "metric": "top1", "method": method, "n": 4, "correct": bits}
-        tests = [(half, context) for half in ("base", "novel") for context in ("in", "scene", "noise", "stripes")]
-        return [{**where, "split": half, "seed": seed, "context": at} for seed in seeds for half, at in tests]
-
-    both = records("a", (4, 5, 6), "f0") + records("b", (5, 6, 7), "00")
-    rows = answers.paired(both, [("a", "b"), ("a", "gone")])
-    assert set(rows["seeds"]) == {2} and set(rows[rows["quantity"] == "out"]["value"]) == {100.0}
-
-
 def test_the_answer_sets_the_method_its_parts_and_the_inner_step_beside_their_controls():
     main, controls = store.study_records("main"), store.study_records("meta", by="variant")
     told = answers.answer(main, controls).set_index(["first", "second"])

@@ -131,32 +131,32 @@ def dial(records: Sequence[Mapping]) -> pd.DataFrame:
 
 
 def differences(records: Sequence[Mapping], pairs: Sequence[tuple[str, str]], test_set: str = "source") -> pd.DataFrame:
-    """First minus second method of each pair in points ("in", "out", "gap"), paired over seeds and clips, with a
-    verdict each."""
-    rows = []
-    for first, second in pairs:
-        scores = [
-            clip_scores(records, method, test_set, SPLITS, contexts)
+    """First minus second method of each pair in points ("in", "out", "gap"), paired over clips and the seeds that both
+    have, with a verdict each; a pair without such seeds has no row."""
+    seeds, rows = {}, []
+    for record in records:
+        seeds.setdefault(record["method"], set()).add(record["seed"])
+    for pair in pairs:
+        both = set.intersection(*(seeds.get(method, set()) for method in pair))
+        if not both:
+            continue
+        own = [r for r in records if r["method"] in pair and r["seed"] in both]
+        inside, outside = (
+            [[*clip_scores(own, method, test_set, SPLITS, contexts).values()] for method in pair]
             for contexts in (("in",), OUT_OF_CONTEXT)
-            for method in (first, second)
-        ]
-        ours_in, theirs_in, ours_out, theirs_out = _together(f"{first} and {second}", *scores)
-        gaps = [[i - o for i, o in zip(*both)] for both in ((ours_in, ours_out), (theirs_in, theirs_out))]
-        compared = {"in": (ours_in, theirs_in), "out": (ours_out, theirs_out), "gap": gaps}
-        for quantity, pair in compared.items():
-            interval = paired_difference(*pair)
+        )
+        gaps = [[i - o for i, o in zip(*each)] for each in zip(inside, outside)]
+        for quantity, compared in {"in": inside, "out": outside, "gap": gaps}.items():
+            interval = paired_difference(*compared)
             numbers = {**vars(interval), "verdict": interval.verdict()}
-            rows.append({"first": first, "second": second, "quantity": quantity, **numbers})
+            rows.append({"first": pair[0], "second": pair[1], "quantity": quantity, **numbers})
     return pd.DataFrame(rows).drop(columns="std", errors="ignore")
 
 
 def order_blind_bounds(rho: float, scenes: int) -> dict[str, float]:
-    """{context: percent}: the best accuracy that a learner blind to the order of frames can expect.
-
-    It knows all but which motion of a reversal pair it sees. Before a swapped background nothing tells: one half. In
-    context it guesses the likelier motion in each scene: the scene is the motion's home with probability rho and each
-    other one with (1 - rho) / (scenes - 1), and the two of a pair have different homes.
-    """
+    """{context: percent}: the best accuracy that a learner blind to the order of frames can expect."""
+    # It knows all but which motion of a reversal pair it sees. Before a swapped background nothing tells: one half. In
+    # context it guesses the likelier motion in each scene: the two of a pair have different homes.
     other = (1 - rho) / (scenes - 1)
     inside = max(rho, other) + (scenes - 2) / 2 * other
     return {"in": 100 * inside, **dict.fromkeys((*OUT_OF_CONTEXT, "out"), 50.0)}
@@ -196,16 +196,12 @@ def pick(long: pd.DataFrame, columns: Sequence[str], name: str) -> pd.DataFrame:
 
 def wide(long: pd.DataFrame, *, methods: Sequence[str] = ()) -> pd.DataFrame:
     """A long frame as text, "63.2 [61.0, 65.1]", a row a method; ``methods`` without numbers say "not run"."""
-    numbers = {(row["method"], row["column"]): row for row in long.to_dict("records")}
-    rows, measured = [], frozenset(long["method"])
-    for method in in_order((*methods, *measured)):
-        row = {"Method": method_label(method)}
-        for column in dict.fromkeys(long["column"]):
-            cell, absent = numbers.get((method, column)), MISSING if method in measured else NOT_RUN
-            shown = absent if cell is None else format_interval(cell["value"], cell["low"], cell["high"])
-            row[column_label(column)] = shown
-        rows.append(row)
-    return pd.DataFrame(rows)
+    text = [format_interval(*ends) for ends in zip(long["value"], long["low"], long["high"])]
+    table = long.assign(text=text).pivot(index="method", columns="column", values="text")
+    table = table.reindex(index=in_order((*methods, *table.index)), columns=long["column"].unique())
+    table[table.isna().all(axis=1)] = NOT_RUN
+    table = table.fillna(MISSING).rename(index=method_label, columns=column_label)
+    return table.rename_axis(index="Method", columns=None).reset_index()
 
 
 def records_table(records: Sequence[Mapping]) -> pd.DataFrame:
@@ -252,17 +248,3 @@ def verdict_sentence(row: Mapping) -> str:
 
 def verdict_markdown(frame: pd.DataFrame) -> str:
     return "\n".join(f"* {verdict_sentence(row)}" for row in frame.to_dict("records"))
-
-
-def property_table(measured: Sequence, reported: Mapping[str, Sequence]) -> pd.DataFrame:
-    """The world's properties as text: measured here and, by column name, elsewhere; one outside its range says so."""
-    rows = []
-    for one, *others in zip(measured, *reported.values(), strict=True):
-        row = {"Property": one.name, "Allowed": f"{one.low:g} to {one.high:g}", "Here": _held(one)}
-        rows.append({**row, **dict(zip(reported, map(_held, others), strict=True))})
-    return pd.DataFrame(rows)
-
-
-def _held(one) -> str:
-    value = f"{one.value:.1f}" if abs(one.value) >= 0.05 or one.value == 0 else f"{one.value:.0e}"
-    return value if one.holds else f"{value} (outside)"

@@ -22,29 +22,15 @@ def answer(main: Sequence[Mapping], controls: Sequence[Mapping]) -> pd.DataFrame
 
     ``controls`` are records of the section ``meta`` by variant, as far as it was run.
     """
-    frame = pd.concat([paired(main, ANSWER_PAIRS), paired(controls, ANSWER_CONTROLS)], ignore_index=True)
+    frame = pd.concat([differences(main, ANSWER_PAIRS), differences(controls, ANSWER_CONTROLS)], ignore_index=True)
     return frame[frame["quantity"] == "out"].reset_index(drop=True)
 
 
-def paired(records: Sequence[Mapping], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """Rows of ``tables.differences`` for those pairs whose records are there, each on the seeds that both have."""
-    seeds = {}
-    for record in records:
-        seeds.setdefault(record["method"], set()).add(record["seed"])
-    frames = []
-    for first, second in pairs:
-        both = seeds.get(first, set()) & seeds.get(second, set())
-        if both:
-            own = [r for r in records if r["method"] in (first, second) and r["seed"] in both]
-            frames.append(differences(own, [(first, second)]))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-
-
 def paired_groups(groups: Mapping[str, Sequence[Mapping]], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """:func:`paired`, in and out of context, in several groups of records, with a label for the figure's rows."""
+    """``tables.differences`` in and out of context in several groups of records, with a label for the figure's rows."""
     found = []
     for pair, (name, records) in itertools.product(pairs, groups.items()):
-        own = paired(records, [pair])
+        own = differences(records, [pair])
         if len(own):
             own = own[own["quantity"].isin(["in", "out"])]
             found.append(own.assign(label=f"{method_label(pair[0])}, {name}"))

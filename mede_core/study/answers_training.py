@@ -8,8 +8,9 @@ import pandas as pd
 from ..averages import RULE_LABELS, best_gaussian
 from ..report.averaging import as_grid
 from ..report.metrics import mean_std
+from ..report.tables import differences
 from ..report.write import MISSING, format_signed
-from .answers import paired, per_seed, spread_table
+from .answers import per_seed, spread_table
 from .units import CONTROLS, FEW, VALIDATION
 
 CONTROL_PAIRS = (  # each against what shares everything with it but the part in question
@@ -94,7 +95,7 @@ def rule_differences(records: Sequence[Mapping]) -> pd.DataFrame:
     own = [{**r, "method": RULE_LABELS[r["average"]]} for r in records if r.get("correct") and r["average"]]
     second = RULE_LABELS["last"]
     names = [name for name in dict.fromkeys(r["method"] for r in own) if name != second]
-    return paired(own, [(name, second) for name in names])
+    return differences(own, [(name, second) for name in names])
 
 
 def grid_means(records: Iterable[Mapping], where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
