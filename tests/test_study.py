@@ -40,8 +40,9 @@ def test_every_recipe_has_the_same_tuning_budget_on_base_classes_alone():
 
 
 def test_recipes_take_what_the_committed_search_chose():
-    chosen = answers.chosen_trials(store.study_records("search", by="variant"))
-    assert chosen.keys() == SEARCH.keys()
+    found = answers.trials(store.study_records("search", by="variant")).query("chosen")
+    chosen = dict(zip(found["recipe"], found["changes"], strict=True))
+    assert [*chosen] == [*SEARCH]
     for method, settings in chosen.items():
         assert dict(METHODS[method].tuned) == settings, method
     assert METHODS["open_mede"].tuned == METHODS["open_mede_no_gwa"].tuned
@@ -155,7 +156,7 @@ def test_predictions_are_means_over_seeds_and_say_where_they_fail():
         {**where, "method": "m", "metric": f"change_{kind}", "average": "0.5", "value": v}
         for kind, v in (("measured", -1.0), ("measured", -3.0), ("predicted", -2.5), ("predicted", -2.5))
     ]
-    assert training.predictions(changes).set_index("kind")["value"].to_dict() == {"measured": -2.0, "predicted": -2.5}
+    assert training.predictions(changes)[["measured", "predicted"]].to_numpy().tolist() == [[-2.0, -2.5]]
     assert training.gradient_products(changes)["value"].tolist() == [5.0], "minus the prediction over alpha"
     assert training.expansion_fails(changes, 0.5).endswith("m: none.")
     later = [{**r, "part": 2, "value": -0.5} for r in changes]
