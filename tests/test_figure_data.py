@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from mede_core.report.figures import comparisons, film, results, training, trajectories
+from mede_core.report.figures import film, results, training, trajectories
 from mede_core.report.figures.style import METHOD_STYLE
 
 
@@ -142,7 +142,7 @@ def test_a_readers_own_method_is_drawn_after_the_known_ones():
 
 
 def test_a_forest_has_a_line_a_label_in_the_order_given():
-    axes = comparisons.difference_forest(d.FOREST, margin=1.0).axes[0]
+    axes = results.difference_forest(d.FOREST, margin=1.0).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
     points = sorted((x, round(y)) for line in axes.containers for x, y in zip(*line.lines[0].get_data()))
     assert points == [(-2.0, 0), (1.0, 0), (3.0, 1)]
@@ -151,13 +151,13 @@ def test_a_forest_has_a_line_a_label_in_the_order_given():
 
 
 def test_epoch_lines_have_one_line_a_series_and_one_panel_a_value():
-    axes = comparisons.epoch_lines(d.LINES, label="v", zero=True).axes[0]
+    axes = results.epoch_lines(d.LINES, label="v", zero=True).axes[0]
     drawn = [line.get_ydata().tolist() for line in axes.lines[:2]]
     assert drawn == [[0.1, 0.2], [-0.1, -0.3]]
-    assert len(comparisons.epoch_lines(d.LINES.assign(panel=["p", "p", "q", "q"]), label="v").axes) == 2
+    assert len(results.epoch_lines(d.LINES.assign(panel=["p", "p", "q", "q"]), label="v").axes) == 2
 
 
 def test_a_scatter_marks_every_learner_in_its_methods_color():
-    axes = comparisons.drop_scatter(d.LOOKS, {"order_gap": "order gap (points)"}).axes[0]
+    axes = results.drop_scatter(d.LOOKS, {"order_gap": "order gap (points)"}).axes[0]
     marks = {line.get_color(): line.get_xydata().tolist() for line in axes.lines}
     assert marks == {METHOD_STYLE["frozen"].color: [[0.0, 40.0]], METHOD_STYLE["finetune"].color: [[12.0, 20.0]]}

@@ -11,9 +11,16 @@ import pandas as pd
 
 from ..config import OUT_OF_CONTEXT, SPLITS
 from ..files import unpack_correct
-from .intervals import Interval, accuracy_interval, harmonic_difference, harmonic_interval, paired_difference
+from .intervals import (
+    Interval,
+    accuracy_interval,
+    harmonic_difference,
+    harmonic_interval,
+    paired_difference,
+    t_interval,
+)
 from .paper import PAPER_ROWS
-from .write import MISSING, format_interval, format_signed
+from .write import MISSING, format_difference, format_interval, format_signed
 
 LONG = ("method", "column", "value", "std", "low", "high", "seeds", "clips", "gain", "gain_low", "gain_high")
 NOT_RUN = "not run"
@@ -248,3 +255,53 @@ def verdict_sentence(row: Mapping) -> str:
 
 def verdict_markdown(frame: pd.DataFrame) -> str:
     return "\n".join(f"* {verdict_sentence(row)}" for row in frame.to_dict("records"))
+
+
+# ------------------------------------------------------------------------------------ what learners use
+def effects_table(effects: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
+    """A row a method, of ``attention.causal_effects``: mean effects on the class margin, beside what the same clips
+    lose in accuracy when their background is swapped and when their frames are shuffled; with intervals over clips."""
+    rows = []
+    for method, one in effects.items():
+        rows.append({
+            "Method": method_label(method), "Clips": len(one["motion"]),
+            "Background swapped (logits)": _mean(one["background"]),
+            "Motion reversed (logits)": _mean(one["motion"]),
+            "Background counts more (%)": str(accuracy_interval(np.abs(one["background"]) > np.abs(one["motion"]))),
+            "Static gap (points)": str(paired_difference(one["whole"], one["swapped"])),
+            "Order gap (points)": str(paired_difference(one["whole"], one["shuffled"])),
+            "Single frame (%)": str(accuracy_interval(one["single"])),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def typical(effects: Mapping[str, Mapping[str, np.ndarray]], clip: int) -> str:
+    """Sentences on where one clip stands among all, a method each, by ``attention.causal_effects``."""
+    said = []
+    for method, one in effects.items():
+        shares, parts = [], []
+        for name, words in (("background", "background swapped"), ("motion", "motion reversed")):
+            values = np.round(one[name], 3)  # rounding errors rank nothing
+            shares.append(100 * (np.mean(values < values[clip]) + np.mean(values == values[clip]) / 2))
+            parts.append(f"{words}, the margin falls by {values[clip]:.2f} logits (percentile {shares[-1]:.0f})")
+        is_typical = min(shares) >= 10 and max(shares) <= 90
+        said.append(f"* {method_label(method)}: {'; '.join(parts)}: **{'' if is_typical else 'not '}typical**.")
+    return "\n".join([*said, "", f"Typical: between percentiles 10 and 90 of {len(values)} clips, in both."])
+
+
+def maps_table(tested: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
+    """A row a map method, from ``lab.map_tests.compare_maps``. A map may be believed where both gains are above zero
+    with their intervals, and where it changes with shuffled weights: else it shows the clip, not the learner."""
+    rows = []
+    for name, one in tested.items():
+        gains = {key.capitalize(): t_interval(one[key]) for key in ("deletion", "insertion")}
+        believed = min(low for _, low, _ in gains.values()) > 0 and np.mean(one["shuffled"]) < 0.5
+        rows.append({
+            "Map": name, "Clips": len(one["deletion"]), **{key: format_difference(*own) for key, own in gains.items()},
+            "Correlation with shuffled weights": _mean(one["shuffled"]), "May be believed": "yes" if believed else "no",
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _mean(values: np.ndarray) -> str:
+    return format_difference(*t_interval(values), 2)

@@ -1,8 +1,5 @@
-"""What the study trains and tests: sections, their variants, seeds and tests. Torch-free.
-
-A seed is that of the world (base and novel halves, clips), of the initialization and of the order of the clips. The
-seeds are not those that the world was designed on; hyper-parameters were searched on the design seed, see ``search``.
-"""
+"""What the study trains and tests: sections, their variants, seeds and tests. Torch-free. A seed is that of the world
+(halves, clips), of the initialization and of the order of clips; none of them designed the world or chose settings."""
 
 import itertools
 from collections.abc import Mapping, Sequence

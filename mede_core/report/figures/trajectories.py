@@ -92,15 +92,9 @@ def trajectory_accuracy(epochs, accuracy: Mapping, averages: Mapping[str, Mappin
 
 @styled
 def gwa_heatmap(
-    mu,
-    sigma,
-    accuracy,
-    *,
-    published: tuple[float, float],
-    references: Mapping[str, float] | None = None,
-    label: str = "top-1 accuracy (%)",
-    title: str = "Accuracy of the Gaussian average for each center and width",
-):
+    mu, sigma, accuracy, *, published: tuple[float, float], references: Mapping[str, float] | None = None,
+    label="top-1 accuracy (%)", title="Accuracy of the Gaussian average for each center and width",
+):  # fmt: skip
     """Accuracy [S, M] over a grid of GWA's sigma [S] and mu [M], in epochs, increasing; the first best cell is framed.
 
     published: (mu, sigma) of the published ratios, marked; references: name -> percent, for the line below the title.
