@@ -62,12 +62,14 @@ def test_accuracies_are_those_of_the_records():
     assert (frame["value"] <= frame["high"]).all()
 
 
-def test_the_difference_to_frozen_clip_needs_the_same_clips():
+def test_the_difference_to_frozen_clip_needs_the_same_clips_and_that_of_the_same_bits_is_zero():
     few, many = bits(0.9, 1), np.concatenate([bits(0.6, 2)] * 2)
     for frozen, known in ((many, False), (many[: len(few)], True)):
         records = [record(name, context, one, split) for name, one in (("frozen", frozen), ("finetune", few))
                    for context in CONTEXTS for split in ("base", "novel")]  # fmt: skip
-        assert cell(tables.in_and_out(records), "finetune", "in").notna()["gain"] == known
+        frame = tables.in_and_out(records)
+        assert cell(frame, "finetune", "in").notna()["gain"] == known
+        assert (cell(frame, "frozen", "gap")[["value", "low", "high"]] == 0).all()
 
 
 def test_base_and_novel_are_kept_apart():
@@ -83,13 +85,6 @@ def test_twins_are_averaged_clip_by_clip():
     records = [record("frozen", "noise", one), record("frozen", "stripes", ~one)]
     scores = tables.clip_scores(records, "frozen", "source", ("base",), ("noise", "stripes"))
     assert (scores[0] == 0.5).all()
-
-
-def test_the_gap_of_the_same_bits_is_zero_with_certainty():
-    same = bits(0.6, 4)
-    records = [record("frozen", context, same, split) for context in CONTEXTS for split in ("base", "novel")]
-    gap = cell(tables.in_and_out(records), "frozen", "gap")
-    assert (gap["value"], gap["low"], gap["high"]) == (0, 0, 0)
 
 
 def test_several_seeds_are_averaged():
@@ -168,16 +163,10 @@ def test_records_that_do_not_fit_are_an_error(change, message):
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------
-def test_differences_are_paired_and_signed():
-    frame = tables.differences(study(SHARES), [("open_mede", "frozen")]).set_index("quantity")
-    assert frame["value"].to_dict() == pytest.approx({"in": 10, "out": 30, "gap": -20})
-    assert (frame["low"] <= frame["value"]).all()
-    assert (frame["value"] <= frame["high"]).all()
-    assert frame.loc["out", "low"] > 0
-
-
-def test_one_seed_is_never_decided():
+def test_differences_are_paired_and_signed_and_one_seed_is_never_decided():
     frame = tables.differences(study(SHARES), [("open_mede", "frozen")])
+    assert dict(zip(frame["quantity"], frame["value"])) == pytest.approx({"in": 10, "out": 30, "gap": -20})
+    assert (frame["low"] <= frame["value"]).all() and (frame["value"] <= frame["high"]).all() and frame["low"][1] > 0
     assert set(frame["verdict"]) == {"this seed"}
     assert "other seeds may differ" in tables.verdict_markdown(frame)
     assert list(tables.verdict_table(frame)["Difference"]) == ["+10.0", "+30.0", "-20.0"]
@@ -216,17 +205,13 @@ def test_pairs_are_compared_on_the_seeds_that_both_have():
 
 # --- what a reader sees -----------------------------------------------------------------------------------------
 def test_methods_stand_in_the_fixed_order_and_missing_ones_say_so():
-    shown = tables.wide(tables.in_and_out(study(dict(reversed(SHARES.items())))), methods=("open_vclip", "froster"))
+    long = tables.in_and_out(study(dict(reversed(SHARES.items()))))
+    shown = tables.wide(long, methods=("open_vclip", "froster"))
     assert list(shown["Method"]) == ["Frozen CLIP", "Open-VCLIP", "FROSTER", "Open-MeDe"]
-    assert (shown.iloc[1, 1:] == tables.NOT_RUN).all()
+    assert (shown.iloc[1, 1:] == tables.NOT_RUN).all() and "Static gap" in shown
     assert shown.iloc[3]["Other scene"].startswith("60.0 [")
-
-
-def test_plots_get_the_columns_they_ask_for():
-    frame = tables.pick(tables.in_and_out(study(SHARES)), ("in", "scene"), "context")
-    assert sorted(frame["context"].unique()) == ["in", "scene"]
-    assert {"method", "value", "low", "high"} <= set(frame.columns)
-    assert tables.column_label("gap") == "Static gap"
+    frame = tables.pick(long, ("in", "scene"), "context")
+    assert sorted(frame["context"].unique()) == ["in", "scene"] and {"method", "value", "low", "high"} <= {*frame}
 
 
 def test_every_record_has_its_line_with_its_interval():

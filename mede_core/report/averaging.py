@@ -82,11 +82,8 @@ def as_grid(frame: pd.DataFrame, value: str) -> Grid:
 
 def grid_facts(records: Sequence[Mapping], where: str) -> dict[str, float]:
     """{label: percent} of the named rules, for the line above a heat map; those with epoch 0 are left out."""
-    return {
-        label: 100 * scores_of_average(records, name)[where].mean()
-        for name, label in RULE_LABELS.items()
-        if not name.endswith("+0")
-    }
+    labels = {name: label for name, label in RULE_LABELS.items() if not name.endswith("+0")}
+    return {label: 100 * scores_of_average(records, name)[where].mean() for name, label in labels.items()}
 
 
 # ------------------------------------------------------------------------------------ along the trajectory

@@ -11,14 +11,7 @@ import pandas as pd
 
 from ..config import OUT_OF_CONTEXT, SPLITS
 from ..files import unpack_correct
-from .intervals import (
-    Interval,
-    accuracy_interval,
-    harmonic_difference,
-    harmonic_interval,
-    paired_difference,
-    t_interval,
-)
+from .intervals import Interval, accuracy_interval, harmonic_interval, paired_difference, t_interval
 from .paper import PAPER_ROWS
 from .write import MISSING, format_difference, format_interval, format_signed
 
@@ -81,10 +74,9 @@ def long_frame(
             gain = paired_difference(ours[name], theirs[name]) if common else None
             rows.append(_row(method, name, accuracy_interval(numbers[name]), gain))
         if joined and {*joined} <= own.keys():
-            mean = harmonic_interval(*(numbers[name] for name in joined), paired_clips=paired_clips)
-            pairs = ([each[name] for name in joined] for each in (ours, theirs))
-            gain = harmonic_difference(*pairs, paired_clips=paired_clips) if common else None
-            rows.append(_row(method, "hm", mean, gain))
+            pairs = [[each[name] for name in joined] for each in (numbers, ours, theirs)]
+            gain = harmonic_interval(*pairs[1:], paired_clips=paired_clips) if common else None
+            rows.append(_row(method, "hm", harmonic_interval(pairs[0], paired_clips=paired_clips), gain))
     return pd.DataFrame(rows, columns=list(LONG))
 
 

@@ -1,6 +1,5 @@
 """Plots of results. Frames have a row a number: ``method``, ``value`` in percent, ``low`` and ``high``, the ends of
-its 95 % interval; a method has one number a place. Bounds: percent a context, for a learner blind to frame order.
-"""
+its 95 % interval; a method has one number a place. Bounds: percent a context, for a learner blind to frame order."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -71,10 +70,8 @@ def bar_in_out(
 
 @styled
 def lines_base_novel(frame: pd.DataFrame, *, title: str = "Base and novel classes", width: float = PAGE_WIDTH):
-    """A line a method from its novel (hollow) to its base (filled) accuracy, the harmonic mean as a tick.
-
-    frame: ``split`` is "base", "novel" or "hm"; an optional ``set`` gives a panel each, where a method may be missing.
-    """
+    """A line a method from its novel (hollow) to its base (filled) accuracy, the harmonic mean as a tick: ``split`` is
+    "base", "novel" or "hm"; an optional ``set`` gives a panel each, where a method may be missing."""
     panels = panels_in(frame, "set")
     methods, columns = in_order(frame["method"]), min(2, len(panels))
     rows = -(-len(panels) // columns)
