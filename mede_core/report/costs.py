@@ -43,13 +43,12 @@ class Cost:
 def measure_costs(
     configs: Mapping[str, Config], *, steps: int = 20, seconds: float = math.inf, classes: int = 400, device="cpu"
 ) -> dict[str, Cost]:
-    """Time the training step and the evaluation of several configurations, by name, in turns; no data are read.
-
-    One round warms up and is not counted; at least one follows, at most ``steps``, and none begins after ``seconds``.
-    """
+    """Time the training step and the evaluation of several configurations, by name, in turns; no data are read. One
+    round warms up and is not counted; at least one follows, at most ``steps``, and none begins after ``seconds``."""
     works = {name: _work(config, classes, device) for name, config in configs.items()}
     for train, test, _, _ in works.values():
-        train(), test()
+        train()
+        test()
     peaks = {name: _peak(train, device) for name, (train, *_) in works.items()}
     times, started, rounds = {name: [] for name in works}, time.perf_counter(), 0
     while rounds == 0 or (rounds < steps and time.perf_counter() - started < seconds):

@@ -1,8 +1,6 @@
 """The offline HTML gallery: executed notebooks and the public names as pages that need no network and no script.
-
 Formulas become MathML; widgets are dropped (each has a static twin); a figure that one step alone has saved is shown
-light or dark as the reader's screen, any other picture is embedded as it is. Torch-free.
-"""
+light or dark as the reader's screen, any other picture is embedded as it is. Torch-free."""
 
 import ast
 import base64

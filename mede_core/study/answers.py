@@ -193,7 +193,7 @@ def looks(records: Sequence[Mapping]) -> pd.DataFrame:
 def look_table(frame: pd.DataFrame) -> pd.DataFrame:
     titles = {"accuracy": "accuracy, in context", **MEASURES}
     titles |= {"actor_area": "actor's share of the area (%)", "drop": "lost out of context (points)"}
-    return spread_table(frame, "method", {column: _upper(titles[column]) for column in titles})
+    return spread_table(frame, "method", {column: titles[column].capitalize() for column in titles})
 
 
 def correlation_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -203,9 +203,5 @@ def correlation_table(frame: pd.DataFrame) -> pd.DataFrame:
         values = [own[measure].corr(own["drop"]) for _, own in frame.groupby("seed") if own[measure].nunique() > 1]
         value, low, high = t_interval(values) if values else (np.nan, np.nan, np.nan)
         interval = f"{format_signed(low, 2)} to {format_signed(high, 2)}" if low == low else MISSING
-        rows.append((_upper(title), format_signed(value, 2), interval, len(frame)))
+        rows.append((title.capitalize(), format_signed(value, 2), interval, len(frame)))
     return pd.DataFrame(rows, columns=["Measure", "Correlation", "95 % interval", "Learners"])
-
-
-def _upper(title: str) -> str:
-    return title[:1].upper() + title[1:]

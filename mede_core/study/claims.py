@@ -5,7 +5,6 @@ trainer apart, without averages; the average apart, of one trajectory. Fewer tha
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
@@ -28,26 +27,20 @@ QUANTITIES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The first method minus the second, on the source set, over base and novel classes unless ``quantity`` says
-    otherwise; of times the logarithm of the first over the second, all methods in turns in one process."""
-
-    first: str
-    second: str
-    quantity: str  # of QUANTITIES
-    expected: str  # above, below or not below; of times less or no more
+# A comparison: the first method minus the second, on the source set, over base and novel classes unless the quantity
+# says otherwise; of times the logarithm of the first over the second, all methods in turns in one process
+COMPARED = ("first", "second", "quantity", "expected")  # expected: above, below, not below; of times less or no more
 
 
 def _against(others: Sequence[str], quantity: str, expected: str = "above", *, method: str = "open_mede"):
-    return tuple(Comparison(method, other, quantity, expected) for other in others)
+    return tuple((method, other, quantity, expected) for other in others)
 
 
 _REGULARIZED = ("open_vclip", "froster")
 _FULL = {"novel": "recognizes novel classes best", "hm": "balances base and novel classes best",
          "cross": "transfers best to other sets", "out": "does best out of context"}  # fmt: skip
 _META = "open_mede_no_gwa"
-CLAIMS: dict[str, tuple[Comparison, ...]] = {  # with the comparisons that would support them
+CLAIMS: dict[str, tuple[tuple[str, str, str, str], ...]] = {  # with the comparisons that would support them
     **{f"Open-MeDe {says}": _against(("frozen", "finetune", *_REGULARIZED), quantity)
        for quantity, says in _FULL.items()},
     **{f"Open-MeDe {says}: also against as many clips an update without an inner step": _against(("joint",), quantity)
@@ -62,9 +55,9 @@ CLAIMS: dict[str, tuple[Comparison, ...]] = {  # with the comparisons that would
     "Average: GWA adds to accuracy out of context": _against((_META,), "out"),
     # Not against fine-tuning: regularization is tested averaged, fine-tuning is not, so that two things would differ
     "Regularization towards CLIP, averaged, raises accuracy in context, against frozen CLIP":
-        tuple(Comparison(method, "frozen", "in", "above") for method in _REGULARIZED),
+        tuple((method, "frozen", "in", "above") for method in _REGULARIZED),
     "Regularization towards CLIP, averaged, lowers accuracy out of context, against frozen CLIP":
-        tuple(Comparison(method, "frozen", "out", "below") for method in _REGULARIZED),
+        tuple((method, "frozen", "out", "below") for method in _REGULARIZED),
     "The gain over regularization is largest on the temporal set": _against(_REGULARIZED, "temporal"),
     "No additional overhead: training takes no longer than fine-tuning": _against(("finetune",), "time", "no more"),
     "Less overhead than regularization": _against(_REGULARIZED, "time", "less"),
@@ -86,9 +79,10 @@ def measured(records: Sequence[Mapping], times: Sequence[Mapping] = ()) -> pd.Da
         found["time"] = np.log(seconds.pivot(index="seed", columns="average", values="value"))
     rows = []
     for claim, comparison in ((claim, one) for claim, comparisons in CLAIMS.items() for one in comparisons):
-        own, pair = found.get(comparison.quantity, pd.DataFrame()), [comparison.first, comparison.second]
-        values = own[pair[0]] - own[pair[1]] if {*pair} <= {*own} else pd.Series(dtype=float)
-        rows.append({"claim": claim, **asdict(comparison), **t_test(values.dropna(), comparison.expected)})
+        first, second, quantity, expected = comparison
+        own = found.get(quantity, pd.DataFrame())
+        values = own[first] - own[second] if {first, second} <= {*own} else pd.Series(dtype=float)
+        rows.append({"claim": claim, **dict(zip(COMPARED, comparison)), **t_test(values.dropna(), expected)})
     return pd.DataFrame(rows)
 
 
