@@ -30,7 +30,8 @@ def test_every_public_plot_function_is_covered():
 @pytest.mark.parametrize("name", ["film_strip", "bar_in_out", "meta_step_2d"])  # images, hatches, contours
 def test_all_saved_files_are_the_same_bytes_each_time(name, tmp_path):
     first = save_figure(DRAW[name], tmp_path / "a" / name, data={"x": [1, 2]}, run="meta-0123")
-    second = save_figure(DRAW[name], tmp_path / "b" / name, data={"x": [1, 2]}, run="meta-0123")
+    with matplotlib.rc_context({"xtick.direction": "in", "axes.labelpad": 20, "font.size": 20}):  # a reader's own
+        second = save_figure(DRAW[name], tmp_path / "b" / name, data={"x": [1, 2]}, run="meta-0123")
     assert sorted(first) == ["dark.svg", "json", "pdf", "png", "svg"]
     for kind in first:
         assert first[kind].name == f"{name}.{kind}"
@@ -98,12 +99,6 @@ def test_figures_do_not_register_with_pyplot_nor_change_settings():
         assert isinstance(draw(), Figure)
     assert dict(matplotlib.rcParams) == before
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
-
-
-def test_a_readers_own_settings_do_not_change_the_bytes(tmp_path):
-    first = save_figure(DRAW["bar_in_out"], tmp_path / "a")["svg"].read_bytes()
-    with matplotlib.rc_context({"xtick.direction": "in", "axes.labelpad": 20, "font.size": 20}):
-        assert save_figure(DRAW["bar_in_out"], tmp_path / "a")["svg"].read_bytes() == first
 
 
 def test_a_figure_shows_itself_in_a_notebook_on_the_page_of_its_theme():

@@ -97,6 +97,8 @@ def test_several_seeds_are_averaged():
     assert (row["value"], row["seeds"]) == (pytest.approx(30), 2)
     assert row["std"] == pytest.approx(np.std([20, 40], ddof=1))
     assert np.isnan(cell(tables.base_novel(study(SHARES)), "frozen", "base")["std"]), "one seed has no spread"
+    with pytest.raises(ValueError, match=r"frozen: the seeds of its columns differ: .*'novel': \[0\]"):
+        tables.base_novel(records[:-1])
 
 
 def test_gains_over_frozen_clip_are_paired_and_a_harmonic_mean_has_one_too():

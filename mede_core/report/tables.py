@@ -66,7 +66,10 @@ def long_frame(
     """Long frame of {method: {column: {seed: scores of clips}}}, with "hm" of the two ``joined`` columns."""
     rows, frozen = [], scores.get("frozen", {})
     for method, own in scores.items():
-        numbers = dict(zip(own, _together(method, *own.values())))
+        if len({tuple(one) for one in own.values()}) > 1:
+            seeds = {name: [*one] for name, one in own.items()}
+            raise ValueError(f"{method}: the seeds of its columns differ: {seeds}; allowed: the same in all")
+        numbers = {name: [*one.values()] for name, one in own.items()}
         known = own.keys() <= frozen.keys() and method != "frozen"
         common = [seed for seed in next(iter(own.values())) if known and _same_clips(own, frozen, seed)]
         ours, theirs = ({name: [one[seed] for seed in common] for name, one in each.items()} for each in (own, frozen))
@@ -103,7 +106,7 @@ def in_and_out(records: Sequence[Mapping], test_set: str = "source", halves: Seq
     scores = _scores(records, {name: (test_set, halves, found) for name, found in contexts.items()})
     long = long_frame(scores, ("in", "out"), paired_clips=True)
     for method, own in scores.items():
-        gap = paired_difference(*_together(method, own["in"], own["out"]))
+        gap = paired_difference(*([*own[where].values()] for where in ("in", "out")))
         long.loc[len(long)] = _row(method, "gap", gap)
     return long
 
@@ -164,15 +167,6 @@ def order_blind_bounds(rho: float, scenes: int) -> dict[str, float]:
 def _row(method: str, column: str, interval: Interval, gain: Interval | None = None) -> dict:
     gained = (gain.value, gain.low, gain.high) if gain else [math.nan] * 3
     return {"method": method, "column": column, **vars(interval), **dict(zip(LONG[-3:], gained))}
-
-
-def _together(what: str, first: Mapping, *others: Mapping) -> list[list[np.ndarray]]:
-    """Scores as lists over their seeds, which must be the same."""
-    for other in others:
-        if first.keys() != other.keys():
-            seeds = f"seeds {sorted(first)} and {sorted(other)} differ"
-            raise ValueError(f"{what}: {seeds}; allowed: the same seeds in both")
-    return [[*scores.values()] for scores in (first, *others)]
 
 
 # ------------------------------------------------------------------------------------ what a reader sees
