@@ -77,9 +77,9 @@ def long_frame(
             gain = paired_difference(ours[name], theirs[name]) if common else None
             rows.append(_row(method, name, accuracy_interval(numbers[name]), gain))
         if joined and {*joined} <= own.keys():
-            pairs = [[each[name] for name in joined] for each in (numbers, ours, theirs)]
-            gain = harmonic_interval(*pairs[1:], paired_clips=paired_clips) if common else None
-            rows.append(_row(method, "hm", harmonic_interval(pairs[0], paired_clips=paired_clips), gain))
+            mean, *pairs = ([each[name] for name in joined] for each in (numbers, *((ours, theirs) if common else ())))
+            gain = harmonic_interval(*pairs, paired_clips=paired_clips) if common else None
+            rows.append(_row(method, "hm", harmonic_interval(mean, paired_clips=paired_clips), gain))
     return pd.DataFrame(rows, columns=list(LONG))
 
 
