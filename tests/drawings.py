@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from mede_core.report.figures import comparisons, diagram, film, results, training, trajectories
+from mede_core.report.figures import diagram, film, results, training, trajectories
 from mede_core.report.figures.style import METHOD_STYLE
 
 T, H = 4, 16
@@ -93,9 +93,9 @@ DRAW = {
     "inner_step_curves": lambda: training.inner_step_curves(LENGTHS, 0.5),
     "meta_step_2d": lambda: training.meta_step_2d(**meta_arguments(), query_weight=1.0),
     "rho_dial": lambda: results.rho_dial(rho_frame(), title="t", chance=1.4, bound=BOUND),
-    "difference_forest": lambda: comparisons.difference_forest(FOREST, margin=1.0),
-    "epoch_lines": lambda: comparisons.epoch_lines(LINES, label="cosine", zero=True),
-    "drop_scatter": lambda: comparisons.drop_scatter(LOOKS, {"order_gap": "order gap (points)"}),
+    "difference_forest": lambda: results.difference_forest(FOREST, margin=1.0),
+    "epoch_lines": lambda: results.epoch_lines(LINES, label="cosine", zero=True),
+    "drop_scatter": lambda: results.drop_scatter(LOOKS, {"order_gap": "order gap (points)"}),
     "gwa_heatmap": lambda: trajectories.gwa_heatmap(
         [1, 2, 3], [1, 4], [[60, 61, 62], [63, 66, 64]], published=(2.5, 2.5), references={"SWA": 61.0}
     ),

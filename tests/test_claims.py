@@ -3,19 +3,23 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 
 from mede_core.study import claims
-from mede_core.study.claims import CONTRADICTED, HINT, NOT_RUN, SUPPORTED, UNDECIDED, Measured, verdicts
+from mede_core.study.claims import CONTRADICTED, HINT, NOT_RUN, SUPPORTED, UNDECIDED
 from mede_core.study.store import study_records
 
 METHODS = ("frozen", "finetune", "open_vclip", "froster", "open_mede_no_gwa", "open_mede", "joint")
 SEEDS = (4, 5, 6, 7)
 
 
-def came_out(p, expected=True, seeds=5):
-    return Measured(1.0, 0.0, 2.0, seeds, p, expected)
+def judged(*given, seeds=(5, 5)):
+    """The verdicts of claims, each given by the p-values of its comparisons, negative where one disagrees."""
+    rows = [(index, abs(p), p > 0, n) for index, (parts, n) in enumerate(zip(given, seeds)) for p in parts]
+    found = claims.verdicts(pd.DataFrame(rows, columns=["claim", "p", "agrees", "seeds"]))
+    return [found[index] for index in range(len(given))]
 
 
 # ------------------------------------------------------------------------------------ the rules
@@ -26,36 +30,28 @@ def came_out(p, expected=True, seeds=5):
 )  # fmt: skip
 def test_a_comparison_is_the_t_test_of_its_limit(expected, shift, right):
     assert claims.MARGIN == 1.0
-    noise = dict(enumerate((-0.02, 0.01, 0.03, -0.02)))
-    found = {("a", "out"): {s: 50 + shift + e for s, e in noise.items()}, ("b", "out"): dict.fromkeys(range(5), 50.0)}
-    one = claims.measure_comparison(found, claims.Comparison("a", "b", "out", expected))
-    limit = {"not below": -1.0, "no more": np.log(1.1)}.get(expected, 0.0)
-    reference = scipy.stats.ttest_1samp([shift + e for e in noise.values()], limit)
-    assert (one.value, one.seeds, one.expected) == (pytest.approx(shift), 4, right)
-    assert one.p == pytest.approx(reference.pvalue)
+    values = shift + np.array([-0.02, 0.01, 0.03, -0.02])
+    one = claims.t_test(values, expected)
+    reference = scipy.stats.ttest_1samp(values, {"not below": -1.0, "no more": np.log(1.1)}.get(expected, 0.0))
+    assert (one["value"], one["seeds"], one["agrees"]) == (pytest.approx(shift), 4, right)
+    assert one["p"] == pytest.approx(reference.pvalue)
 
 
 def test_holm_agrees_with_the_textbook_and_never_passes_one():
     assert claims.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert claims.holm([0.9, 0.8]) == [1.0, 1.0] and claims.holm([]) == []
+    assert claims.holm([0.9, 0.8]).tolist() == [1.0, 1.0] and not len(claims.holm([]))
 
 
 def test_a_claim_needs_all_its_comparisons_and_fails_with_one():
-    assert verdicts([[came_out(0.01), came_out(0.04)]]) == [SUPPORTED]
-    assert verdicts([[came_out(0.01), came_out(0.06)]]) == [UNDECIDED]
-    assert verdicts([[came_out(0.01), came_out(0.02, expected=False)]]) == [CONTRADICTED]
-    assert verdicts([[came_out(0.01), came_out(0.03, expected=False)]]) == [UNDECIDED], "one of two: twice its p"
+    assert judged([0.01, 0.04]) == judged([0.03]) == [SUPPORTED]
+    assert judged([0.01, 0.06]) == [UNDECIDED]
+    assert judged([0.01, -0.02]) == [CONTRADICTED]
+    assert judged([0.01, -0.03]) == [UNDECIDED], "one of two: twice its p"
 
 
-def test_many_claims_ask_for_more_than_one_does():
-    assert verdicts([[came_out(0.03)]]) == [SUPPORTED]
-    assert verdicts([[came_out(0.03)]] * 2) == [UNDECIDED] * 2
-    assert verdicts([[came_out(0.03)], [came_out(0.0001)]]) == [SUPPORTED] * 2
-
-
-def test_fewer_than_four_seeds_are_a_hint_and_cost_the_others_nothing():
-    few = [came_out(1e-9, seeds=3)]
-    assert verdicts([few, [came_out(0.04)], [None]]) == [HINT, SUPPORTED, NOT_RUN]
+def test_many_claims_ask_for_more_than_one_does_and_few_seeds_cost_them_nothing():
+    assert judged([0.03], [0.03]) == [UNDECIDED] * 2 and judged([0.03], [0.0001]) == [SUPPORTED] * 2
+    assert judged([1e-9], [0.04], [0.01], seeds=(3, 5, 0)) == [HINT, SUPPORTED, NOT_RUN]
 
 
 # ------------------------------------------------------------------------------------ from records

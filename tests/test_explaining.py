@@ -6,8 +6,8 @@ import pytest
 from mede_core.attention import MAPS
 from mede_core.lab.map_tests import compare_maps
 from mede_core.learner import build_learner
-from mede_core.report.explaining import effects_table, maps_table, typical
 from mede_core.report.figures.explaining import effect_plane, map_curves, map_strips, overlay
+from mede_core.report.tables import effects_table, maps_table, typical
 from mede_core.world.synthetic import World, make_set
 
 NUMBERS = ("deletion", "insertion", "shuffled")

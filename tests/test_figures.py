@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
 
-from mede_core.report.figures import comparisons, diagram, film, results, training, trajectories
+from mede_core.report.figures import diagram, film, results, training, trajectories
 from mede_core.report.figures.style import DARK, LIGHT, METHOD_STYLE, figure_bytes, save_figure, spread_apart, style
 
 
 # ------------------------------------------------------------------------------------ every figure
 def test_every_public_plot_function_is_covered():
-    modules = (comparisons, diagram, film, results, training, trajectories)
+    modules = (diagram, film, results, training, trajectories)
     plots = {name for module in modules for name, one in vars(module).items() if hasattr(one, "__wrapped__")}
     assert set(DRAW) == plots
 
@@ -30,7 +30,8 @@ def test_every_public_plot_function_is_covered():
 @pytest.mark.parametrize("name", ["film_strip", "bar_in_out", "meta_step_2d"])  # images, hatches, contours
 def test_all_saved_files_are_the_same_bytes_each_time(name, tmp_path):
     first = save_figure(DRAW[name], tmp_path / "a" / name, data={"x": [1, 2]}, run="meta-0123")
-    second = save_figure(DRAW[name], tmp_path / "b" / name, data={"x": [1, 2]}, run="meta-0123")
+    with matplotlib.rc_context({"xtick.direction": "in", "axes.labelpad": 20, "font.size": 20}):  # a reader's own
+        second = save_figure(DRAW[name], tmp_path / "b" / name, data={"x": [1, 2]}, run="meta-0123")
     assert sorted(first) == ["dark.svg", "json", "pdf", "png", "svg"]
     for kind in first:
         assert first[kind].name == f"{name}.{kind}"
@@ -71,10 +72,8 @@ def test_every_panel_shows_something_and_text_keeps_clear_of_other_text_and_of_t
         if text.get_text() and text.get_visible():
             box = text.get_window_extent(renderer)
             boxes.append((text.get_text(), box))
-            assert box.x0 >= -1, text.get_text()
-            assert box.x1 <= figure.bbox.x1 + 1, text.get_text()
-            assert box.y0 >= -1, text.get_text()
-            assert box.y1 <= figure.bbox.y1 + 1, text.get_text()
+            inside = box.x0 >= -1 and box.x1 <= figure.bbox.x1 + 1 and box.y0 >= -1 and box.y1 <= figure.bbox.y1 + 1
+            assert inside, text.get_text()
     for index, (one, a) in enumerate(boxes):
         for other, b in boxes[index + 1 :]:
             wide, high = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
@@ -100,12 +99,6 @@ def test_figures_do_not_register_with_pyplot_nor_change_settings():
         assert isinstance(draw(), Figure)
     assert dict(matplotlib.rcParams) == before
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
-
-
-def test_a_readers_own_settings_do_not_change_the_bytes(tmp_path):
-    first = save_figure(DRAW["bar_in_out"], tmp_path / "a")["svg"].read_bytes()
-    with matplotlib.rc_context({"xtick.direction": "in", "axes.labelpad": 20, "font.size": 20}):
-        assert save_figure(DRAW["bar_in_out"], tmp_path / "a")["svg"].read_bytes() == first
 
 
 def test_a_figure_shows_itself_in_a_notebook_on_the_page_of_its_theme():
@@ -137,11 +130,8 @@ def test_the_sidecar_holds_the_plotted_data_and_the_run(tmp_path):
     frame = pd.DataFrame({"a": [1, 2], "b": [0.1 + 0.2, np.nan]})
     data = {"frame": frame, "array": np.arange(3), "flag": np.bool_(True), "text": "x"}
     path = save_figure(DRAW["weight_curves"], tmp_path / "f", data=data, run="plain-9")["json"]
-    assert json.loads(path.read_text()) == {
-        "figure": "f",
-        "run": "plain-9",
-        "data": {"frame": {"a": [1, 2], "b": [0.3, None]}, "array": [0, 1, 2], "flag": True, "text": "x"},
-    }
+    told = {"frame": {"a": [1, 2], "b": [0.3, None]}, "array": [0, 1, 2], "flag": True, "text": "x"}
+    assert json.loads(path.read_text()) == {"figure": "f", "run": "plain-9", "data": told}
 
 
 def test_data_that_cannot_be_kept_is_refused_before_anything_is_written(tmp_path):

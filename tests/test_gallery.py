@@ -11,7 +11,7 @@ import pytest
 from toy_notebooks import notebook
 
 import mede_core
-from mede_core.report.gallery import build_gallery, mathml, title_of
+from mede_core.report.gallery import build_gallery, mathml
 from mede_core.report.summary import duration, outside_tolerance, write_summary
 
 PNG = base64.b64encode(b"\x89PNG not really").decode()
@@ -121,23 +121,20 @@ def test_a_figure_that_several_steps_save_is_shown_as_each_has_drawn_it(folder):
     assert addresses.count(f"data:image/png;base64,{PNG}") == 2
 
 
-def test_formulas_become_mathml(folder):
+def test_formulas_become_mathml(folder, caplog):
     build(folder)
     text = read_page(folder, "notebook_one.html")
     assert text.count("<math") == 4 and "<mfrac>" in text
     assert not re.search(r"\\(theta|alpha|frac)", text)
+    caplog.clear()
+    for tex in (r"\begin{aligned} a &= b \\ c &< d \end{aligned}", r"a < b", r"\lVert g_Q \rVert_2"):
+        assert mathml(tex, block=True).startswith('<math display="block">') and not caplog.text
 
 
 @pytest.mark.parametrize("tex", [r"\left( a", r"\nosuchname x", r"a_b_c", r"x \& y & z"])
 def test_a_formula_that_cannot_be_converted_stays_readable(tex, caplog):
     assert mathml(tex) == f"<code>{html.escape(tex)}</code>"
     assert "formula shown as TeX" in caplog.text
-
-
-@pytest.mark.parametrize("tex", [r"\begin{aligned} a &= b \\ c &< d \end{aligned}", r"a < b", r"\lVert g_Q \rVert_2"])
-def test_common_formulas_are_converted(tex, caplog):
-    assert mathml(tex, block=True).startswith('<math display="block">')
-    assert not caplog.text
 
 
 def test_widget_cells_are_dropped_and_hidden_inputs_folded(folder):
@@ -209,12 +206,12 @@ def test_the_api_page_has_every_public_name_with_its_signature_and_docstring(fol
     assert "def state_dict(self)" in text and "_private" not in text and {"Args", "Raises"} <= bold
 
 
-def test_a_step_called_index_does_not_take_the_gallerys_own_page(folder):
-    out = folder / "reports" / "toy"
-    (out / "executed" / "index.ipynb").write_text(json.dumps(notebook("1", prose="# Contents")))
+def test_a_step_called_index_does_not_take_the_gallerys_own_page_and_a_title_is_plain_text(folder):
+    prose = "intro\n\n## The `gap` of [CLIP](x.md), **bold**"
+    (folder / "reports" / "toy" / "executed" / "index.ipynb").write_text(json.dumps(notebook("1", prose=prose)))
     build(folder, {"index": STEPS["one"]})
     assert "Executed notebooks" in read_page(folder, "index.html")
-    assert '<h1 id="Contents">Contents' in read_page(folder, "notebook_index.html")
+    assert "<title>The gap of CLIP, bold</title>" in read_page(folder, "notebook_index.html")
 
 
 def test_the_summary_shows_every_status_table_and_figure_and_marks_what_is_old(folder):
@@ -235,21 +232,10 @@ def test_the_summary_shows_every_status_table_and_figure_and_marks_what_is_old(f
 
 def test_the_headline_says_what_is_outside_its_tolerance_and_what_has_no_data(folder):
     out, done = folder / "reports" / "toy", {"one": STEPS["one"]}
+    assert [duration(s) for s in (0.26, 59.9, 75, 7300)] == ["0.3 s", "59.9 s", "1 min 15 s", "2 h 1 min"]
     assert outside_tolerance(out) == []  # the table with a number far off is not comparable
     absent = {**STEPS["two"], "status": "missing data"}
     said = write_summary(out, {**done, "two": absent}, {})
     assert said == "All 1 steps that have their data are up to date, 1 without data not run"
     (out / "tables" / "off.json").write_text('{"comparable": true, "outside_tolerance": true}')
     assert write_summary(out, done, {}) == "All 1 steps are up to date; outside tolerance: off"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.26, "0.3 s"), (59.9, "59.9 s"), (75, "1 min 15 s"), (7300, "2 h 1 min")]
-)
-def test_durations_are_for_people(seconds, text):
-    assert duration(seconds) == text
-
-
-def test_a_title_is_plain_text():
-    assert title_of(notebook(prose="intro\n\n## The `gap` of [CLIP](x.md), **bold**")) == "The gap of CLIP, bold"
-    assert title_of(notebook(prose="no heading")) == "Untitled"

@@ -226,18 +226,18 @@ def comparison():
     return compare_with_paper("out_of_context", ours, comparable=False, reason="synthetic <world>")
 
 
-def test_a_table_has_five_files_with_the_same_numbers(comparison, tmp_path):
-    paths = render_table(comparison, tmp_path / "22.out_of_context", caption="A & B", notes=["50 % | more"])
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        f"22.out_of_context.{ending}" for ending in ("csv", "html", "json", "md", "tex")
+def test_a_table_has_five_files_with_the_same_numbers_and_the_same_bytes_each_time(comparison, tmp_path):
+    paths, again = (render_table(comparison, tmp_path / x / "22.t", caption="A & B", notes=["a | b"]) for x in "ab")
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == [
+        f"22.t.{ending}" for ending in ("csv", "html", "json", "md", "tex")
     ]
+    assert all(paths[ending].read_bytes() == again[ending].read_bytes() for ending in paths)
     for ending in ("html", "md", "tex"):
         text = paths[ending].read_text()
         for cell in ("Frozen CLIP", "Fine-tuning", "53.5 (stated 54.1)", "not comparable", "not run"):
             assert cell in text, (ending, cell)
     frame = pd.read_csv(paths["csv"])
-    assert len(frame) == len(comparison.frame)
-    assert frame["paper"].max() == 83.7
+    assert len(frame) == len(comparison.frame) and frame["paper"].max() == 83.7
 
 
 def test_markup_in_text_is_escaped_in_every_form(comparison, tmp_path):
@@ -249,39 +249,25 @@ def test_markup_in_text_is_escaped_in_every_form(comparison, tmp_path):
     markdown = paths["md"].read_text()
     assert r"50 % \| more" in markdown
     assert r"synthetic \<world>" in markdown
+    table = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
     latex = paths["tex"].read_text()
     assert r"\caption{A \& B\_c}" in latex
     assert "synthetic $<$world$>$" in latex
     for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\label{tab:t}"):
         assert rule in latex
+    rows = [line for line in latex.splitlines() if line.endswith(r"\\")]
+    assert len({len(re.findall(r"(?<!\\)&", line)) for line in rows}) == 1 and len(rows) == 1 + len(comparison.frame)
     for line in latex.splitlines()[1:]:
         assert not re.search(r"(?<!\\)[%#]", line)
         assert line.count("{") - line.count(r"\{") == line.count("}") - line.count(r"\}")
 
 
-def test_markdown_and_latex_rows_have_as_many_cells_as_the_header(comparison, tmp_path):
-    paths = render_table(comparison, tmp_path / "t", caption="c", notes=[])
-    rows = [line for line in paths["md"].read_text().splitlines() if line.startswith("|")]
-    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in rows}) == 1
-    rows = [line for line in paths["tex"].read_text().splitlines() if line.endswith(r"\\")]
-    assert len({len(re.findall(r"(?<!\\)&", line)) for line in rows}) == 1
-    assert len(rows) == 1 + len(comparison.frame)
-
-
-def test_the_same_table_gives_the_same_bytes(comparison, tmp_path):
-    first = render_table(comparison, tmp_path / "a" / "t", caption="c")
-    second = render_table(comparison, tmp_path / "b" / "t", caption="c")
-    for ending in first:
-        assert first[ending].read_bytes() == second[ending].read_bytes()
-
-
 def test_the_sidecar_says_whether_a_comparable_number_is_off(tmp_path, comparison):
-    facts = json.loads(render_table(comparison, tmp_path / "a", caption="c")["json"].read_text())
-    assert (facts["comparable"], facts["outside_tolerance"]) == (False, False)
-    facts = json.loads(render_table(ucf(frozen=73.8, open_mede=50.0), tmp_path / "b", caption="c")["json"].read_text())
-    assert (facts["comparable"], facts["outside_tolerance"]) == (True, True)
-    facts = json.loads(render_table(pd.DataFrame({"a": [1]}), tmp_path / "c", caption="c")["json"].read_text())
-    assert (facts["comparable"], facts["outside_tolerance"]) == (False, False)
+    off = ucf(frozen=73.8, open_mede=50.0)
+    for table, said in ((comparison, False), (off, True), (pd.DataFrame({"a": [1]}), False)):
+        facts = json.loads(render_table(table, tmp_path / "t", caption="c")["json"].read_text())
+        assert (facts["comparable"], facts["outside_tolerance"]) == (said, said)
 
 
 def test_plain_frames_are_written_too(tmp_path):

@@ -40,8 +40,9 @@ def test_every_recipe_has_the_same_tuning_budget_on_base_classes_alone():
 
 
 def test_recipes_take_what_the_committed_search_chose():
-    chosen = answers.chosen_trials(store.study_records("search", by="variant"))
-    assert chosen.keys() == SEARCH.keys()
+    found = answers.trials(store.study_records("search", by="variant")).query("chosen")
+    chosen = dict(zip(found["recipe"], found["changes"], strict=True))
+    assert [*chosen] == [*SEARCH]
     for method, settings in chosen.items():
         assert dict(METHODS[method].tuned) == settings, method
     assert METHODS["open_mede"].tuned == METHODS["open_mede_no_gwa"].tuned
@@ -101,7 +102,7 @@ def test_what_older_code_made_is_marked_and_counts_until_it_is_asked_for_again(t
 
 def test_a_section_trains_each_run_once_and_a_second_call_does_nothing(tmp_path):
     methods = ("open_mede_no_gwa", "open_mede")
-    section = [Unit("floors", m, load_config("smoke", method=m, **TINY), ("base", "steps")) for m in methods]
+    section = [Unit("floors", m, load_config("smoke", method=m, **TINY), ("base", "training_fit")) for m in methods]
     workspace, folder = Workspace(tmp_path / "runs", shipped=False, make=True), tmp_path / "results"
     assert measure.run_unit(section[1], workspace, folder)
     assert [measure.run_unit(unit, workspace, folder) for unit in section] == [True, False]
@@ -121,17 +122,6 @@ def test_the_numbers_of_a_seed_are_those_of_its_clips():
     for frame, names in ((base_novel(main), {}), (in_and_out(main), {"hm": "hm_out"})):
         for row in frame.itertuples():
             assert ours.loc[row.method, names.get(row.column, row.column)] == pytest.approx(row.value, abs=1e-3)
-
-
-def test_pairs_are_compared_on_the_seeds_that_both_have():
-    def records(method, seeds, bits):
-        where = {"set": "source", "metric": "top1", "method": method, "n": 4, "correct": bits}
-        tests = [(half, context) for half in ("base", "novel") for context in ("in", "scene", "noise", "stripes")]
-        return [{**where, "split": half, "seed": seed, "context": at} for seed in seeds for half, at in tests]
-
-    both = records("a", (4, 5, 6), "f0") + records("b", (5, 6, 7), "00")
-    rows = answers.paired(both, [("a", "b"), ("a", "gone")])
-    assert set(rows["seeds"]) == {2} and set(rows[rows["quantity"] == "out"]["value"]) == {100.0}
 
 
 def test_the_answer_sets_the_method_its_parts_and_the_inner_step_beside_their_controls():
@@ -166,7 +156,7 @@ def test_predictions_are_means_over_seeds_and_say_where_they_fail():
         {**where, "method": "m", "metric": f"change_{kind}", "average": "0.5", "value": v}
         for kind, v in (("measured", -1.0), ("measured", -3.0), ("predicted", -2.5), ("predicted", -2.5))
     ]
-    assert training.predictions(changes).set_index("kind")["value"].to_dict() == {"measured": -2.0, "predicted": -2.5}
+    assert training.predictions(changes)[["measured", "predicted"]].to_numpy().tolist() == [[-2.0, -2.5]]
     assert training.gradient_products(changes)["value"].tolist() == [5.0], "minus the prediction over alpha"
     assert training.expansion_fails(changes, 0.5).endswith("m: none.")
     later = [{**r, "part": 2, "value": -0.5} for r in changes]
@@ -191,9 +181,6 @@ def test_the_committed_results_pass_the_sanity_floors():
     checks = answers.floors_table(store.study_records("main"), *others).set_index("Check")["Holds"]
     assert "NO" not in set(checks), checks
     assert (checks == "yes").sum() >= 2, "frozen CLIP's two checks come with the main section"
-
-
-def test_a_frozen_clip_that_saw_order_would_fail_its_floor():
     row = {"set": "reversal", "split": "all", "context": "scene", "seed": 4, "method": "frozen"}
     seeing = [{**row, "metric": "top1", "value": 80.0}, {**row, "metric": "both_of_a_pair", "value": 60.0}]
-    assert (answers.floors_table(seeing, [], [])["Holds"] == "NO").sum() == 2
+    assert (answers.floors_table(seeing, [], [])["Holds"] == "NO").sum() == 2, "a frozen CLIP that saw order fails"

@@ -7,7 +7,6 @@ import pytest
 from mede_core.files import pack_correct
 from mede_core.report import tables
 from mede_core.report.metrics import harmonic_mean
-from mede_core.study.world_checks import Property
 
 CONTEXTS = ("in", "scene", "noise", "stripes")
 CLIPS = 200
@@ -63,12 +62,14 @@ def test_accuracies_are_those_of_the_records():
     assert (frame["value"] <= frame["high"]).all()
 
 
-def test_the_difference_to_frozen_clip_needs_the_same_clips():
+def test_the_difference_to_frozen_clip_needs_the_same_clips_and_that_of_the_same_bits_is_zero():
     few, many = bits(0.9, 1), np.concatenate([bits(0.6, 2)] * 2)
     for frozen, known in ((many, False), (many[: len(few)], True)):
         records = [record(name, context, one, split) for name, one in (("frozen", frozen), ("finetune", few))
                    for context in CONTEXTS for split in ("base", "novel")]  # fmt: skip
-        assert cell(tables.in_and_out(records), "finetune", "in").notna()["gain"] == known
+        frame = tables.in_and_out(records)
+        assert cell(frame, "finetune", "in").notna()["gain"] == known
+        assert (cell(frame, "frozen", "gap")[["value", "low", "high"]] == 0).all()
 
 
 def test_base_and_novel_are_kept_apart():
@@ -86,13 +87,6 @@ def test_twins_are_averaged_clip_by_clip():
     assert (scores[0] == 0.5).all()
 
 
-def test_the_gap_of_the_same_bits_is_zero_with_certainty():
-    same = bits(0.6, 4)
-    records = [record("frozen", context, same, split) for context in CONTEXTS for split in ("base", "novel")]
-    gap = cell(tables.in_and_out(records), "frozen", "gap")
-    assert (gap["value"], gap["low"], gap["high"]) == (0, 0, 0)
-
-
 def test_several_seeds_are_averaged():
     records = [
         record("frozen", "in", bits(share, seed), split, seed)
@@ -103,6 +97,8 @@ def test_several_seeds_are_averaged():
     assert (row["value"], row["seeds"]) == (pytest.approx(30), 2)
     assert row["std"] == pytest.approx(np.std([20, 40], ddof=1))
     assert np.isnan(cell(tables.base_novel(study(SHARES)), "frozen", "base")["std"]), "one seed has no spread"
+    with pytest.raises(ValueError, match=r"frozen: the seeds of its columns differ: .*'novel': \[0\]"):
+        tables.base_novel(records[:-1])
 
 
 def test_gains_over_frozen_clip_are_paired_and_a_harmonic_mean_has_one_too():
@@ -169,18 +165,13 @@ def test_records_that_do_not_fit_are_an_error(change, message):
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------
-def test_differences_are_paired_and_signed():
-    frame = tables.differences(study(SHARES), [("open_mede", "frozen")]).set_index("quantity")
-    assert frame["value"].to_dict() == pytest.approx({"in": 10, "out": 30, "gap": -20})
-    assert (frame["low"] <= frame["value"]).all()
-    assert (frame["value"] <= frame["high"]).all()
-    assert frame.loc["out", "low"] > 0
-
-
-def test_one_seed_is_never_decided():
+def test_differences_are_paired_and_signed_and_one_seed_is_never_decided():
     frame = tables.differences(study(SHARES), [("open_mede", "frozen")])
+    assert dict(zip(frame["quantity"], frame["value"])) == pytest.approx({"in": 10, "out": 30, "gap": -20})
+    assert (frame["low"] <= frame["value"]).all() and (frame["value"] <= frame["high"]).all() and frame["low"][1] > 0
     assert set(frame["verdict"]) == {"this seed"}
     assert "other seeds may differ" in tables.verdict_markdown(frame)
+    assert list(tables.verdict_table(frame)["Difference"]) == ["+10.0", "+30.0", "-20.0"]
 
 
 def test_several_seeds_decide_a_clear_difference_and_no_equal_pair():
@@ -208,30 +199,21 @@ def test_a_verdict_says_what_its_numbers_say():
     assert few.endswith("over 3 seeds: a hint, no verdict).")
 
 
-def test_a_difference_needs_the_same_seeds():
-    records = [*study({"frozen": SHARES["frozen"]}), *study({"open_mede": SHARES["open_mede"]}, seeds=(1,))]
-    with pytest.raises(ValueError, match=r"seeds \[1\] and \[0\] differ"):
-        tables.differences(records, [("open_mede", "frozen")])
+def test_pairs_are_compared_on_the_seeds_that_both_have():
+    records = study({"frozen": SHARES["frozen"]}, (4, 5, 6)) + study({"open_mede": SHARES["open_mede"]}, (5, 6, 7))
+    rows = tables.differences(records, [("open_mede", "frozen"), ("open_mede", "gone")]).set_index("quantity")
+    assert set(rows["seeds"]) == {2} and rows["value"]["out"] == pytest.approx(30) and len(rows) == 3
 
 
 # --- what a reader sees -----------------------------------------------------------------------------------------
 def test_methods_stand_in_the_fixed_order_and_missing_ones_say_so():
-    shown = tables.wide(tables.in_and_out(study(dict(reversed(SHARES.items())))), methods=("open_vclip", "froster"))
+    long = tables.in_and_out(study(dict(reversed(SHARES.items()))))
+    shown = tables.wide(long, methods=("open_vclip", "froster"))
     assert list(shown["Method"]) == ["Frozen CLIP", "Open-VCLIP", "FROSTER", "Open-MeDe"]
-    assert (shown.iloc[1, 1:] == tables.NOT_RUN).all()
+    assert (shown.iloc[1, 1:] == tables.NOT_RUN).all() and "Static gap" in shown
     assert shown.iloc[3]["Other scene"].startswith("60.0 [")
-
-
-def test_plots_get_the_columns_they_ask_for():
-    frame = tables.pick(tables.in_and_out(study(SHARES)), ("in", "scene"), "context")
-    assert sorted(frame["context"].unique()) == ["in", "scene"]
-    assert {"method", "value", "low", "high"} <= set(frame.columns)
-    assert tables.column_label("gap") == "Static gap"
-
-
-def test_the_verdict_table_shows_signs():
-    shown = tables.verdict_table(tables.differences(study(SHARES), [("open_mede", "frozen")]))
-    assert list(shown["Difference"]) == ["+10.0", "+30.0", "-20.0"]
+    frame = tables.pick(long, ("in", "scene"), "context")
+    assert sorted(frame["context"].unique()) == ["in", "scene"] and {"method", "value", "low", "high"} <= {*frame}
 
 
 def test_every_record_has_its_line_with_its_interval():
@@ -240,10 +222,3 @@ def test_every_record_has_its_line_with_its_interval():
     assert list(shown["Method"]) == ["Frozen CLIP", "FROSTER"]
     assert shown.loc[0, "Percent"].startswith("50.0 [") and shown.loc[1, "Percent"] == "50.0"
     assert list(shown["Prompts"]) == ["name", "–"]
-
-
-def test_a_property_outside_its_range_says_so():
-    measured = [Property("a", 5.0, 1, 10), Property("b", 0.00002, 0, 0.001)]
-    table = tables.property_table(measured, {"Seed 1": [Property("a", 0.5, 1, 10), Property("b", 0.0, 0, 0.001)]})
-    assert table["Here"].tolist() == ["5.0", "2e-05"]
-    assert table["Seed 1"].tolist() == ["0.5 (outside)", "0.0"]

@@ -103,8 +103,7 @@ def test_clips_in_their_own_context_are_shown_and_not_averaged_and_parts_weigh_t
 def test_none_of_the_stated_harmonic_means_is_that_of_the_printed_columns():
     table = twins.stated_means().set_index("Method")
     assert set(table["Equal, rounded"]) == {"no"} and len(table) == 5
-    assert table.loc["Frozen CLIP", "HM recomputed"] == "53.53"
-    assert table.loc["Open-MeDe (full)", "Stated minus recomputed"] == "-0.68"
+    assert table.loc["Open-MeDe (full)", ["HM recomputed", "Stated minus recomputed"]].tolist() == ["58.28", "-0.68"]
 
 
 @pytest.mark.parametrize(
@@ -250,10 +249,7 @@ def test_costs_are_ratios_to_fine_tuning_and_an_untrained_method_has_none():
     assert table.loc["Frozen CLIP", "Time of a step"] == "–" and table.loc["Open-MeDe", "Clips in a step"] == "2.00"
     claims = cost_claims(COSTS)
     assert claims["Ratio here"].tolist() == ["2.10", "1.05", "2.00", "1.10", "1.00", "1.40"]
-
-
-def test_the_cost_plot_has_a_panel_a_quantity():
-    figure = cost_ratios(cost_ratio(COSTS))
+    figure = cost_ratios(ratios)
     assert len(figure.axes) == 5, "frozen CLIP, which does not train, has no bar"
     assert [text.get_text() for text in figure.axes[0].texts] == ["1.00", "1.50", "2.10"]
 

@@ -12,13 +12,13 @@ import torch
 from mede_core.config import EvalSet, load_config
 from mede_core.learner import build_learner
 from mede_core.study.units import LEARNERS
-from mede_core.study.world_checks import measure, properties, published, train_learners
+from mede_core.study.world_checks import measure, properties, property_table, published, train_learners
 from mede_core.workspace import Workspace
 from mede_core.world.synthetic import CONTEXTS, World
 
 SEED, COUNT = 5, 720
 REPORTED = published()
-NAMES = [row.name for row in properties(REPORTED[0]["figures"])]
+NAMES = list(properties(REPORTED[0]["figures"])["name"])
 
 
 def shuffled_texts(learner, seed=0):
@@ -49,7 +49,7 @@ def figures(learners):
 def null_properties(figures, learners):
     # Reversal invariance does not depend on texts; the null model fails that pair of rows by seeing nothing.
     blind = {name: shuffled_texts(learner) for name, learner in learners.items()}
-    return {row.name: row for row in properties(measure(blind, World(SEED), count=COUNT))}
+    return properties(measure(blind, World(SEED), count=COUNT)).set_index("name")
 
 
 def test_three_seeds_are_reported_with_the_shipped_weights_and_none_is_the_design_seed():
@@ -78,15 +78,20 @@ PLACES = [*(f"seed {seed}" for seed in (4, 5, 6)), "shipped", pytest.param("figu
 def test_the_property_holds(where, index, request):
     """As reported of three seeds, in what ships, and when trained here."""
     reported = {f"seed {entry['seed']}": entry["figures"] for entry in REPORTED}
-    row = properties(reported.get(where) or request.getfixturevalue(where))[index]
-    assert row.holds, f"{row.name}: {row.value:.1f}, allowed {row.low} to {row.high}"
+    row = properties(reported.get(where) or request.getfixturevalue(where)).loc[index]
+    assert row["holds"], f"{row['name']}: {row['value']:.1f}, allowed {row['low']} to {row['high']}"
 
 
 # Row 0 is a bound on rounding, which any model blind to order keeps; its partner, row 1, needs sight as well.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_a_null_model_with_shuffled_texts_fails_the_property(null_properties, name):
-    assert not null_properties[name].holds, f"{name}: {null_properties[name].value:.1f}"
+    assert not null_properties["holds"][name], null_properties.loc[name]
+
+
+def test_a_property_outside_its_range_says_so():
+    table = property_table({"Here": properties({**REPORTED[0]["figures"], "reversal/top1": 55.0})})
+    assert table["Here"][:2].tolist() == ["4e-06", "55.0 (outside)"] and table["Allowed"][1] == "25 to 50"
 
 
 @pytest.mark.slow

@@ -255,7 +255,7 @@ def checks(
     lines = []
     for seed in seeds:
         record = check(seed, Workspace(runs or None), weights=weights, count=count)
-        for one in properties(record["figures"]):
+        for one in properties(record["figures"]).itertuples():
             holds = f"{'ok  ' if one.holds else 'FAIL'} {one.value:8.3f} in [{one.low:g}, {one.high:g}]"
             lines.append(f"seed {seed}  {holds}  {one.name}")
         if out:

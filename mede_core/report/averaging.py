@@ -34,44 +34,34 @@ def gain(records: Sequence[Mapping], first: str, second: str) -> dict[str, Inter
 
 def rules_table(records: Sequence[Mapping], config: Config) -> pd.DataFrame:
     """The averages of ``averages.rules`` as text, with the gains over the last epoch in points."""
-    rows, nan = [], math.nan
+    rows = []
     for average in rules(config):
-        shares = epoch_shares(average, config.epochs)
-        scores = scores_of_average(records, average.name)
-        inside, outside = (100 * scores[where].mean() if where in scores else nan for where in ("in", "out"))
-        joined = harmonic_mean(inside, outside) if len(scores) == 2 else nan
-        numbers = {"In context": inside, "Out of context": outside, "HM": joined}
+        shares, scores = epoch_shares(average, config.epochs), scores_of_average(records, average.name)
+        numbers = {where: 100 * scores[where].mean() if where in scores else math.nan for where in ("in", "out")}
+        numbers["hm"] = harmonic_mean(*numbers.values()) if len(scores) == 2 else math.nan
+        told = {where: format_mean_std(value) for where, value in numbers.items()}
         gains = gain(records, average.name, "last") if average.name != "last" else {}
-        told = {where: one.signed() for where, one in gains.items()}
-        rows.append({
-            "Average": RULE_LABELS[average.name], "Epoch 0 counts": f"{100 * shares[0].item():.1f} %",
-            "Effective epochs": f"{effective_epochs(shares):.1f}",
-            **{title: format_mean_std(value) for title, value in numbers.items()},
-            "Gain in context": told.get("in", MISSING), "Gain out of context": told.get("out", MISSING),
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+        gained = [gains[where].signed() if where in gains else MISSING for where in ("in", "out")]
+        about = (RULE_LABELS[average.name], f"{100 * shares[0]:.1f} %", f"{effective_epochs(shares):.1f}")
+        rows.append((*about, *told.values(), *gained))
+    titles = ("Average", "Epoch 0 counts", "Effective epochs", "In context", "Out of context", "HM")
+    return pd.DataFrame(rows, columns=[*titles, "Gain in context", "Gain out of context"])
 
 
 def schedule_table() -> pd.DataFrame:
     """The Gaussian of the authors' earlier public scripts, read in the three ways that the texts leave open."""
-    from ..gwa import gaussian_weights
-
-    zero = epoch_shares(Average("gwa", mu=15.0, sigma=10.0, with_zero=True), 22)
-    readings = {
-        "epochs 1 to 22 (the paper: CLIP's weights excluded)": gaussian_weights(22, 15.0, 10.0),
-        "epochs 2 to 22 (default of the authors' script)": gaussian_weights(22, 15.0, 10.0, start=2),
-        "epochs 0 to 22 (their file name gwa_0_22)": zero,
-    }
-    rows = []
-    for name, shares in readings.items():
+    rows, published = [], {"rule": "gwa", "mu": 15.0, "sigma": 10.0}
+    for name, changes in {
+        "epochs 1 to 22 (the paper: CLIP's weights excluded)": {},
+        "epochs 2 to 22 (default of the authors' script)": {"start": 2},
+        "epochs 0 to 22 (their file name gwa_0_22)": {"with_zero": True},
+    }.items():
+        shares = epoch_shares(Average(**published, **changes), 22)
         used = shares[shares > 0]
-        rows.append({
-            "Average over": name, "Epochs": len(used), "Effective epochs": f"{effective_epochs(shares):.1f}",
-            "Lightest epoch": f"{100 * used.min().item():.1f} %", "Heaviest epoch": f"{100 * used.max().item():.1f} %",
-            "Equal shares": f"{100 / len(used):.1f} %",
-            "Epoch 0 counts": f"{100 * shares[0].item() if shares is zero else 0.0:.1f} %",
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+        percent = (f"{100 * share:.1f} %" for share in (used.min(), used.max(), 1 / len(used), shares[0]))
+        rows.append((name, len(used), f"{effective_epochs(shares):.1f}", *percent))
+    titles = ("Average over", "Epochs", "Effective epochs", "Lightest epoch", "Heaviest epoch", "Equal shares")
+    return pd.DataFrame(rows, columns=[*titles, "Epoch 0 counts"])
 
 
 Grid = tuple[np.ndarray, np.ndarray, np.ndarray]  # mu [M], sigma [S] and percent [S, M], as the heat map takes it
@@ -92,11 +82,8 @@ def as_grid(frame: pd.DataFrame, value: str) -> Grid:
 
 def grid_facts(records: Sequence[Mapping], where: str) -> dict[str, float]:
     """{label: percent} of the named rules, for the line above a heat map; those with epoch 0 are left out."""
-    return {
-        label: 100 * scores_of_average(records, name)[where].mean()
-        for name, label in RULE_LABELS.items()
-        if not name.endswith("+0")
-    }
+    labels = {name: label for name, label in RULE_LABELS.items() if not name.endswith("+0")}
+    return {label: 100 * scores_of_average(records, name)[where].mean() for name, label in labels.items()}
 
 
 # ------------------------------------------------------------------------------------ along the trajectory

@@ -41,88 +41,71 @@ class Cost:
 
 
 def measure_costs(
-    configs: Mapping[str, Config],
-    *,
-    steps: int = 20,
-    seconds: float = math.inf,
-    classes: int = 400,
-    device: str = "cpu",
+    configs: Mapping[str, Config], *, steps: int = 20, seconds: float = math.inf, classes: int = 400, device="cpu"
 ) -> dict[str, Cost]:
-    """Time the training step and the evaluation of several configurations, by name, in turns; no data are read.
-
-    One round warms up and is not counted; at least one follows, at most ``steps``, and none begins after ``seconds``.
-    """
-    works = {name: _Work(config, classes, device) for name, config in configs.items()}
-    for work in works.values():
-        work.train_step()
-        work.test_step()
-    peaks = {name: work.peak() for name, work in works.items()}
-    train, test = ({name: [] for name in works} for _ in range(2))
-    started, rounds = time.perf_counter(), 0
+    """Time the training step and the evaluation of several configurations, by name, in turns; no data are read. One
+    round warms up and is not counted; at least one follows, at most ``steps``, and none begins after ``seconds``."""
+    works = {name: _work(config, classes, device) for name, config in configs.items()}
+    for train, test, _, _ in works.values():
+        train()
+        test()
+    peaks = {name: _peak(train, device) for name, (train, *_) in works.items()}
+    times, started, rounds = {name: [] for name in works}, time.perf_counter(), 0
     while rounds == 0 or (rounds < steps and time.perf_counter() - started < seconds):
         rounds += 1
-        for name, work in works.items():
-            train[name].append(_timed(work.train_step, device))
-            test[name].append(_timed(work.test_step, device))
+        for name, (train, test, _, _) in works.items():
+            times[name].append((_timed(train, device), _timed(test, device)))
+    medians = (map(statistics.median, zip(*rows)) for rows in times.values())
     return {
-        name: Cost(
-            seconds_per_step=statistics.median(train[name]) if work.trains else 0.0,
-            clips_per_step=work.clips_per_step,
-            clips_per_second_eval=work.config.batch_size / statistics.median(test[name]),
-            peak_bytes=peaks[name],
-            trainable_bytes=work.trainable_bytes,
-            steps=rounds,
-        )
-        for name, work in works.items()
+        name: Cost(step if clips else 0.0, clips, configs[name].batch_size / test, peaks[name], size, rounds)
+        for (name, (_, _, clips, size)), (step, test) in zip(works.items(), medians)
     }
 
 
-class _Work:
-    def __init__(self, config: Config, classes: int, device: str):
-        import torch
+def _work(config: Config, classes: int, device: str) -> tuple[Callable, Callable, int, int]:
+    """A training step (of a method that does not train: nothing) and a test, clips a step, and trainable bytes."""
+    import torch
 
-        from ..methods import build_method, build_optimizer
-        from ..runs import learner_for, teacher_for
+    from ..methods import build_method, build_optimizer
+    from ..runs import learner_for, teacher_for
 
-        trainer = METHODS[config.method].trainer
-        self.config, self.trains, self.device = config, trainer != "none", device
-        self.learner = learner_for(config, device).set_classes([f"class {number}" for number in range(classes)])
-        size = (config.batch_size, config.num_frames, 3, self.learner.image_size, self.learner.image_size)
-        generator = torch.Generator().manual_seed(0)
-        self.video = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator).to(device)
-        batch = self.video, torch.randint(0, classes, size[:1], generator=generator).to(device)
-        self.batch = (batch, batch) if trainer == "meta" else batch
-        self.clips_per_step = self.trains * config.batch_size * (2 if trainer == "meta" else 1)
-        state = self.learner.trainable_state()
-        self.trainable_bytes = self.trains * sum(tensor.numel() * tensor.element_size() for tensor in state.values())
-        if self.trains:
-            self.method = build_method(config, self.learner, teacher_for(config, device))
-            self.optimizer = build_optimizer(self.learner, config, self.method)
-            self.draws = torch.Generator().manual_seed(0)
+    learner = learner_for(config, device).set_classes([f"class {number}" for number in range(classes)])
+    size = (config.batch_size, config.num_frames, 3, learner.image_size, learner.image_size)
+    generator = torch.Generator().manual_seed(0)
+    video = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator).to(device)
+    batch = video, torch.randint(0, classes, size[:1], generator=generator).to(device)
 
-    def train_step(self) -> None:
-        if self.trains:
-            self.learner.train()
-            self.method.step(self.batch, self.optimizer, self.draws)
+    @torch.no_grad()
+    def test() -> None:
+        learner.eval()(video)
 
-    def test_step(self) -> None:
-        import torch
+    trainer = METHODS[config.method].trainer
+    if trainer == "none":
+        return lambda: None, test, 0, 0
+    method = build_method(config, learner, teacher_for(config, device))
+    optimizer, draws = build_optimizer(learner, config, method), torch.Generator().manual_seed(0)
+    batches = (batch, batch) if trainer == "meta" else batch
 
-        self.learner.eval()
-        with torch.no_grad():
-            self.learner(self.video)
+    def train() -> None:
+        learner.train()
+        method.step(batches, optimizer, draws)
 
-    def peak(self) -> int:
-        """Peak bytes of a training step: the allocator's own figure on a GPU, counted allocations elsewhere."""
-        if not self.device.startswith("cuda"):
-            return allocation_peak(self.train_step)
-        from torch import cuda
+    state = learner.trainable_state().values()
+    clips = config.batch_size * (2 if trainer == "meta" else 1)
+    return train, test, clips, sum(tensor.numel() * tensor.element_size() for tensor in state)
 
-        cuda.reset_peak_memory_stats(self.device)
-        before = cuda.memory_allocated(self.device)
-        self.train_step()
-        cuda.synchronize(self.device)
-        return cuda.max_memory_allocated(self.device) - before
+
+def _peak(step: Callable[[], None], device: str) -> int:
+    """Peak bytes of a step: the allocator's own figure on a GPU, counted allocations elsewhere."""
+    if not device.startswith("cuda"):
+        return allocation_peak(step)
+    from torch import cuda
+
+    cuda.reset_peak_memory_stats(device)
+    before = cuda.memory_allocated(device)
+    step()
+    cuda.synchronize(device)
+    return cuda.max_memory_allocated(device) - before
 
 
 def _timed(work: Callable[[], None], device: str) -> float:

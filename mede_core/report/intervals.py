@@ -59,17 +59,14 @@ def paired_difference(first, second) -> Interval:
     return _interval([_pair(first, second)], lambda a, b: a - b)
 
 
-def harmonic_interval(first, second, *, paired_clips: bool) -> Interval:
-    """The harmonic mean of two accuracies of the same seeds; ``paired_clips``: clip j is the same in both."""
-    blocks = [_pair(first, second)] if paired_clips else [[_rows(first)], [_rows(second)]]
-    return _interval(blocks, harmonic_mean, limits=(0, 100))
-
-
-def harmonic_difference(ours, theirs, *, paired_clips: bool) -> Interval:
-    """One harmonic mean minus another, in points, each of a pair of accuracies as :func:`harmonic_interval` has it."""
-    blocks = [_pair(*both) for both in zip(ours, theirs, strict=True)]
+def harmonic_interval(ours: Sequence, theirs: Sequence = (), *, paired_clips: bool) -> Interval:
+    """The harmonic mean of a pair of accuracies of the same seeds, or what it has above that of another pair, in
+    points; ``paired_clips``: clip j is the same in both of a pair."""
+    blocks = [_pair(*both) for both in zip(ours, theirs)] if theirs else [[_rows(one)] for one in ours]
     blocks = [[group for block in blocks for group in block]] if paired_clips else blocks
-    return _interval(blocks, lambda a, b, c, d: harmonic_mean(a, c) - harmonic_mean(b, d))
+    if theirs:
+        return _interval(blocks, lambda a, b, c, d: harmonic_mean(a, c) - harmonic_mean(b, d))
+    return _interval(blocks, harmonic_mean, limits=(0, 100))
 
 
 def _rows(correct) -> list[np.ndarray]:

@@ -16,10 +16,8 @@ RANDOM = "random"  # the `weights` of records of a learner without pretrained we
 
 
 class Page:
-    """The folder of a notebook's figures and tables; one call saves one and returns what the notebook shows.
-
-    ``out_dir`` is where they go; default: ``reports/lab`` of the repository, else of the working directory (said).
-    """
+    """The folder of a notebook's figures and tables (default: ``reports/lab`` of the repository, else of the working
+    directory, which is said); one call saves one and returns what the notebook shows."""
 
     def __init__(self, out_dir: str | os.PathLike = ""):
         root = repo_root()
@@ -43,9 +41,7 @@ class Page:
 
     def settings(self, of: Config | Iterable[Mapping], *names: str):
         """The effective settings of a configuration, or of result records: those asked for, then all that are changed.
-
-        Of records their own settings count, whatever the profile says today; where they differ each value is listed.
-        """
+        Of records their own count, whatever the profile says today; where they differ each value is listed."""
         default = Config().model_dump()
         if isinstance(of, Config):
             found = [of.model_dump()]

@@ -59,17 +59,15 @@ class PaperComparison:
             if math.isnan(cell["std"]):
                 ours = format_interval(cell["value"], cell["low"], cell["high"])
             gain = format_difference(cell["gain"], cell["gain_low"], cell["gain_high"])
-            row = {"Measured on": cell["where"], "In place of": cell["column"]} if self.twin else {}
-            row = (row or {"Column": cell["column"]}) | {
-                "Method": cell["row"], "Paper": paper, "This world" if self.twin else "Reproduced": ours,
-                "To frozen CLIP, paper": format_signed(cell["paper_gain"]), "To frozen CLIP, here": gain,
-            }  # fmt: skip
+            gains = {"To frozen CLIP, paper": format_signed(cell["paper_gain"]), "To frozen CLIP, here": gain}
             if self.twin:
-                row["Same sign"] = cell["same sign"]
+                where = {"Measured on": cell["where"], "In place of": cell["column"]}
+                found, judged = {"This world": ours}, {"Same sign": cell["same sign"]}
             else:
+                where, found = {"Column": cell["column"]}, {"Reproduced": ours}
                 tolerance = MISSING if math.isnan(cell["tolerance"]) else f"± {cell['tolerance']:.1f}"
-                row |= {"Difference": format_signed(cell["difference"]), "Tolerance": tolerance, "Mark": cell["mark"]}
-            rows.append(row)
+                judged = {"Difference": format_signed(cell["difference"]), "Tolerance": tolerance, "Mark": cell["mark"]}
+            rows.append({**where, "Method": cell["row"], "Paper": paper, **found, **gains, **judged})
         return pd.DataFrame(rows)
 
     def rankings(self) -> pd.DataFrame:

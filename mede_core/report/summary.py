@@ -27,8 +27,7 @@ def write_summary(folder: Path, steps: Mapping[str, Mapping], facts: Mapping[str
 
 def outside_tolerance(folder: Path) -> list[str]:
     """The tables of a report folder with a number that is comparable with the paper's and too far from it."""
-    files = sorted((folder / "tables").glob("[!.]*.json"))
-    facts = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
+    facts = {file.stem: json.loads(file.read_bytes()) for file in sorted((folder / "tables").glob("[!.]*.json"))}
     return [name for name, said in facts.items() if said["comparable"] and said["outside_tolerance"]]
 
 
@@ -54,28 +53,19 @@ def duration(seconds: float) -> str:
 
 
 def _row(folder: Path, step_id: str, step: Mapping) -> dict:
-    page = f"gallery/{page_name(step_id)}"
+    page, time = f"gallery/{page_name(step_id)}", duration(step["seconds"]) if step.get("seconds") else ""
     links = {"log": f"logs/{step_id}.log", "failed notebook": f"executed/{step_id}.failed.ipynb"}
-    return {
-        **step,
-        "id": step_id,
-        "time": duration(step["seconds"]) if step.get("seconds") else "",
-        "page": page if (folder / page).is_file() else "",
-        "links": [(name, link) for name, link in links.items() if (folder / link).is_file()],
-    }
+    there = [(name, link) for name, link in links.items() if (folder / link).is_file()]
+    return {**step, "id": step_id, "time": time, "page": page if (folder / page).is_file() else "", "links": there}
 
 
 def _tables(folder: Path, stale: Mapping[str, str]) -> list[dict]:
-    return [
-        {
-            "name": file.stem,
-            "title": _title(file.stem),
-            "stale": stale.get(f"tables/{file.name}", ""),
-            "html": file.read_text(encoding="utf-8"),
-            "md": file.with_suffix(".md").read_text(encoding="utf-8").strip(),
-        }
-        for file in sorted((folder / "tables").glob("[!.]*.html"))
-    ]
+    found = []
+    for file in sorted((folder / "tables").glob("[!.]*.html")):
+        texts = {kind: file.with_suffix(f".{kind}").read_text(encoding="utf-8").strip() for kind in ("html", "md")}
+        about = {"name": file.stem, "title": _title(file.stem), "stale": stale.get(f"tables/{file.name}", "")}
+        found.append({**about, **texts})
+    return found
 
 
 def _figures(folder: Path, stale: Mapping[str, str]) -> list[dict]:

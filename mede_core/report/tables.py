@@ -11,9 +11,9 @@ import pandas as pd
 
 from ..config import OUT_OF_CONTEXT, SPLITS
 from ..files import unpack_correct
-from .intervals import Interval, accuracy_interval, harmonic_difference, harmonic_interval, paired_difference
+from .intervals import Interval, accuracy_interval, harmonic_interval, paired_difference, t_interval
 from .paper import PAPER_ROWS
-from .write import MISSING, format_interval, format_signed
+from .write import MISSING, format_difference, format_interval, format_signed
 
 LONG = ("method", "column", "value", "std", "low", "high", "seeds", "clips", "gain", "gain_low", "gain_high")
 NOT_RUN = "not run"
@@ -66,7 +66,10 @@ def long_frame(
     """Long frame of {method: {column: {seed: scores of clips}}}, with "hm" of the two ``joined`` columns."""
     rows, frozen = [], scores.get("frozen", {})
     for method, own in scores.items():
-        numbers = dict(zip(own, _together(method, *own.values())))
+        if len({tuple(one) for one in own.values()}) > 1:
+            seeds = {name: [*one] for name, one in own.items()}
+            raise ValueError(f"{method}: the seeds of its columns differ: {seeds}; allowed: the same in all")
+        numbers = {name: [*one.values()] for name, one in own.items()}
         known = own.keys() <= frozen.keys() and method != "frozen"
         common = [seed for seed in next(iter(own.values())) if known and _same_clips(own, frozen, seed)]
         ours, theirs = ({name: [one[seed] for seed in common] for name, one in each.items()} for each in (own, frozen))
@@ -74,10 +77,9 @@ def long_frame(
             gain = paired_difference(ours[name], theirs[name]) if common else None
             rows.append(_row(method, name, accuracy_interval(numbers[name]), gain))
         if joined and {*joined} <= own.keys():
-            mean = harmonic_interval(*(numbers[name] for name in joined), paired_clips=paired_clips)
-            pairs = ([each[name] for name in joined] for each in (ours, theirs))
-            gain = harmonic_difference(*pairs, paired_clips=paired_clips) if common else None
-            rows.append(_row(method, "hm", mean, gain))
+            mean, *pairs = ([each[name] for name in joined] for each in (numbers, *((ours, theirs) if common else ())))
+            gain = harmonic_interval(*pairs, paired_clips=paired_clips) if common else None
+            rows.append(_row(method, "hm", harmonic_interval(mean, paired_clips=paired_clips), gain))
     return pd.DataFrame(rows, columns=list(LONG))
 
 
@@ -104,7 +106,7 @@ def in_and_out(records: Sequence[Mapping], test_set: str = "source", halves: Seq
     scores = _scores(records, {name: (test_set, halves, found) for name, found in contexts.items()})
     long = long_frame(scores, ("in", "out"), paired_clips=True)
     for method, own in scores.items():
-        gap = paired_difference(*_together(method, own["in"], own["out"]))
+        gap = paired_difference(*([*own[where].values()] for where in ("in", "out")))
         long.loc[len(long)] = _row(method, "gap", gap)
     return long
 
@@ -131,32 +133,32 @@ def dial(records: Sequence[Mapping]) -> pd.DataFrame:
 
 
 def differences(records: Sequence[Mapping], pairs: Sequence[tuple[str, str]], test_set: str = "source") -> pd.DataFrame:
-    """First minus second method of each pair in points ("in", "out", "gap"), paired over seeds and clips, with a
-    verdict each."""
-    rows = []
-    for first, second in pairs:
-        scores = [
-            clip_scores(records, method, test_set, SPLITS, contexts)
+    """First minus second method of each pair in points ("in", "out", "gap"), paired over clips and the seeds that both
+    have, with a verdict each; a pair without such seeds has no row."""
+    seeds, rows = {}, []
+    for record in records:
+        seeds.setdefault(record["method"], set()).add(record["seed"])
+    for pair in pairs:
+        both = set.intersection(*(seeds.get(method, set()) for method in pair))
+        if not both:
+            continue
+        own = [r for r in records if r["method"] in pair and r["seed"] in both]
+        inside, outside = (
+            [[*clip_scores(own, method, test_set, SPLITS, contexts).values()] for method in pair]
             for contexts in (("in",), OUT_OF_CONTEXT)
-            for method in (first, second)
-        ]
-        ours_in, theirs_in, ours_out, theirs_out = _together(f"{first} and {second}", *scores)
-        gaps = [[i - o for i, o in zip(*both)] for both in ((ours_in, ours_out), (theirs_in, theirs_out))]
-        compared = {"in": (ours_in, theirs_in), "out": (ours_out, theirs_out), "gap": gaps}
-        for quantity, pair in compared.items():
-            interval = paired_difference(*pair)
+        )
+        gaps = [[i - o for i, o in zip(*each)] for each in zip(inside, outside)]
+        for quantity, compared in {"in": inside, "out": outside, "gap": gaps}.items():
+            interval = paired_difference(*compared)
             numbers = {**vars(interval), "verdict": interval.verdict()}
-            rows.append({"first": first, "second": second, "quantity": quantity, **numbers})
+            rows.append({"first": pair[0], "second": pair[1], "quantity": quantity, **numbers})
     return pd.DataFrame(rows).drop(columns="std", errors="ignore")
 
 
 def order_blind_bounds(rho: float, scenes: int) -> dict[str, float]:
-    """{context: percent}: the best accuracy that a learner blind to the order of frames can expect.
-
-    It knows all but which motion of a reversal pair it sees. Before a swapped background nothing tells: one half. In
-    context it guesses the likelier motion in each scene: the scene is the motion's home with probability rho and each
-    other one with (1 - rho) / (scenes - 1), and the two of a pair have different homes.
-    """
+    """{context: percent}: the best accuracy that a learner blind to the order of frames can expect."""
+    # It knows all but which motion of a reversal pair it sees. Before a swapped background nothing tells: one half. In
+    # context it guesses the likelier motion in each scene: the two of a pair have different homes.
     other = (1 - rho) / (scenes - 1)
     inside = max(rho, other) + (scenes - 2) / 2 * other
     return {"in": 100 * inside, **dict.fromkeys((*OUT_OF_CONTEXT, "out"), 50.0)}
@@ -165,15 +167,6 @@ def order_blind_bounds(rho: float, scenes: int) -> dict[str, float]:
 def _row(method: str, column: str, interval: Interval, gain: Interval | None = None) -> dict:
     gained = (gain.value, gain.low, gain.high) if gain else [math.nan] * 3
     return {"method": method, "column": column, **vars(interval), **dict(zip(LONG[-3:], gained))}
-
-
-def _together(what: str, first: Mapping, *others: Mapping) -> list[list[np.ndarray]]:
-    """Scores as lists over their seeds, which must be the same."""
-    for other in others:
-        if first.keys() != other.keys():
-            seeds = f"seeds {sorted(first)} and {sorted(other)} differ"
-            raise ValueError(f"{what}: {seeds}; allowed: the same seeds in both")
-    return [[*scores.values()] for scores in (first, *others)]
 
 
 # ------------------------------------------------------------------------------------ what a reader sees
@@ -196,16 +189,12 @@ def pick(long: pd.DataFrame, columns: Sequence[str], name: str) -> pd.DataFrame:
 
 def wide(long: pd.DataFrame, *, methods: Sequence[str] = ()) -> pd.DataFrame:
     """A long frame as text, "63.2 [61.0, 65.1]", a row a method; ``methods`` without numbers say "not run"."""
-    numbers = {(row["method"], row["column"]): row for row in long.to_dict("records")}
-    rows, measured = [], frozenset(long["method"])
-    for method in in_order((*methods, *measured)):
-        row = {"Method": method_label(method)}
-        for column in dict.fromkeys(long["column"]):
-            cell, absent = numbers.get((method, column)), MISSING if method in measured else NOT_RUN
-            shown = absent if cell is None else format_interval(cell["value"], cell["low"], cell["high"])
-            row[column_label(column)] = shown
-        rows.append(row)
-    return pd.DataFrame(rows)
+    text = [format_interval(*ends) for ends in zip(long["value"], long["low"], long["high"])]
+    table = long.assign(text=text).pivot(index="method", columns="column", values="text")
+    table = table.reindex(index=in_order((*methods, *table.index)), columns=long["column"].unique())
+    table[table.isna().all(axis=1)] = NOT_RUN
+    table = table.fillna(MISSING).rename(index=method_label, columns=column_label)
+    return table.rename_axis(index="Method", columns=None).reset_index()
 
 
 def records_table(records: Sequence[Mapping]) -> pd.DataFrame:
@@ -254,15 +243,51 @@ def verdict_markdown(frame: pd.DataFrame) -> str:
     return "\n".join(f"* {verdict_sentence(row)}" for row in frame.to_dict("records"))
 
 
-def property_table(measured: Sequence, reported: Mapping[str, Sequence]) -> pd.DataFrame:
-    """The world's properties as text: measured here and, by column name, elsewhere; one outside its range says so."""
+# ------------------------------------------------------------------------------------ what learners use
+def effects_table(effects: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
+    """A row a method, of ``attention.causal_effects``: mean effects on the class margin, beside what the same clips
+    lose in accuracy when their background is swapped and when their frames are shuffled; with intervals over clips."""
     rows = []
-    for one, *others in zip(measured, *reported.values(), strict=True):
-        row = {"Property": one.name, "Allowed": f"{one.low:g} to {one.high:g}", "Here": _held(one)}
-        rows.append({**row, **dict(zip(reported, map(_held, others), strict=True))})
+    for method, one in effects.items():
+        rows.append({
+            "Method": method_label(method), "Clips": len(one["motion"]),
+            "Background swapped (logits)": _mean(one["background"]),
+            "Motion reversed (logits)": _mean(one["motion"]),
+            "Background counts more (%)": str(accuracy_interval(np.abs(one["background"]) > np.abs(one["motion"]))),
+            "Static gap (points)": str(paired_difference(one["whole"], one["swapped"])),
+            "Order gap (points)": str(paired_difference(one["whole"], one["shuffled"])),
+            "Single frame (%)": str(accuracy_interval(one["single"])),
+        })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def _held(one) -> str:
-    value = f"{one.value:.1f}" if abs(one.value) >= 0.05 or one.value == 0 else f"{one.value:.0e}"
-    return value if one.holds else f"{value} (outside)"
+def typical(effects: Mapping[str, Mapping[str, np.ndarray]], clip: int) -> str:
+    """Sentences on where one clip stands among all, a method each, by ``attention.causal_effects``."""
+    said = []
+    for method, one in effects.items():
+        shares, parts = [], []
+        for name, words in (("background", "background swapped"), ("motion", "motion reversed")):
+            values = np.round(one[name], 3)  # rounding errors rank nothing
+            shares.append(100 * (np.mean(values < values[clip]) + np.mean(values == values[clip]) / 2))
+            parts.append(f"{words}, the margin falls by {values[clip]:.2f} logits (percentile {shares[-1]:.0f})")
+        is_typical = min(shares) >= 10 and max(shares) <= 90
+        said.append(f"* {method_label(method)}: {'; '.join(parts)}: **{'' if is_typical else 'not '}typical**.")
+    return "\n".join([*said, "", f"Typical: between percentiles 10 and 90 of {len(values)} clips, in both."])
+
+
+def maps_table(tested: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
+    """A row a map method, from ``lab.map_tests.compare_maps``. A map may be believed where both gains are above zero
+    with their intervals, and where it changes with shuffled weights: else it shows the clip, not the learner."""
+    rows = []
+    for name, one in tested.items():
+        gains = {key.capitalize(): t_interval(one[key]) for key in ("deletion", "insertion")}
+        believed = min(low for _, low, _ in gains.values()) > 0 and np.mean(one["shuffled"]) < 0.5
+        rows.append({
+            "Map": name, "Clips": len(one["deletion"]), **{key: format_difference(*own) for key, own in gains.items()},
+            "Correlation with shuffled weights": _mean(one["shuffled"]), "May be believed": "yes" if believed else "no",
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _mean(values: np.ndarray) -> str:
+    return format_difference(*t_interval(values), 2)

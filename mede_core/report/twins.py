@@ -85,12 +85,9 @@ def halves_cells(long: pd.DataFrame, sets: Mapping[str, str]) -> list[dict]:
 
 def halves_table(long: pd.DataFrame, sets: Mapping[str, str], methods: Sequence[str]) -> pd.DataFrame:
     """:func:`halves` as text, a row a data set and method, run or not."""
-    frames = []
-    for dataset, name in sets.items():
-        own = wide(long[long["dataset"] == dataset], methods=methods)
-        own.insert(0, "Set", f"{name} ({dataset})")
-        frames.append(own)
-    return pd.concat(frames, ignore_index=True).fillna(MISSING)
+    frames = {f"{name} ({dataset})": wide(long[long["dataset"] == dataset], methods=methods)
+              for dataset, name in sets.items()}  # fmt: skip
+    return pd.concat(frames, names=["Set"]).reset_index("Set").reset_index(drop=True).fillna(MISSING)
 
 
 # ------------------------------------------------------------------------------------ several parts of a test
@@ -128,10 +125,9 @@ def splits_table(cells: Sequence[Mapping]) -> pd.DataFrame:
     """:func:`split_means` as text, each test split by itself and their mean."""
     rows = []
     for cell in cells:
-        numbers = {f"Split {i}": f"{cell['splits'][part]:.1f}"
-                   for i, part in enumerate(sorted(cell["splits"], key=str), start=1)}  # fmt: skip
+        splits = {f"Split {i}": f"{value:.1f}" for i, (_, value) in enumerate(sorted(cell["splits"].items()), start=1)}
         mean = format_mean_std(cell["value"], cell["std"])
-        rows.append({"Dataset": cell["column"], "Method": method_label(cell["method"]), **numbers, "Mean ± std": mean})
+        rows.append({"Dataset": cell["column"], "Method": method_label(cell["method"]), **splits, "Mean ± std": mean})
     return pd.DataFrame(rows).fillna(MISSING)
 
 
@@ -166,16 +162,14 @@ def contrasted(records: Sequence[Mapping]) -> list[Mapping]:
 
 def stated_means() -> pd.DataFrame:
     """The harmonic means that the paper's out-of-context table prints, beside those of its own two columns."""
-    rows = []
-    for name, row in paper_table("out_of_context", wide=True).iterrows():
-        inside, outside, stated = (row[column] for column in IN_OUT_COLUMNS.values())
-        ours = harmonic_mean(inside, outside)
-        rows.append({
-            "Method": name, "In context": inside, "Out of context": outside, "HM as stated": stated,
-            "HM recomputed": f"{ours:.2f}", "Stated minus recomputed": format_signed(stated - ours, 2),
-            "Equal, rounded": "yes" if round(ours, 1) == stated else "no",
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+    paper = paper_table("out_of_context", wide=True)[[*IN_OUT_COLUMNS.values()]]
+    paper = paper.set_axis(["In context", "Out of context", "HM as stated"], axis=1).rename_axis("Method").reset_index()
+    stated, ours = paper["HM as stated"], harmonic_mean(paper["In context"], paper["Out of context"])
+    return paper.assign(**{
+        "HM recomputed": [f"{mean:.2f}" for mean in ours],
+        "Stated minus recomputed": [format_signed(difference, 2) for difference in stated - ours],
+        "Equal, rounded": np.where(ours.round(1) == stated, "yes", "no"),
+    })  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------ the gain of GWA

@@ -109,32 +109,29 @@ def _html(text: pd.DataFrame, right: list[bool], name: str, caption: str, notes:
 
     classes = pd.DataFrame("", index=text.index, columns=text.columns)
     classes.loc[:, right] = "right"
-    styler = Styler(text, cell_ids=False).hide(axis="index")
+    styler = Styler(text, cell_ids=False).hide(axis="index").set_caption(html.escape(caption))
     styler = styler.format(escape="html").format_index(escape="html", axis=1)
     styler = styler.set_td_classes(classes).set_table_styles(_TABLE_CSS)
-    align = [{"selector": "th", "props": "text-align:right"}]
     if any(right):
+        align = [{"selector": "th", "props": "text-align:right"}]
         styler = styler.set_table_styles(dict.fromkeys(text.columns[right], align), overwrite=False)
     if "Mark" in text.columns:
         styler = styler.map(lambda mark: _MARK_CSS.get(mark, ""), subset=["Mark"])
-    body = styler.set_caption(html.escape(caption)).to_html(table_uuid=name)
     lines = "".join(f"<li>{html.escape(note)}</li>\n" for note in notes)
     lines = f'<ul style="font-size:smaller">\n{lines}</ul>\n' if notes else ""
-    # ASCII: reads right whatever encoding the page around it declares
-    page = f'<div class="mede-table" style="overflow-x:auto">\n{body}{lines}</div>\n'
-    return page.encode("ascii", "xmlcharrefreplace").decode("ascii")
+    page = f'<div class="mede-table" style="overflow-x:auto">\n{styler.to_html(table_uuid=name)}{lines}</div>\n'
+    return page.encode("ascii", "xmlcharrefreplace").decode()  # reads right whatever encoding the page around declares
 
 
 def _markdown(text: pd.DataFrame, right: list[bool], caption: str, notes: list[str]) -> str:
     def escape(cell: str) -> str:
         return re.sub(r"([\\|<*`])", r"\\\1", cell).replace("\n", " ")
 
-    lines = ["| " + " | ".join(map(escape, row)) + " |" for row in [list(text.columns), *text.to_numpy().tolist()]]
-    lines.insert(1, "| " + " | ".join("---:" if r else ":---" for r in right) + " |")
-    parts = [f"**{escape(caption)}**", "\n".join(lines)]
-    if notes:
-        parts.append("\n".join(f"- {escape(note)}" for note in notes))
-    return "\n\n".join(parts) + "\n"
+    rows = [map(escape, row) for row in [text.columns, *text.to_numpy()]]
+    rows.insert(1, ["---:" if r else ":---" for r in right])
+    lines = [f"**{escape(caption)}**", "", *("| " + " | ".join(row) + " |" for row in rows)]
+    lines += ["", *(f"- {escape(note)}" for note in notes)] if notes else []
+    return "\n".join(lines) + "\n"
 
 
 def _latex(text: pd.DataFrame, right: list[bool], name: str, caption: str, notes: list[str]) -> str:

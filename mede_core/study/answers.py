@@ -18,37 +18,19 @@ ANSWER_CONTROLS = (("meta-step", "joint"), ("long, GWA", "long"), ("long, GWA", 
 
 
 def answer(main: Sequence[Mapping], controls: Sequence[Mapping]) -> pd.DataFrame:
-    """The study's question in six differences out of context: the method, its two parts, and what parts are worth.
-
-    ``controls`` are records of the section ``meta`` by variant, as far as it was run.
-    """
-    frame = pd.concat([paired(main, ANSWER_PAIRS), paired(controls, ANSWER_CONTROLS)], ignore_index=True)
+    """The study's question in six differences out of context: the method, its two parts, and what parts are worth;
+    ``controls`` are records of the section ``meta`` by variant, as far as it was run."""
+    frame = pd.concat([differences(main, ANSWER_PAIRS), differences(controls, ANSWER_CONTROLS)], ignore_index=True)
     return frame[frame["quantity"] == "out"].reset_index(drop=True)
 
 
-def paired(records: Sequence[Mapping], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """Rows of ``tables.differences`` for those pairs whose records are there, each on the seeds that both have."""
-    seeds = {}
-    for record in records:
-        seeds.setdefault(record["method"], set()).add(record["seed"])
-    frames = []
-    for first, second in pairs:
-        both = seeds.get(first, set()) & seeds.get(second, set())
-        if both:
-            own = [r for r in records if r["method"] in (first, second) and r["seed"] in both]
-            frames.append(differences(own, [(first, second)]))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-
-
 def paired_groups(groups: Mapping[str, Sequence[Mapping]], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """:func:`paired`, in and out of context, in several groups of records, with a label for the figure's rows."""
+    """``tables.differences`` in and out of context in several groups of records, with a label for the figure's rows."""
     found = []
     for pair, (name, records) in itertools.product(pairs, groups.items()):
-        own = paired(records, [pair])
-        if len(own):
-            own = own[own["quantity"].isin(["in", "out"])]
-            found.append(own.assign(label=f"{method_label(pair[0])}, {name}"))
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+        found.append(differences(records, [pair]).assign(label=f"{method_label(pair[0])}, {name}"))
+    frame = pd.concat([one for one in found if len(one)], ignore_index=True)
+    return frame[frame["quantity"].isin(["in", "out"])].reset_index(drop=True)
 
 
 # ------------------------------------------------------------------------------------ numbers of a seed
@@ -60,32 +42,28 @@ COLUMNS = {
 }  # fmt: skip
 
 
+REACHED = {"in": "In context", "out": "Out of context", "novel_out": "Novel, out of context"}
+
+
 def per_seed(records: Iterable[Mapping], by: str = "method") -> pd.DataFrame:
     """Accuracies in percent, a row a seed of each method or average; what was not measured is NaN."""
-    keys = [by, "seed", "set", "split", "context", "part", "value"]
-    kept = [[r[key] for key in keys] for r in records
-            if r["metric"] == "top1" and bool(r.get("average")) == (by == "average")]  # fmt: skip
-    frame = pd.DataFrame(kept, columns=keys)
-
-    def mean(rows: pd.DataFrame) -> pd.Series:
-        return rows.groupby([by, "seed"], sort=False)["value"].mean()
-
+    kept = [r for r in records if r["metric"] == "top1" and bool(r.get("average")) == (by == "average")]
+    frame = pd.DataFrame(kept, columns=[by, "seed", "set", "split", "context", "part", "value"])
     # Of the source set's reported clips, halves together; of other sets in context
     source = frame[(frame["set"] == "source") & (frame["part"] == 1)]
     inside, outside = source[source["context"] == "in"], source[source["context"] != "in"]
     others = frame[(frame["context"] == "in") & (frame["set"] != "source")]
-    found = pd.DataFrame({
-        **{half: mean(inside[inside["split"] == half]) for half in SPLITS}, "in": mean(inside), "out": mean(outside),
-        **{context: mean(outside[outside["context"] == context]) for context in OUT_OF_CONTEXT},
-        "novel_out": mean(outside[outside["split"] == "novel"]),
-        "cross": mean(others[others["set"].isin(OTHER_SETS)]),
-        "temporal": mean(others[others["set"] == TEMPORAL_SET]) - mean(inside),
-    })  # fmt: skip
+    taken = {
+        **{half: inside[inside["split"] == half] for half in SPLITS}, "in": inside, "out": outside,
+        **{context: outside[outside["context"] == context] for context in OUT_OF_CONTEXT},
+        "novel_out": outside[outside["split"] == "novel"], "cross": others[others["set"].isin(OTHER_SETS)],
+        "temporal": others[others["set"] == TEMPORAL_SET],
+    }  # fmt: skip
+    found = pd.DataFrame({name: rows.groupby([by, "seed"])["value"].mean() for name, rows in taken.items()})
     for name, (first, second) in {"hm": SPLITS, "hm_out": ("in", "out")}.items():
         found[name] = 2 * found[first] * found[second] / (found[first] + found[second])
-    found["gap"] = found["in"] - found["out"]
-    in_order = pd.MultiIndex.from_frame(frame[[by, "seed"]].drop_duplicates())
-    return found.reindex(in_order).reset_index()
+    found = found.assign(gap=found["in"] - found["out"], temporal=found["temporal"] - found["in"])
+    return found.reindex(pd.MultiIndex.from_frame(frame[[by, "seed"]].drop_duplicates())).reset_index()
 
 
 def spread_table(
@@ -101,40 +79,35 @@ def spread_table(
 
 
 # ------------------------------------------------------------------------------------ the search
-def _trials(records: Sequence[Mapping]) -> pd.DataFrame:
-    """Trials that were run, in the order of the search, with their accuracies."""
-    rows = [
-        {"recipe": method, "changes": changes, "trial": trial_name(method, changes)}
-        for method, trials in SEARCH.items()
-        for changes in trials
-    ]
-    return pd.DataFrame(rows).join(per_seed(records).set_index("method"), on="trial", how="inner")
-
-
-def chosen_trials(records: Sequence[Mapping]) -> dict[str, dict]:
-    """The settings of each recipe's best trial by the harmonic mean of in and out of context; of equals the first."""
-    found = {method: own for method, own in _trials(records).groupby("recipe") if len(own) == len(SEARCH[method])}
-    return {m: found[m].loc[found[m]["hm_out"].idxmax(), "changes"] for m in SEARCH if m in found}
+def trials(records: Sequence[Mapping]) -> pd.DataFrame:
+    """Trials that were run, in the order of the search, with their accuracies; of each recipe that has all of its own,
+    the one with the best harmonic mean of in and out of context is ``chosen``, of equals the first."""
+    rows = [(method, changes, trial_name(method, changes)) for method, own in SEARCH.items() for changes in own]
+    frame = pd.DataFrame(rows, columns=["recipe", "changes", "trial"])
+    frame = frame.join(per_seed(records).set_index("method"), on="trial", how="inner")
+    by_recipe = frame.groupby("recipe")["hm_out"]
+    whole = by_recipe.transform("size") == frame["recipe"].map({method: len(own) for method, own in SEARCH.items()})
+    return frame.assign(chosen=frame.index.isin(by_recipe.idxmax()) & whole)
 
 
 def search_table(records: Sequence[Mapping]) -> pd.DataFrame:
     """The trials as a reader sees them: Recipe, Trial, In context, Out of context, HM, Chosen."""
-    rows, chosen = [], chosen_trials(records)
-    for one in _trials(records).to_dict("records"):
-        row = {"Recipe": method_label(one["recipe"]), "Trial": one["trial"].removeprefix(one["recipe"]).strip()}
-        titles = {"in": "In context", "out": "Out of context", "hm_out": "HM"}
-        row |= {title: f"{one[column]:.1f}" for column, title in titles.items()}
-        rows.append({**row, "Chosen": "yes" if one["changes"] == chosen.get(one["recipe"]) else ""})
-    return pd.DataFrame(rows)
+    found = trials(records)
+    shown = {title: found[column].map("{:.1f}".format) for column, title in REACHED.items() if column != "novel_out"}
+    return pd.DataFrame({
+        "Recipe": found["recipe"].map(method_label),
+        "Trial": [trial.removeprefix(recipe).strip() for trial, recipe in zip(found["trial"], found["recipe"])],
+        **shown, "HM": found["hm_out"].map("{:.1f}".format), "Chosen": np.where(found["chosen"], "yes", ""),
+    })  # fmt: skip
 
 
 def search_edges(records: Sequence[Mapping]) -> str:
     """Which recipes chose the largest learning rate that was tried, where their score had not yet stopped to climb."""
-    trials, chosen = _trials(records), chosen_trials(records)
-    rate = max(changes["outer_lr"] for changes in trials["changes"])
-    edge = [method_label(method) for method, changes in chosen.items() if changes["outer_lr"] == rate]
-    told = f"Here: {len(edge)} of {len(chosen)} recipes chose the largest rate that was tried, {rate:g}"
-    return told + (f" ({', '.join(edge)}), still climbing: a larger one may suit them better." if edge else ".")
+    found = trials(records)
+    rates, chosen = found["changes"].str["outer_lr"], found["chosen"]
+    edge = found["recipe"][chosen & (rates == rates.max())].map(method_label)
+    told = f"Here: {len(edge)} of {chosen.sum()} recipes chose the largest rate that was tried, {rates.max():g}"
+    return told + (f" ({', '.join(edge)}), still climbing: a larger one may suit them better." if len(edge) else ".")
 
 
 # ------------------------------------------------------------------------------------ all methods
@@ -164,8 +137,7 @@ def dial_table(records: Sequence[Mapping]) -> pd.DataFrame:
 def forms_table(records: Sequence[Mapping]) -> pd.DataFrame:
     """Plain fine-tuning with each form of the adapter (variants of ``adapters``) at two learning rates, over seeds."""
     forms = [*itertools.product(FORMS, FORM_RATES)]
-    titles = {"in": "In context", "out": "Out of context", "novel_out": "Novel, out of context"}
-    table = spread_table(per_seed(records), "method", titles, [form_name(*form) for form in forms], head="Adapter")
+    table = spread_table(per_seed(records), "method", REACHED, [form_name(*form) for form in forms], head="Adapter")
     table.insert(1, "β", [f"{rate:g}" for _, rate in forms])
     return table.assign(Adapter=[form for form, _ in forms])
 
@@ -175,7 +147,7 @@ def floors_table(main: Sequence[Mapping], floors: Sequence[Mapping], dialed: Seq
     """Checks that the finished results must pass; ``floors`` and ``dialed`` are sections' records by variant."""
 
     def values(records, **where) -> pd.Series:
-        rows = [r for r in records if all(r[key] == value for key, value in where.items())]
+        rows = [r for r in records if where.items() <= r.items()]
         return pd.Series([r["value"] for r in rows], [r["seed"] for r in rows], dtype=float)
 
     swapped = {"set": "source", "split": "base", "context": "scene"}
@@ -221,7 +193,7 @@ def looks(records: Sequence[Mapping]) -> pd.DataFrame:
 def look_table(frame: pd.DataFrame) -> pd.DataFrame:
     titles = {"accuracy": "accuracy, in context", **MEASURES}
     titles |= {"actor_area": "actor's share of the area (%)", "drop": "lost out of context (points)"}
-    return spread_table(frame, "method", {column: _upper(titles[column]) for column in titles})
+    return spread_table(frame, "method", {column: titles[column].capitalize() for column in titles})
 
 
 def correlation_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -231,10 +203,5 @@ def correlation_table(frame: pd.DataFrame) -> pd.DataFrame:
         values = [own[measure].corr(own["drop"]) for _, own in frame.groupby("seed") if own[measure].nunique() > 1]
         value, low, high = t_interval(values) if values else (np.nan, np.nan, np.nan)
         interval = f"{format_signed(low, 2)} to {format_signed(high, 2)}" if low == low else MISSING
-        found = {"Measure": _upper(title), "Correlation": format_signed(value, 2), "95 % interval": interval}
-        rows.append({**found, "Learners": len(frame)})
-    return pd.DataFrame(rows)
-
-
-def _upper(title: str) -> str:
-    return title[:1].upper() + title[1:]
+        rows.append((title.capitalize(), format_signed(value, 2), interval, len(frame)))
+    return pd.DataFrame(rows, columns=["Measure", "Correlation", "95 % interval", "Learners"])

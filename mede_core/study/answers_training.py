@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 
 from ..averages import RULE_LABELS, best_gaussian
-from ..report.averaging import as_grid
+from ..report.averaging import Grid, as_grid
 from ..report.metrics import mean_std
+from ..report.tables import differences
 from ..report.write import MISSING, format_signed
-from .answers import paired, per_seed, spread_table
+from .answers import REACHED, per_seed, spread_table
 from .units import CONTROLS, FEW, VALIDATION
 
 CONTROL_PAIRS = (  # each against what shares everything with it but the part in question
@@ -21,7 +22,6 @@ CONTROL_PAIRS = (  # each against what shares everything with it but the part in
     ("fewer classes", "fewer classes, joint"), ("rho 0.95", "rho 0.95, joint"), ("long", "long, joint"),
     ("long, GWA", "long"), ("long, GWA", "fine-tuning, twice the epochs"),
 )  # fmt: skip
-REACHED = {"in": "In context", "out": "Out of context", "novel_out": "Novel, out of context"}
 
 
 # ------------------------------------------------------------------------------------ the meta-step
@@ -40,45 +40,42 @@ def control_table(records: Sequence[Mapping]) -> pd.DataFrame:
 
 def predictions(records: Iterable[Mapping]) -> pd.DataFrame:
     """What an inner step does to the query loss in nats, mean over seeds: ``measured``, and to first order in alpha."""
-    keys = ["method", "epoch", "alpha", "kind", "value"]
-    own = (r for r in records if r["metric"].startswith("change_"))
-    rows = [(r["method"], r["part"], float(r["average"]), r["metric"].removeprefix("change_"), r["value"]) for r in own]
-    return pd.DataFrame(rows, columns=keys).groupby(keys[:-1], sort=False, as_index=False)["value"].mean()
+    own = [(r["method"], r["part"], float(r["average"]), r["metric"].removeprefix("change_"), r["value"])
+           for r in records if r["metric"].startswith("change_")]  # fmt: skip
+    frame = pd.DataFrame(own, columns=["method", "epoch", "alpha", "kind", "value"])
+    return frame.pivot_table("value", ["method", "epoch", "alpha"], "kind", sort=False).reset_index()
 
 
 def prediction_lines(records: Sequence[Mapping]) -> pd.DataFrame:
     """:func:`predictions` as ``figures.epoch_lines`` takes it, a panel for each alpha; without the joint control."""
-    frame = predictions(r for r in records if r["method"] != "joint").sort_values("kind", kind="stable")
+    frame = predictions(r for r in records if r["method"] != "joint")
+    frame = frame.melt(["method", "epoch", "alpha"], ["measured", "predicted"])
     frame["series"], frame["panel"] = frame["kind"] + ", " + frame["method"], frame["alpha"].map("α = {:g}".format)
-    return frame[["series", "panel", "epoch", "value"]].reset_index(drop=True)
+    return frame[["series", "panel", "epoch", "value"]]
 
 
 def prediction_table(records: Sequence[Mapping]) -> pd.DataFrame:
     """:func:`predictions` at the last epoch: Training, alpha, Measured, Predicted, in nats."""
     frame = predictions(records)
-    last = frame[frame["epoch"] == frame.groupby("method")["epoch"].transform("max")]
-    wide = last.pivot_table("value", ["method", "alpha"], "kind", sort=False).reset_index()
-    return pd.DataFrame({
-        "Training": wide["method"], "α": [f"{alpha:g}" for alpha in wide["alpha"]],
-        "Measured": [format_signed(value, 4) for value in wide["measured"]],
-        "Predicted, first order": [format_signed(value, 4) for value in wide["predicted"]],
-    })  # fmt: skip
+    last = frame[frame["epoch"] == frame.groupby("method")["epoch"].transform("max")].reset_index()
+    told = {title: last[kind].map(lambda value: format_signed(value, 4))
+            for kind, title in (("measured", "Measured"), ("predicted", "Predicted, first order"))}  # fmt: skip
+    return pd.DataFrame({"Training": last["method"], "α": last["alpha"].map("{:g}".format), **told})
 
 
 def gradient_products(records: Iterable[Mapping]) -> pd.DataFrame:
     """The product of support and query gradient, both at the same weights, along each training; mean over seeds."""
     frame = predictions(records)  # whose first-order part is -alpha times that product
-    frame = frame[(frame["kind"] == "predicted") & (frame["alpha"] == frame["alpha"].max())]
-    return frame.assign(series=frame["method"], value=-frame["value"] / frame["alpha"])[["series", "epoch", "value"]]
+    frame = frame[frame["alpha"] == frame["alpha"].max()]
+    values = -frame["predicted"] / frame["alpha"]
+    return pd.DataFrame({"series": frame["method"], "epoch": frame["epoch"], "value": values})
 
 
 def expansion_fails(records: Iterable[Mapping], alpha: float) -> str:
     """In which epochs of each training the inner step does the opposite of what its first-order term predicts."""
-    frame = predictions(records)
-    wide = frame[frame["alpha"] == alpha].pivot_table("value", ["method", "epoch"], "kind", sort=False)
     parts = []
-    for method, own in wide.groupby("method", sort=False):
-        epochs = own.index.get_level_values("epoch")[(own["measured"] * own["predicted"] < 0).to_numpy()]
+    for method, own in predictions(records).query("alpha == @alpha").groupby("method", sort=False):
+        epochs = own["epoch"][own["measured"] * own["predicted"] < 0]
         parts.append(f"{method}: {', '.join(map(str, epochs)) or 'none'}")
     return f"epochs in which measured and predicted change differ in sign at α = {alpha:g}: {'; '.join(parts)}."
 
@@ -94,15 +91,17 @@ def rule_differences(records: Sequence[Mapping]) -> pd.DataFrame:
     own = [{**r, "method": RULE_LABELS[r["average"]]} for r in records if r.get("correct") and r["average"]]
     second = RULE_LABELS["last"]
     names = [name for name in dict.fromkeys(r["method"] for r in own) if name != second]
-    return paired(own, [(name, second) for name in names])
+    return differences(own, [(name, second) for name in names])
 
 
-def grid_means(records: Iterable[Mapping], where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The grid of Gaussians, mean over seeds: mu ratios [M], sigma ratios [S], percent [S, M]; in, out or novel_out."""
-    frame = per_seed(records, "average")
-    frame = frame[frame["average"].str.startswith("grid:")]
-    at = frame["average"].str.split(":", expand=True)
-    return as_grid(frame.assign(mu=at[1].astype(float), sigma=at[2].astype(float)), where)
+def grid_means(records: Iterable[Mapping], where: str) -> Grid:
+    """The grid of Gaussians in ratios of the epochs, in percent, mean over seeds: in, out or novel_out."""
+    return as_grid(_with_ratios(per_seed(records, "average")), where)
+
+
+def _with_ratios(frame: pd.DataFrame) -> pd.DataFrame:
+    """With the columns mu and sigma: NaN where an average is none of the grid."""
+    return frame.join(frame["average"].str.extract(r"^grid:(?P<mu>.+):(?P<sigma>.+)").astype(float))
 
 
 # ------------------------------------------------------------------------------------ choosing mu and sigma
@@ -110,27 +109,21 @@ CRITERIA = {"leave classes out": ("pseudo_novel", False), "order": ("base", True
 PUBLISHED_RATIOS = (0.68, 0.45)
 
 
-def criterion_means(records: Sequence[Mapping], criterion: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def criterion_means(records: Sequence[Mapping], criterion: str) -> Grid:
     """What one of ``CRITERIA`` says of each Gaussian, mean over seeds: as :func:`grid_means`, in percent or points."""
-    return as_grid(_criterion(records, criterion), "score")
+    return as_grid(_criterion(records, criterion).reset_index(), "score")
 
 
 def _criterion(records: Iterable[Mapping], criterion: str) -> pd.DataFrame:
     split, order = CRITERIA[criterion]
-    sign = {"top1": 1, "shuffled": -1 if order else 0}
-    own = (r for r in _on_validation(records, split) if r["average"].startswith("grid:"))
-    rows = [(r["seed"], *_ratios(r["average"]), sign[r["metric"]] * r["value"]) for r in own]
-    frame = pd.DataFrame(rows, columns=["seed", "mu", "sigma", "score"])
-    return frame.groupby(["seed", "mu", "sigma"], sort=False, as_index=False)["score"].sum()
+    frame = _with_ratios(_on_validation(records, split))
+    sign = frame["metric"].map({"top1": 1, "shuffled": -1 if order else 0})
+    return frame.assign(score=sign * frame["value"]).groupby(["seed", "mu", "sigma"], sort=False)["score"].sum()
 
 
-def _on_validation(records: Iterable[Mapping], split: str) -> list[Mapping]:
-    return [r for r in records if r["part"] == VALIDATION and r["split"].startswith(split)]
-
-
-def _ratios(name: str) -> tuple[float, float]:
-    _, mu, sigma = name.split(":")
-    return float(mu), float(sigma)
+def _on_validation(records: Iterable[Mapping], split: str) -> pd.DataFrame:
+    own = [r for r in records if r["part"] == VALIDATION and r["split"].startswith(split)]
+    return pd.DataFrame(own, columns=["seed", "average", "metric", "value"])
 
 
 def selections(records: Sequence[Mapping]) -> pd.DataFrame:
@@ -140,24 +133,22 @@ def selections(records: Sequence[Mapping]) -> pd.DataFrame:
     out; ``order`` the largest loss under shuffled frames on base classes; ``best epoch on base`` one epoch, the best
     on base classes; ``oracle`` looks at the reported clips out of context.
     """
-    accuracy = per_seed(records, "average").set_index(["average", "seed"])[[*REACHED]]
-    criteria, rows = {name: _criterion(records, name).groupby("seed") for name in CRITERIA}, []
-    for seed in sorted({r["seed"] for r in records}):
-        own = accuracy.xs(seed, level="seed")
-        grid = {_ratios(name): row for name, row in own.iterrows() if name.startswith("grid:")}
+    accuracy, rows = _with_ratios(per_seed(records, "average")), []
+    criteria, on_base = {name: _criterion(records, name) for name in CRITERIA}, _on_validation(records, "base")
+    for seed, own in accuracy.groupby("seed"):
+        grid = own.dropna(subset="mu").set_index(["mu", "sigma"])[[*REACHED]]
         chosen = {"fixed": PUBLISHED_RATIOS}
-        for name, by_seed in criteria.items():
-            if seed in by_seed.groups:  # in ratios: a trajectory of length one
-                scores = by_seed.get_group(seed).set_index(["mu", "sigma"])["score"]
-                chosen[name] = best_gaussian(scores.to_dict(), 1)
-        chosen["oracle"] = max(grid, key=lambda at: grid[at]["out"])
-        rows += [{"criterion": c, "seed": seed, "mu": at[0], "sigma": at[1], **grid[at]} for c, at in chosen.items()]
-        base = (r for r in _on_validation(records, "base") if r["seed"] == seed)
-        on_base = {r["average"]: r["value"] for r in base if r["average"].startswith("epoch ")}
-        last = max(on_base, key=lambda name: int(name.split()[1]))
-        none = {"seed": seed, "mu": np.nan, "sigma": np.nan}
-        rows.append({"criterion": "best epoch on base", **none, **own.loc[max(on_base, key=on_base.get)]})
-        rows.append({"criterion": "last epoch", **none, **own.loc[last]})
+        for name, scores in criteria.items():
+            if seed in scores.index:  # in ratios: a trajectory of length one
+                chosen[name] = best_gaussian(scores[seed].to_dict(), 1)
+        chosen["oracle"] = grid["out"].idxmax()
+        ratios = ({"criterion": name, "seed": seed, "mu": mu, "sigma": sigma} for name, (mu, sigma) in chosen.items())
+        rows += [{**one, **grid.loc[one["mu"], one["sigma"]]} for one in ratios]
+        epochs = on_base[(on_base["seed"] == seed) & on_base["average"].str.startswith("epoch ")]
+        epochs = epochs.set_index(epochs["average"].str.removeprefix("epoch ").astype(int))["value"]
+        for name, epoch in (("best epoch on base", epochs.idxmax()), ("last epoch", epochs.index.max())):
+            reached = own.set_index("average").loc[f"epoch {epoch}", [*REACHED]]
+            rows.append({"criterion": name, "seed": seed, "mu": np.nan, "sigma": np.nan, **reached})
     return pd.DataFrame(rows)
 
 

@@ -1,22 +1,10 @@
 """The paper's claims, what would support each, and the verdicts: drawn by rule from per-seed differences. Torch-free.
 
-A comparison is a paired difference, seed by seed, on the source set and over base and novel classes unless it says
-otherwise; its interval is the 95 % t-interval over seeds, its p-value that of the two-sided t-test of its limit: zero,
-or, for "not below", ``MARGIN`` points under it. Times are ratios of one training step, all methods in turns in one
-process, tested by their logarithms; "no more" has the limit ``TIME_MARGIN``.
-
-A claim with several comparisons speaks for the paper where all of them lie on the expected side: its p-value is the
-largest of theirs. It speaks against the paper where one lies on the other side: the smallest of those, times the number
-of comparisons. By Holm's correction over all claims it is then *supported*, *contradicted* or *undecided*. Fewer than
-four seeds are a hint, never a verdict.
-
-The claims stand in three parts: the full method, as the paper has it, then against the control that takes as many clips
-an update without an inner step (``joint``); the trainer apart, without averages; the average apart, of one trajectory.
-Regularization is not judged against fine-tuning: it is tested averaged, fine-tuning is not, so that two things differ.
+Three parts: the full method, against others and against as many clips an update without an inner step (``joint``); the
+trainer apart, without averages; the average apart, of one trajectory. Fewer than four seeds are never a verdict.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -39,25 +27,20 @@ QUANTITIES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The first method minus the second; of times the first over the second."""
-
-    first: str
-    second: str
-    quantity: str  # of QUANTITIES
-    expected: str  # above, below or not below; of times less or no more
+# A comparison: the first method minus the second, on the source set, over base and novel classes unless the quantity
+# says otherwise; of times the logarithm of the first over the second, all methods in turns in one process
+COMPARED = ("first", "second", "quantity", "expected")  # expected: above, below, not below; of times less or no more
 
 
 def _against(others: Sequence[str], quantity: str, expected: str = "above", *, method: str = "open_mede"):
-    return tuple(Comparison(method, other, quantity, expected) for other in others)
+    return tuple((method, other, quantity, expected) for other in others)
 
 
 _REGULARIZED = ("open_vclip", "froster")
 _FULL = {"novel": "recognizes novel classes best", "hm": "balances base and novel classes best",
          "cross": "transfers best to other sets", "out": "does best out of context"}  # fmt: skip
 _META = "open_mede_no_gwa"
-CLAIMS: dict[str, tuple[Comparison, ...]] = {  # with the comparisons that would support them
+CLAIMS: dict[str, tuple[tuple[str, str, str, str], ...]] = {  # with the comparisons that would support them
     **{f"Open-MeDe {says}": _against(("frozen", "finetune", *_REGULARIZED), quantity)
        for quantity, says in _FULL.items()},
     **{f"Open-MeDe {says}: also against as many clips an update without an inner step": _against(("joint",), quantity)
@@ -70,10 +53,11 @@ CLAIMS: dict[str, tuple[Comparison, ...]] = {  # with the comparisons that would
         _against(("joint",), "out", method=_META),
     "Average: GWA adds to accuracy in context": _against((_META,), "in"),
     "Average: GWA adds to accuracy out of context": _against((_META,), "out"),
+    # Not against fine-tuning: regularization is tested averaged, fine-tuning is not, so that two things would differ
     "Regularization towards CLIP, averaged, raises accuracy in context, against frozen CLIP":
-        tuple(Comparison(method, "frozen", "in", "above") for method in _REGULARIZED),
+        tuple((method, "frozen", "in", "above") for method in _REGULARIZED),
     "Regularization towards CLIP, averaged, lowers accuracy out of context, against frozen CLIP":
-        tuple(Comparison(method, "frozen", "out", "below") for method in _REGULARIZED),
+        tuple((method, "frozen", "out", "below") for method in _REGULARIZED),
     "The gain over regularization is largest on the temporal set": _against(_REGULARIZED, "temporal"),
     "No additional overhead: training takes no longer than fine-tuning": _against(("finetune",), "time", "no more"),
     "Less overhead than regularization": _against(_REGULARIZED, "time", "less"),
@@ -87,83 +71,65 @@ def claim_records() -> list[dict]:
     return [*study_records("main"), *(r for r in controls if r["method"] == "joint")]
 
 
-def measured_numbers(records: Sequence[Mapping], times: Sequence[Mapping] = ()) -> dict[tuple[str, str], dict]:
-    """{(method, quantity): {seed: percent}} of what claims compare, NaN where not measured; of times logarithms."""
-    learners = per_seed(records).set_index("seed").groupby("method")
-    found = {(method, name): own[name].to_dict() for method, own in learners for name in QUANTITIES if name in own}
-    for r in times:
-        if r["metric"] == "step_seconds":
-            found.setdefault((r["average"], "time"), {})[r["seed"]] = float(np.log(r["value"]))
-    return found
+def measured(records: Sequence[Mapping], times: Sequence[Mapping] = ()) -> pd.DataFrame:
+    """A row a comparison of each claim, with its :func:`t_test` over the seeds that both methods have."""
+    found = {name: own.unstack("method") for name, own in per_seed(records).set_index(["seed", "method"]).items()}
+    if times:
+        seconds = pd.DataFrame([r for r in times if r["metric"] == "step_seconds"])
+        found["time"] = np.log(seconds.pivot(index="seed", columns="average", values="value"))
+    rows = []
+    for claim, comparison in ((claim, one) for claim, comparisons in CLAIMS.items() for one in comparisons):
+        first, second, quantity, expected = comparison
+        own = found.get(quantity, pd.DataFrame())
+        values = own[first] - own[second] if {first, second} <= {*own} else pd.Series(dtype=float)
+        rows.append({"claim": claim, **dict(zip(COMPARED, comparison)), **t_test(values.dropna(), expected)})
+    return pd.DataFrame(rows)
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A comparison as it came out: mean and t-interval of per-seed differences, and its two-sided p-value."""
-
-    value: float
-    low: float
-    high: float
-    seeds: int
-    p: float
-    expected: bool  # the mean lies on the expected side of the limit
-
-
-def measure_comparison(found: Mapping, comparison: Comparison) -> Measured | None:
-    """Over the seeds that both methods have, from :func:`measured_numbers`; None where there is none."""
-    first, second = (found.get((m, comparison.quantity), {}) for m in (comparison.first, comparison.second))
-    values = np.array([first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())])
-    values = values[np.isfinite(values)]
+def t_test(values: Sequence[float], expected: str) -> dict:
+    """Mean and t-interval of per-seed differences, the two-sided p-value of their limit, and on which side they lie."""
     if not len(values):
-        return None
-    limit = {"not below": -MARGIN, "no more": np.log(TIME_MARGIN)}.get(comparison.expected, 0.0)
+        return {**dict.fromkeys(("value", "low", "high", "p"), np.nan), "seeds": 0, "agrees": False}
+    limit = {"not below": -MARGIN, "no more": np.log(TIME_MARGIN)}.get(expected, 0.0)
     value, low, high = t_interval(values)
     distance, p = value - limit, 1.0
     if len(values) > 1 and distance:
-        error = values.std(ddof=1) / np.sqrt(len(values))
+        error = np.std(values, ddof=1) / np.sqrt(len(values))
         p = float(2 * stdtr(len(values) - 1, -abs(distance) / error)) if error else 0.0
-    upwards = comparison.expected in ("above", "not below")
-    return Measured(value, low, high, len(values), p, (distance > 0) == upwards)
+    agrees = (distance > 0) == (expected in ("above", "not below"))
+    return {"value": value, "low": low, "high": high, "p": p, "seeds": len(values), "agrees": agrees}
 
 
 # ------------------------------------------------------------------------------------ verdicts
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float]) -> np.ndarray:
     """Adjusted p-values: read at a level, the chance of any false verdict among all of them stays below it."""
-    adjusted, worst = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(np.argsort(p_values)):
-        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = worst
-    return adjusted
+    order = np.argsort(p_values)
+    stepped = np.asarray(p_values, float)[order] * np.arange(len(order), 0, -1)
+    return np.minimum(1, np.maximum.accumulate(stepped))[np.argsort(order)]
 
 
-def verdicts(claims: Sequence[Sequence[Measured | None]]) -> list[str]:
-    """The verdict of each claim, from its comparisons, see the top."""
-    said, judged = [""] * len(claims), {}
-    for index, parts in enumerate(claims):
-        if None in parts:
-            said[index] = NOT_RUN
-        elif min(one.seeds for one in parts) < VERDICT_FROM:
-            said[index] = HINT
-        elif against := [one.p for one in parts if not one.expected]:
-            judged[index] = (CONTRADICTED, min(1.0, min(against) * len(parts)))
+def verdicts(frame: pd.DataFrame) -> dict[str, str]:
+    """The verdict of each claim of :func:`measured`, by Holm's correction over all. For the paper it speaks where all
+    its comparisons agree: the largest p. Against it where one does not: the smallest of those, times their number."""
+    said, judged = {}, {}
+    for claim, own in frame.groupby("claim", sort=False):
+        against = own.loc[~own["agrees"], "p"]
+        if own["seeds"].min() < VERDICT_FROM:
+            said[claim] = HINT if own["seeds"].min() else NOT_RUN
         else:
-            judged[index] = (SUPPORTED, max(one.p for one in parts))
-    for index, p in zip(judged, holm([p for _, p in judged.values()])):
-        said[index] = judged[index][0] if p <= ALPHA else UNDECIDED
-    return said
+            p = min(1.0, against.min() * len(own)) if len(against) else own["p"].max()
+            judged[claim] = CONTRADICTED if len(against) else SUPPORTED, p
+    adjusted = holm([p for _, p in judged.values()])
+    return said | {claim: judged[claim][0] if p <= ALPHA else UNDECIDED for claim, p in zip(judged, adjusted)}
 
 
 def claims_table(records: Sequence[Mapping], times: Sequence[Mapping]) -> pd.DataFrame:
     """Every claim with its verdict and its comparisons, a row each, from :func:`claim_records` and section ``cost``."""
-    found, rows = measured_numbers(records, times), []
-    measured = [[measure_comparison(found, one) for one in comparisons] for comparisons in CLAIMS.values()]
-    for (text, comparisons), verdict, parts in zip(CLAIMS.items(), verdicts(measured), measured):
-        heads = [(text, verdict), *[("", "")] * (len(parts) - 1)]
-        for head, comparison, one in zip(heads, comparisons, parts):
-            told = _told(comparison, one) if one else (NOT_RUN, MISSING)
-            titles = ("Claim", "Verdict", "Would be supported by", "Measured", "p")
-            rows.append(dict(zip(titles, (*head, _needed(comparison), *told))))
-    return pd.DataFrame(rows)
+    frame = measured(records, times)
+    rows, first = frame.to_dict("records"), ~frame["claim"].duplicated()
+    told = pd.DataFrame([_told(row) for row in rows], columns=["Would be supported by", "Measured", "p"])
+    heads = {"Claim": frame["claim"], "Verdict": frame["claim"].map(verdicts(frame))}
+    return pd.DataFrame({title: column.where(first, "") for title, column in heads.items()}).join(told)
 
 
 def claims_summary(table: pd.DataFrame) -> str:
@@ -178,26 +144,22 @@ def claims_summary(table: pd.DataFrame) -> str:
 
 def claims_frame(records: Sequence[Mapping]) -> pd.DataFrame:
     """The claims' comparisons in and out of context, in points, as ``figures.difference_forest`` takes them."""
-    found, rows = measured_numbers(records), {}
-    for comparison in (one for claim in CLAIMS.values() for one in claim if one.quantity in ("in", "out")):
-        if one := measure_comparison(found, comparison):
-            label = f"{method_label(comparison.first)} − {method_label(comparison.second)}"
-            ends = {"value": one.value, "low": one.low, "high": one.high, "seeds": one.seeds}
-            rows[label, comparison.quantity] = {"label": label, "quantity": comparison.quantity, **ends}
-    return pd.DataFrame([*rows.values()])
+    frame = measured(records).query("quantity in ('in', 'out') and seeds > 0")
+    frame = frame.assign(label=frame["first"].map(method_label) + " − " + frame["second"].map(method_label))
+    shown = frame[["label", "quantity", "value", "low", "high", "seeds"]]
+    return shown.drop_duplicates(["label", "quantity"]).reset_index(drop=True)
 
 
-def _needed(comparison: Comparison) -> str:
-    first, second = method_label(comparison.first), method_label(comparison.second)
-    if comparison.quantity == "time":
-        return f"time of {first} / {second} below {1 if comparison.expected == 'less' else TIME_MARGIN}"
-    sign = {"above": "> 0", "below": "< 0", "not below": f"> −{MARGIN:g}"}[comparison.expected]
-    return f"{first} − {second}, {QUANTITIES[comparison.quantity]} {sign}"
-
-
-def _told(comparison: Comparison, one: Measured) -> tuple[str, str]:
-    timed = comparison.quantity == "time"
-    value, low, high = (f"{np.exp(x):.2f}" if timed else format_signed(x) for x in (one.value, one.low, one.high))
-    p = f"{one.p:.1g}" if one.p >= 1e-4 else "< 0.0001"
-    count = f"{one.seeds} {'repetitions' if timed else 'seeds'}"
-    return f"{value} [{low} to {high}], {count}", p if one.seeds > 1 else MISSING
+def _told(row: Mapping) -> tuple[str, str, str]:
+    """What would support a comparison, what was measured, and its p-value."""
+    first, second, timed = method_label(row["first"]), method_label(row["second"]), row["quantity"] == "time"
+    sign = {"above": "> 0", "below": "< 0", "not below": f"> −{MARGIN:g}"}.get(row["expected"])
+    needed = f"{first} − {second}, {QUANTITIES[row['quantity']]} {sign}"
+    if timed:
+        needed = f"time of {first} / {second} below {1 if row['expected'] == 'less' else TIME_MARGIN}"
+    if not row["seeds"]:
+        return needed, NOT_RUN, MISSING
+    ends = [f"{np.exp(row[x]):.2f}" if timed else format_signed(row[x]) for x in ("value", "low", "high")]
+    p = f"{row['p']:.1g}" if row["p"] >= 1e-4 else "< 0.0001"
+    count = f"{row['seeds']} {'repetitions' if timed else 'seeds'}"
+    return needed, "{} [{} to {}], {}".format(*ends, count), p if row["seeds"] > 1 else MISSING

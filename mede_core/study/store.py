@@ -1,7 +1,5 @@
 """The study's results on disk: one JSON line a unit, committed, and read back as ordinary result records. Torch-free.
-
-The per-clip bits of every accuracy are kept, so that intervals of any difference can be formed later.
-"""
+The per-clip bits of every accuracy are kept, so that intervals of any difference can be formed later."""
 
 import base64
 import json
@@ -25,24 +23,18 @@ def kernel_hash() -> str:
     return digest(code_files(KERNEL))[:16]
 
 
-def settings_of(config: Config) -> dict:
-    """A configuration in words: what differs from the defaults, a CLIP by its name alone."""
-    changed = {name: value for name, (_, value) in diff(config).items() if name not in NAMED}
-    return {name: Path(value).name if name == "weights" else value for name, value in changed.items()}
-
-
-def _named(config: Config) -> dict:
-    return {name: getattr(config, name) for name in NAMED}
+def named(unit: Unit) -> dict:
+    """A unit's settings in words: those with a place of their own, and what else differs from the defaults."""
+    changed = {name: value for name, (_, value) in diff(unit.config).items() if name not in NAMED}
+    settings = {name: Path(value).name if name == "weights" else value for name, value in changed.items()}
+    return {"variant": unit.variant, **{name: getattr(unit.config, name) for name in NAMED}, "settings": settings}
 
 
 def line_of(unit: Unit, numbers: Mapping[str, list], *, run: str, weights: str, seconds: float | None) -> dict:
     """The line of a measured unit: numbers by key as [value, n] or [value, n, per-clip bits]; seconds of training."""
     made = made_by(PACKAGE.name, f":(exclude){FOLDER.relative_to(PACKAGE.parent)}")  # results change meanwhile
-    return {
-        "section": unit.section, "variant": unit.variant, **_named(unit.config),
-        "settings": settings_of(unit.config), "run": run, "weights": weights, "seconds": seconds,
-        **made, "kernel": kernel_hash(), "numbers": dict(numbers), "tests": list(unit.tests),
-    }  # fmt: skip
+    about = {"section": unit.section, **named(unit), "run": run, "weights": weights, "seconds": seconds, **made}
+    return {**about, "kernel": kernel_hash(), "numbers": dict(numbers), "tests": list(unit.tests)}
 
 
 def read_section(section: str, folder: str | os.PathLike = FOLDER) -> list[dict]:
@@ -77,9 +69,9 @@ def _recoded(line: Mapping, recode: Callable[[str], str]) -> dict:
 
 def is_missing(unit: Unit, folder: str | os.PathLike = FOLDER, *, retrain: bool = False) -> bool:
     """Whether no line has a unit's settings and all its tests; with ``retrain`` one of today's code."""
-    wanted = {"variant": unit.variant, "settings": settings_of(unit.config), **_named(unit.config)}
+    wanted = named(unit)
     for line in read_section(unit.section, folder):
-        if all(line[name] == value for name, value in wanted.items()):
+        if wanted.items() <= line.items():
             older = line["kernel"] != kernel_hash()
             return not set(unit.tests) <= set(line["tests"]) or (older and retrain)
     return True

@@ -1,8 +1,5 @@
-"""What the study trains and tests: sections, their variants, seeds and tests. Torch-free.
-
-A seed is that of the world (base and novel halves, clips), of the initialization and of the order of the clips. The
-seeds are not those that the world was designed on; hyper-parameters were searched on the design seed, see ``search``.
-"""
+"""What the study trains and tests: sections, their variants, seeds and tests. Torch-free. A seed is that of the world
+(halves, clips), of the initialization and of the order of clips; none of them designed the world or chose settings."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -131,11 +128,6 @@ CONTROLS: dict[str, tuple[str, dict]] = {
 }
 
 
-def _control_tests(variant: str, method: str) -> tuple[str, ...]:
-    tests = ("source", "steps") if METHODS[method].trainer == "meta" else ("source",)
-    return (*tests, "prediction") if variant in ("meta-step", "joint") else tests
-
-
 # Our ST-Adapter beside the published forms and AIM, each at two learning rates, plainly fine-tuned.
 FORMS: dict[str, dict] = {
     "ours": {},
@@ -166,7 +158,8 @@ SECTIONS: dict[str, tuple[Sequence[int], dict[str, tuple[str, dict, tuple[str, .
         method: (method, {}, (*_MAIN_TESTS, "reversal") if method == "frozen" else _MAIN_TESTS) for method in METHODS
     }),
     "meta": (FEW, {
-        variant: (method, changes, _control_tests(variant, method)) for variant, (method, changes) in CONTROLS.items()
+        variant: (method, changes, ("source", "prediction") if variant in ("meta-step", "joint") else ("source",))
+        for variant, (method, changes) in CONTROLS.items()
     }),
     "gwa": (SEEDS, {
         "averages": ("open_mede", {}, ("averages", "grid", "grid_order")),

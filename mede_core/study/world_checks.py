@@ -1,12 +1,10 @@
 """The properties that make the synthetic world a fair experiment, measured: static bias exists, tempts, is not forced.
-
-Which method wins is not among them. A null model, whose class texts are shuffled, has to fail every one.
-"""
+Which method wins is not among them. A null model, whose class texts are shuffled, has to fail every one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from ..config import load_config
 from ..files import ASSETS, read_lines
@@ -22,25 +20,13 @@ BOUND = 50.0  # percent: a learner blind to order is right on at most one of a c
 PUBLISHED = ASSETS / "reference" / "world_properties.jsonl"  # the three reported seeds
 
 
-@dataclass(frozen=True)
-class Property:
-    name: str
-    value: float
-    low: float
-    high: float
-
-    @property
-    def holds(self) -> bool:
-        return self.low <= self.value <= self.high
-
-
 def check(seed: int, workspace: Workspace, *, weights: str = "shipped", count: int = 1440) -> dict:
     """A seed's record as in ``PUBLISHED``."""
     learners = train_learners(seed, workspace, weights=weights)
     figures = measure(learners, World(seed), count=count)
     facts = {"seed": seed, "weights": learners["frozen"].weights_id, "count": count}
     rounded = {name: round(value, 7) for name, value in figures.items()}
-    return {**facts, "all_hold": all(one.holds for one in properties(figures)), "figures": rounded}
+    return {**facts, "all_hold": bool(properties(figures)["holds"].all()), "figures": rounded}
 
 
 def train_learners(world_seed: int, workspace: Workspace, *, weights: str = "shipped") -> dict[str, VideoLearner]:
@@ -51,12 +37,8 @@ def train_learners(world_seed: int, workspace: Workspace, *, weights: str = "shi
 
 
 def measure(learners: Mapping[str, VideoLearner], world: World, *, count: int = 1440) -> dict[str, float]:
-    """Accuracies of learners on the source set, in percent, and frozen CLIP's blindness to order.
-
-    Returns:
-        {"learner/half/context": top-1, "reversal/logits": largest difference of a logit between a clip and its
-        reversal, "reversal/top1": accuracy over clips and reversals before unnamed textures}.
-    """
+    """Accuracies of learners on the source set in percent, "learner/half/context", and frozen CLIP's blindness to order
+    before unnamed textures: "reversal/logits", by how much a logit differs, and "reversal/top1", over both."""
     figures = {}
     for half in ("base", "novel"):
         for context in CONTEXTS:
@@ -72,8 +54,8 @@ def measure(learners: Mapping[str, VideoLearner], world: World, *, count: int = 
     return {**figures, "reversal/logits": float(max(differences)), "reversal/top1": float(np.mean(hits))}
 
 
-def properties(figures: Mapping[str, float]) -> list[Property]:
-    """The world's properties, from the figures of :func:`measure` with all of ``LEARNERS``."""
+def properties(figures: Mapping[str, float]) -> pd.DataFrame:
+    """The world's properties (name, value, low, high, holds), from :func:`measure` with all of ``LEARNERS``."""
 
     def mean(learner: str, contexts=CONTEXTS[1:], halves=("base", "novel")) -> float:
         return float(np.mean([figures[f"{learner}/{half}/{context}"] for half in halves for context in contexts]))
@@ -97,7 +79,19 @@ def properties(figures: Mapping[str, float]) -> list[Property]:
         ("not hopeless: trained at rho 0.8 minus trained at rho 0.95", middle - shortcut, 5, 100),
         ("not free: trained at chance minus trained at rho 0.8", oracle - middle, 5, 100),
     )
-    return [Property(*row) for row in rows]
+    frame = pd.DataFrame(rows, columns=["name", "value", "low", "high"])
+    return frame.assign(holds=frame["value"].between(frame["low"], frame["high"]))
+
+
+def property_table(measured: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """:func:`properties` as text, a column a measurement; one outside its range says so."""
+    first = next(iter(measured.values()))
+    table = pd.DataFrame({"Property": first["name"]})
+    table["Allowed"] = [f"{low:g} to {high:g}" for low, high in zip(first["low"], first["high"])]
+    for title, found in measured.items():
+        texts = found["value"].map(lambda x: f"{x:.1f}" if abs(x) >= 0.05 or x == 0 else f"{x:.0e}")
+        table[title] = texts.where(found["holds"], texts + " (outside)")
+    return table
 
 
 def published() -> list[dict]:

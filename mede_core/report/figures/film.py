@@ -32,10 +32,8 @@ def film_strip(videos, titles: Sequence[str]):
 @styled
 def film_strip_attention(video, attention, mask=None, title: str = "Where the class token looks"):
     """A clip's frames (uint8 [T, 3, H, W]) above its attention maps ([T, h, w] weights >= 0 on the patch grid), in
-    multiples of even attention: 1 is what a patch gets from a model that looks everywhere alike.
-
-    mask: bool [T, H, W], the actor's pixels, outlined on both; each frame then says the actor's share of the attention.
-    """
+    multiples of even attention. ``mask``: bool [T, H, W], the actor's pixels, outlined on both; each frame then says
+    the actor's share of the attention."""
     clip, weights = np.asarray(video).transpose(0, 2, 3, 1), np.asarray(attention, float)
     weights = weights / weights.sum((1, 2), keepdims=True)
     frame = PAGE_WIDTH * 0.90 / (len(clip) * (1 + _GAP))
@@ -51,22 +49,19 @@ def film_strip_attention(video, attention, mask=None, title: str = "Where the cl
     if mask is None:
         bottom.set_xlabel("frame")
     else:
+        import torch
+
+        from ...attention import actor_mass  # which loads torch
+
         mask = np.asarray(mask)
         for axes in (top, bottom):
             _outline(axes, mask)
-        shares = attention_share(weights, mask)
+        shares, _ = actor_mass(torch.as_tensor(weights)[:, None], torch.as_tensor(mask)[:, None])  # frame by frame
         labels = [f"{label}\n{100 * share:.0f} %" for label, share in zip(labels, shares, strict=True)]
         told = f"{100 * shares.mean():.0f} % on average; it covers {100 * mask.mean():.0f} % of the area"
         bottom.set_xlabel(f"frame, and share of the attention on the actor (outlined): {told}", fontsize=8)
     bottom.set_xticks(frame_centers(clip), labels)
     return figure
-
-
-def attention_share(attention: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """[T] share of each frame's attention [T, h, w] on a mask [T, H, W]; a patch counts by the part that it covers."""
-    frames, rows, columns = attention.shape
-    patches = mask.reshape(frames, rows, mask.shape[1] // rows, columns, mask.shape[2] // columns)
-    return (attention * patches.mean((2, 4))).sum((1, 2))
 
 
 def _opaque(clip: np.ndarray) -> np.ndarray:

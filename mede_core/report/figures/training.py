@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from .diagram import arrow
 from .style import DASHED, PAGE_WIDTH, QUERY, SUPPORT, Picture, backing, beside, label_right, styled
 
 _SMOOTH = 0.9  # factor of the running mean
@@ -79,11 +80,8 @@ def inner_step_curves(rows: Sequence[Mapping[str, float]], chosen: float):
     axes.set_xscale("symlog", linthresh=min(value for value in at if value > 0), linscale=0.5)
     axes.set_xticks(at, [f"{value:g}" for value in at])
     axes.minorticks_off()
-    axes.set(
-        xlabel=r"length of the inner step, $\alpha$",
-        ylabel="change of the loss\n(below zero: better)",
-        title="What an inner step on the support batch does to both batches",
-    )
+    axes.set(xlabel=r"length of the inner step, $\alpha$", ylabel="change of the loss\n(below zero: better)")
+    axes.set_title("What an inner step on the support batch does to both batches")
     axes.grid(axis="y")
     axes.legend()
     return figure
@@ -91,19 +89,9 @@ def inner_step_curves(rows: Sequence[Mapping[str, float]], chosen: float):
 
 @styled
 def meta_step_2d(
-    x: np.ndarray,
-    y: np.ndarray,
-    support_loss: np.ndarray,
-    query_loss: np.ndarray,
-    *,
-    theta: np.ndarray,
-    theta_fast: np.ndarray,
-    support_grad: np.ndarray,
-    query_grad: np.ndarray,
-    joint_grad: np.ndarray,
-    query_weight: float,
+    x, y, support_loss, query_loss, *, theta, theta_fast, support_grad, query_grad, joint_grad, query_weight: float,
     width: float = PAGE_WIDTH,
-):
+):  # fmt: skip
     """The meta-step on two parameters (values x: [W], y: [H]; losses [H, W]): inner step, query gradient, update along
     -(g_S + delta g_Q), beside joint training's. Gradients are scaled to a readable length; the inner step is true."""
     total = support_grad + query_weight * query_grad
@@ -126,22 +114,20 @@ def meta_step_2d(
         axes.set(aspect="equal", xlim=(x.min(), x.max()), ylim=(y.min(), y.max()), xlabel=r"$\theta_1$")
         axes.plot(*theta, "o", color=theme.text, ms=5, zorder=6)
     inner.set_ylabel(r"$\theta_2$")
-    _arrow(inner, theta, theta_fast, SUPPORT.color)
+    arrow(inner, theta, theta_fast, color=SUPPORT.color)
     _name(inner, theta, r"$\theta$", away_from=theta_fast)
     _name(inner, theta_fast, r"$\theta' = \theta - \alpha g_S$", away_from=theta)
     tip = theta_fast - scale * query_grad
-    _arrow(query, theta, theta_fast, SUPPORT.color, alpha=0.35)
-    _arrow(query, theta_fast, tip, QUERY.color)
+    arrow(query, theta, theta_fast, color=SUPPORT.color, alpha=0.35)
+    arrow(query, theta_fast, tip, color=QUERY.color)
     _name(query, theta_fast, r"$\theta'$", away_from=tip)
     _name(query, tip, r"$-g_Q$", away_from=theta_fast)
     turn, end = theta - scale * support_grad, theta - scale * total  # tip to tail, so that parallel ones stay apart
-    both.annotate("", end, theta, zorder=4, annotation_clip=False, arrowprops={
-        "arrowstyle": "simple,head_length=0.9,head_width=1.1,tail_width=0.5", "fc": theme.text, "ec": "none",
-        "alpha": 0.35, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 12,
-    })  # fmt: skip
-    _arrow(both, theta, turn, SUPPORT.color)
-    _arrow(both, turn, end, QUERY.color)
-    _arrow(both, theta, theta - scale * joint_grad, theme.text, lw=1.1)
+    thick = {"arrowstyle": "simple,head_length=0.9,head_width=1.1,tail_width=0.5", "fc": theme.text, "ec": "none"}
+    arrow(both, theta, end, alpha=0.35, zorder=4, mutation_scale=12, **thick)
+    arrow(both, theta, turn, color=SUPPORT.color)
+    arrow(both, turn, end, color=QUERY.color)
+    arrow(both, theta, theta - scale * joint_grad, color=theme.text, lw=1.1)
     handles = [
         Line2D([], [], color=SUPPORT.color, lw=1.8, label=r"$-g_S$"),
         Line2D([], [], color=QUERY.color, lw=1.8, label=r"$-\delta\, g_Q$"),
@@ -152,26 +138,15 @@ def meta_step_2d(
     return figure
 
 
-def _arrow(axes: Axes, start, end, color: str, alpha: float = 1.0, lw: float = 1.8) -> None:
-    axes.annotate("", end, start, zorder=5, annotation_clip=False, arrowprops={
-        "arrowstyle": "-|>", "color": color, "lw": lw, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 10,
-        "alpha": alpha,
-    })  # fmt: skip
-
-
 def _name(axes: Axes, point: np.ndarray, text: str, *, away_from: np.ndarray) -> None:
     """Write beside a point, on the side that looks away from another; the panels keep their size."""
-    direction = point - away_from
-    length = np.linalg.norm(direction)
-    dx, dy = direction / length if length > 0 else (0.0, 1.0)
+    length = np.linalg.norm(point - away_from)
+    dx, dy = (point - away_from) / length if length > 0 else (0.0, 1.0)
     left, right = axes.get_xlim()
     across = (point[0] - left) / (right - left)
     if (dx > 0.4 and across > 0.9) or (dx < -0.4 and across < 0.1):  # no room beside it
         dx, dy = 0.0, 1.0
-    axes.annotate(
-        text, point, (7 * dx, 7 * dy), textcoords="offset points", fontsize=9, zorder=7,
-        annotation_clip=False,
-        ha="left" if dx > 0.4 else "right" if dx < -0.4 else "center",
-        va="bottom" if dy > 0.4 else "top" if dy < -0.4 else "center",
-        bbox=backing(),
-    ).set_in_layout(False)  # fmt: skip
+    at = {"ha": "left" if dx > 0.4 else "right" if dx < -0.4 else "center",
+          "va": "bottom" if dy > 0.4 else "top" if dy < -0.4 else "center"}  # fmt: skip
+    axes.annotate(text, point, (7 * dx, 7 * dy), textcoords="offset points", fontsize=9, zorder=7, bbox=backing(),
+                  annotation_clip=False, **at).set_in_layout(False)  # fmt: skip

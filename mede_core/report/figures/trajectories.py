@@ -39,10 +39,8 @@ def trajectory_steps(rows: Sequence[Mapping[str, float]]):
 
 @styled
 def weight_curves(curves: Mapping[str, np.ndarray], mu: float, sigma: float):
-    """Weights over epochs 1..E of several averages: name -> [E] shares >= 0 that sum to 1; mu and sigma in epochs.
-
-    A curve that is one epoch alone is cut off with a note, since it would flatten the others.
-    """
+    """Weights over epochs 1..E of several averages: name -> [E] shares >= 0 that sum to 1; mu and sigma in epochs. A
+    curve that is one epoch alone is cut off with a note, since it would flatten the others."""
     looks = average_looks(list(curves))
     epochs = np.arange(1, len(next(iter(curves.values()))) + 1)
     figure = Picture(2.9)
@@ -92,19 +90,11 @@ def trajectory_accuracy(epochs, accuracy: Mapping, averages: Mapping[str, Mappin
 
 @styled
 def gwa_heatmap(
-    mu,
-    sigma,
-    accuracy,
-    *,
-    published: tuple[float, float],
-    references: Mapping[str, float] | None = None,
-    label: str = "top-1 accuracy (%)",
-    title: str = "Accuracy of the Gaussian average for each center and width",
-):
-    """Accuracy [S, M] over a grid of GWA's sigma [S] and mu [M], in epochs, increasing; the first best cell is framed.
-
-    published: (mu, sigma) of the published ratios, marked; references: name -> percent, for the line below the title.
-    """
+    mu, sigma, accuracy, *, published: tuple[float, float], references: Mapping[str, float] | None = None,
+    label="top-1 accuracy (%)", title="Accuracy of the Gaussian average for each center and width",
+):  # fmt: skip
+    """Accuracy [S, M] over a grid of GWA's sigma [S] and mu [M], in epochs, increasing; the first best cell is framed,
+    ``published`` (mu, sigma) are marked, ``references`` (name -> percent) stand below the title."""
     values = np.asarray(accuracy, float)
     figure = Picture(min(6.0, 1.2 + 0.36 * len(sigma)), title)
     axes = figure.subplots()
