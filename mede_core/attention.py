@@ -1,12 +1,4 @@
-"""Where a learner looks, maps that explain a class, and measures of static bias.
-
-Maps: raw attention and its rollout say where the class token looks; gradient-weighted relevance and occlusion say what
-speaks for a class.
-
-Static bias: attention on the actor; the order gap (accuracy lost when frames are shuffled: about zero for a model that
-is blind to order); and, by intervention, how far the class margin falls when only the background is swapped, and when
-only the motion is reversed before the same background.
-"""
+"""Where a learner looks, maps that explain a class, and measures of static bias: by attention and by intervention."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -65,9 +57,7 @@ def attention_maps(learner: VideoLearner, video: Tensor, *, method: str = "last"
         raise ValueError(f"method is {method!r}; allowed: last, rollout")
     with record_attention(learner.visual) as recorded:
         learner.encode(video)
-    layers = []  # [B*T, N, N] each
-    for layer in recorded.values():
-        layers.append((layer.weights / layer.weights.sum(-1, keepdim=True)).mean(1))
+    layers = [(one.weights / one.weights.sum(-1, keepdim=True)).mean(1) for one in recorded.values()]  # [B*T, N, N]
     attention = layers[-1]
     if method == "rollout":
         attention = identity = torch.eye(attention.shape[-1], device=attention.device)

@@ -290,8 +290,7 @@ def load_config(profile: str = "cpu", **settings) -> Config:
     return Config(**{**chosen, **settings})
 
 
-def diff(config: Config, reference: Config | Mapping | None = None) -> dict[str, tuple]:
+def diff(config: Config, reference: Config | None = None) -> dict[str, tuple]:
     """How a configuration differs from a reference (default: the defaults): {field: (reference value, value)}."""
-    reference = Config() if reference is None else reference
-    before = reference.model_dump() if isinstance(reference, Config) else reference
-    return {name: (before.get(name), value) for name, value in config if before.get(name) != value}
+    pairs = zip(reference or Config(), config, strict=True)
+    return {name: (before, value) for (name, before), (_, value) in pairs if before != value}

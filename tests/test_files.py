@@ -7,21 +7,10 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 
 from mede_core import files
-from mede_core.files import (
-    LockedError,
-    append_line,
-    atomic_path,
-    atomic_write,
-    pack_correct,
-    progress,
-    read_lines,
-    run_lock,
-    unpack_correct,
-)
+from mede_core.files import LockedError, append_line, atomic_path, atomic_write, progress, read_lines, run_lock
 from mede_core.names import import_closure, tree_hash
 
 HOLD = """
@@ -93,14 +82,6 @@ def test_a_line_that_a_kill_has_torn_is_no_record_and_is_cut_off_by_the_next(tmp
     assert [line["n"] for line in read_lines(path)] == [1, 2]
     append_line(path, {"n": 4})
     assert [line["n"] for line in read_lines(path)] == [1, 2, 4]
-
-
-@pytest.mark.parametrize("clips", [1, 8, 13])
-def test_per_clip_bits_come_back_and_a_wrong_count_is_found_out(clips):
-    correct = np.random.default_rng(clips).random(clips) < 0.5
-    assert unpack_correct(pack_correct(correct), clips).tolist() == correct.tolist()
-    with pytest.raises(ValueError, match=f"{clips + 9} clips need"):
-        unpack_correct(pack_correct(correct), clips + 9)
 
 
 # ------------------------------------------------------------------------------------ locks
