@@ -21,12 +21,12 @@ from .batch.command import command
 
 # ------------------------------------------------------------------------------------ what a verb shows
 def _show(answer) -> int:
-    """A number is the exit code; anything else is printed, by one process of several."""
+    """A number is the exit code; anything else is printed, by one process of several, and 1 where it has problems."""
     if isinstance(answer, int):
         return answer
     if answer is not None and os.environ.get("RANK", "0") == "0":
-        print(answer)
-    return 0
+        print(answer.report() if hasattr(answer, "report") else answer)
+    return 1 if getattr(answer, "problems", None) else 0
 
 
 def _show_ranking(answers: Sequence[Mapping], *, json: bool = False) -> int:
@@ -36,12 +36,6 @@ def _show_ranking(answers: Sequence[Mapping], *, json: bool = False) -> int:
     width = get_terminal_size().columns if sys.stdout.isatty() else 0
     _show(dumps(answers if answers[1:] else answers[0], indent=1) if json else as_text(answers, width))
     return 1 if any("error" in one for one in answers) else 0
-
-
-def _show_report(made) -> int:
-    """Exit code 1 says that some files could not be used; the report names them."""
-    _show(made.report())
-    return 1 if made.problems else 0
 
 
 def _show_findings(findings) -> int:
@@ -57,8 +51,8 @@ VERBS: dict = {  # verb: (what it does, where its function is, how its answer is
     "evaluate": ("test a method", "mede_core.batch.verbs:evaluate", _show),
     "predict": ("name the action in a video", "mede_core.video.predict:answer", _show_ranking),
     "bias": ("say how static a video model is", "mede_core.video.bias:bias", _show),
-    "prepare": ("make a list of a dataset's videos", "mede_core.video.prepare:prepare", _show_report),
-    "scuba": ("build out-of-context clips", "mede_core.video.scuba.build:build_scuba", _show_report),
+    "prepare": ("make a list of a dataset's videos", "mede_core.video.prepare:prepare", _show),
+    "scuba": ("build out-of-context clips", "mede_core.video.scuba.build:build_scuba", _show),
     "study": ("measure what the study lacks", "mede_core.batch.verbs:study", _show),
     "world": {
         "pretrain": ("pretrain a small CLIP", "mede_core.batch.verbs:pretrain", _show),

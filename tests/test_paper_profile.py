@@ -79,7 +79,7 @@ def test_a_job_without_data_is_listed_and_the_others_have_all_that_they_need(wor
     assert len(plan.trainings) == 12
     assert {config.epochs for config in plan.trainings.values()} == {2}
     for job in plan.runnable:
-        assert {stamp.partition("/")[2] for stamp in plan.stamps(job.id)} <= {*plan.trainings, *plan.scorings}
+        assert {stamp.partition("/")[2] for stamp in plan.needs(job.id)} <= {*plan.trainings, *plan.scorings}
 
 
 def test_tables_ask_for_what_is_there(world):

@@ -8,7 +8,7 @@ import fnmatch
 import inspect
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
@@ -21,6 +21,7 @@ from ..files import ASSETS, PACKAGE, available_cpus, repo_root, sha256_file
 from ..names import digest, import_closure, read_sources
 from ..runs import trains
 from ..study import units
+from ..study.store import is_missing
 from ..workspace import NotMadeError, Workspace
 from . import PlanError, asks
 from .data_yaml import DataYaml, read_data_yaml
@@ -132,29 +133,45 @@ class Plan:
         """Beside the run's name that of one test, which changes with the code of testing."""
         return f"{self.run_stamp(config)}-{self.workspace.score_keys(config, [EvalSet()], Average())[0][:8]}"
 
-    def trained_for(self, name: str) -> list[str]:
-        """The stamps of the training that a scoring or a unit needs; none for frozen CLIP."""
-        config = self.units[name].config if name in self.units else self.scorings[name][0].config
-        return [f"train/{self.run_stamp(config)}"] if trains(config) else []
+    @cached_property
+    def work(self) -> dict[str, dict]:
+        """{kind of job: {name: what it is}}."""
+        return {"train": self.trainings, "score": self.scorings, "unit": self.units, "notebook": self.jobs}
 
-    def stamps(self, name: str) -> list[str]:
-        """What has to be there before a notebook runs: stamps of its trainings, scorings and units."""
-        found, sections = set(), asks.SECTIONS.get(self.jobs[name].asks, ())
-        for ask in self.asked[name]:
-            found |= {f"train/{self.run_stamp(ask.config)}"} if trains(ask.config) else set()
-            found |= {f"score/{self.score_stamp(ask.config)}"} if ask.sets else set()
-        return sorted([*found, *(f"unit/{stamp}" for stamp, one in self.units.items() if one.section in sections)])
+    def needs(self, name: str) -> list[str]:
+        """The stamps that have to be there before a job: of the trainings, and a notebook's scorings and units."""
+        if name in self.trainings:
+            return []
+        asked = self.asked[name] if name in self.jobs else self.scorings.get(name) or [self.units[name]]
+        found = {f"train/{self.run_stamp(one.config)}" for one in asked if trains(one.config)}
+        if name in self.jobs:
+            sections = asks.SECTIONS.get(self.jobs[name].asks, ())
+            found |= {f"score/{self.score_stamp(ask.config)}" for ask in asked if ask.sets}
+            found |= {f"unit/{stamp}" for stamp, one in self.units.items() if one.section in sections}
+        return sorted(found)
 
-    def is_there(self, config: Config, asked: Iterable[asks.Ask] = ()) -> bool:
-        """Whether the workspace has a run, and the scores that are asked of it."""
+    def is_there(self, kind: str, name: str) -> bool:
+        """Whether the workspace has a run, or scores and the run they are of; or the study a unit's line."""
+        if kind == "unit":
+            return not is_missing(self.units[name], retrain=self.workspace.older == "retrain")
         try:
-            if trains(config):
-                self.workspace.run(config)
-            for ask in asked:
+            for ask in self.scorings[name] if kind == "score" else [asks.Ask(self.trainings[name])]:
+                if trains(ask.config):
+                    self.workspace.run(ask.config)
                 self.workspace.scores(ask.config, ask.sets, ask.average)
         except (NotMadeError, FileNotFoundError):
             return False
         return True
+
+    def label(self, kind: str, name: str) -> str:
+        if kind == "train":
+            return f"train {self.words(self.trainings[name])}"
+        if kind == "score":
+            return f"score {', '.join(dict.fromkeys(self.words(ask.config) for ask in self.scorings[name]))}"
+        if kind == "unit":
+            one = self.units[name]
+            return f"study {one.section}, {one.variant}, seed {one.config.seed}"
+        return name
 
     def words(self, config: Config) -> str:
         names = () if config.data == "synthetic" else ("data", "shots", "data_split", "half")

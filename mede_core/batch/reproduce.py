@@ -17,7 +17,6 @@ from typing import Literal
 from ..files import atomic_write, git_state, run_lock, versions
 from ..flags import File, Folder, Older, Profile, Workers
 from ..report.summary import outside_tolerance, write_summary
-from ..study.store import is_missing
 from . import PlanError, cost
 from .doctor import gpu_names
 from .job import end_with_parent, said
@@ -29,14 +28,10 @@ logger = logging.getLogger(__name__)
 OK, FAILED, OUTSIDE = 0, 1, 3
 MISSING = "missing data"  # the status of a job that data.yaml has nothing for
 POLL_S = 0.3
+# Its command line, in a process that ends with the one that started it
+SNAKEMAKE = "import os; from mede_core.batch.job import end_with_parent; end_with_parent(os.getppid()); "
+SNAKEMAKE += "from snakemake.cli import main; main()"
 LARGEST = 10**15  # bytes: content decides for files of any size
-SNAKEMAKE = """  # its command line, in a process that ends with the one that started it
-import os
-from mede_core.batch.job import end_with_parent
-end_with_parent(os.getppid())
-from snakemake.cli import main
-main()
-"""
 
 
 def reproduce(
@@ -117,16 +112,13 @@ def reproduce(
 # ------------------------------------------------------------------------------------ stamps
 def settle(plan: Plan, out: Path) -> None:
     """Make the stamps agree with the workspace and the report: what is there has one, what is gone has none."""
-    there = {f"train/{name}": plan.is_there(config) for name, config in plan.trainings.items()}
-    there |= {f"score/{name}": plan.is_there(asked[0].config, asked) for name, asked in plan.scorings.items()}
-    again = plan.workspace.older == "retrain"
-    there |= {f"unit/{name}": not is_missing(one, retrain=again) for name, one in plan.units.items()}
-    for name, is_there in there.items():
-        stamp = out / ".stamps" / name
-        if not is_there:
-            stamp.unlink(missing_ok=True)
-        elif not stamp.is_file():
-            atomic_write(stamp, f"{stamp.name}\n")
+    for kind in ("train", "score", "unit"):
+        for name in plan.work[kind]:
+            stamp = out / ".stamps" / kind / name
+            if not plan.is_there(kind, name):
+                stamp.unlink(missing_ok=True)
+            elif not stamp.is_file():
+                atomic_write(stamp, f"{name}\n")
     for name in plan.chosen:
         left = [f"executed/{name}.ipynb", *said(out, "notebook", name).get("outputs", ())]
         if not all((out / file).is_file() for file in left):
@@ -171,7 +163,7 @@ class Snakemake:
         if answer.returncode:
             raise PlanError(f"Snakemake refuses the plan: {answer.stdout[-2000:]}{answer.stderr[-2000:]}")
         found = re.findall(r"output: (\S+)/(\S+)\n(?:.*\n)*?\s+reason: (.*)", answer.stdout + answer.stderr)
-        lines = [f"  {self.label(kind, name)}: {reason.partition(';')[0][:100]}" for kind, name, reason in found]
+        lines = [f"  {self.plan.label(kind, name)}: {reason.partition(';')[0][:100]}" for kind, name, reason in found]
         return [*lines, f"{len(found)} jobs would run"]
 
     def run(self) -> None:
@@ -205,22 +197,12 @@ class Snakemake:
                 continue
             self.told[key] = status
             if status == "running":
-                logger.info("  %s: started", self.label(kind, name))
+                logger.info("  %s: started", self.plan.label(kind, name))
             else:
                 why = f": {content['reason']}" if content["reason"] else ""
-                logger.info("  %s: %s in %.1f s%s", self.label(kind, name), status, content["seconds"], why)
+                logger.info("  %s: %s in %.1f s%s", self.plan.label(kind, name), status, content["seconds"], why)
             if status == "failed":
                 logger.info("    log: %s", os.path.relpath(self.out / "logs" / f"{name}.log"))
-
-    def label(self, kind: str, name: str) -> str:
-        if kind == "train":
-            return f"train {self.plan.words(self.plan.trainings[name])}"
-        if kind == "score":
-            return f"score {', '.join(dict.fromkeys(self.plan.words(ask.config) for ask in self.plan.scorings[name]))}"
-        if kind == "unit":
-            one = self.plan.units[name]
-            return f"study {one.section}, {one.variant}, seed {one.config.seed}"
-        return name
 
 
 def end_tree(process: subprocess.Popen) -> None:
@@ -239,8 +221,7 @@ def end_tree(process: subprocess.Popen) -> None:
 # ------------------------------------------------------------------------------------ the report
 def conclude(plan: Plan, out: Path, runner: Snakemake) -> dict:
     """The manifest of a run: what every job gave, and what everything was made with."""
-    kinds = {"train": plan.trainings, "score": plan.scorings, "unit": plan.units, "notebook": plan.jobs}
-    steps = {name: state(plan, out, kind, name, runner) for kind, names in kinds.items() for name in names}
+    steps = {name: state(plan, out, kind, name, runner.session) for kind, names in plan.work.items() for name in names}
     states = {entry["status"] for name, entry in steps.items() if name not in plan.jobs or name in plan.chosen}
     good = states <= {"done", MISSING}
     manifest = {
@@ -253,13 +234,13 @@ def conclude(plan: Plan, out: Path, runner: Snakemake) -> dict:
     return manifest
 
 
-def state(plan: Plan, out: Path, kind: str, name: str, runner: Snakemake) -> dict:
+def state(plan: Plan, out: Path, kind: str, name: str, session: str) -> dict:
     """How one job stands: its status, and why; seconds, memory and files of its last run."""
     told = said(out, kind, name)
-    entry = {"notebook": f"{plan.jobs[name].notebook}.ipynb" if kind == "notebook" else runner.label(kind, name),
+    entry = {"notebook": f"{plan.jobs[name].notebook}.ipynb" if kind == "notebook" else plan.label(kind, name),
              "chosen": settings_shown(plan, name) if kind == "notebook" else {}, "provides": told.get("outputs", []),
              "seconds": told.get("seconds"), "peak_memory_mb": told.get("peak_memory_mb")}  # fmt: skip
-    status, reason, ours = told.get("status", "not run"), told.get("reason", ""), told.get("session") == runner.session
+    status, reason, ours = told.get("status", "not run"), told.get("reason", ""), told.get("session") == session
     if name in plan.missing:
         return {**entry, "status": MISSING, "reason": f"not run: needs {', '.join(plan.missing[name])}"}
     if (out / ".stamps" / kind / name).is_file():
@@ -268,8 +249,8 @@ def state(plan: Plan, out: Path, kind: str, name: str, runner: Snakemake) -> dic
         return {**entry, "status": "failed", "reason": "killed (memory?)"}
     if ours or (kind == "notebook" and name not in plan.chosen):
         return {**entry, "status": "interrupted" if status == "running" else status, "reason": reason}
-    needs = plan.stamps(name) if kind == "notebook" else plan.trained_for(name) if kind != "train" else []
-    lacking = [runner.label(*need.split("/", 1)) for need in needs if not (out / ".stamps" / need).is_file()]
+    needs = [need for need in plan.needs(name) if not (out / ".stamps" / need).is_file()]
+    lacking = [plan.label(*need.split("/", 1)) for need in needs]
     return {**entry, "status": "blocked", "reason": f"needs {', '.join(lacking)}"}
 
 

@@ -64,9 +64,8 @@ def _copy(run: Path, target: Path, ask: Ask) -> None:
     """The epochs that the method's average counts (of open_mede: all), and the metrics thinned."""
     shares = epoch_shares(ask.average or ask.config.average(), ask.config.epochs)
     target.mkdir(parents=True, exist_ok=True)
-    for epoch in shares.nonzero().flatten().tolist():
-        shutil.copy(run / f"epoch_{epoch:03d}.safetensors", target)
-    for name in ("config.json", "done.json"):
+    epochs = (f"epoch_{epoch:03d}.safetensors" for epoch in shares.nonzero().flatten().tolist())
+    for name in ("config.json", "done.json", *epochs):
         shutil.copy(run / name, target)
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     atomic_write(target / "metrics.jsonl", "".join(lines[::EVERY]))
