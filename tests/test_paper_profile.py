@@ -159,15 +159,7 @@ def test_a_list_without_the_videos_that_a_job_asks_for_is_refused(world):
         cost.works(plan_of(world, settings={**SETTINGS, "batch_size": 99}))
 
 
-@pytest.mark.parametrize(
-    ("changes", "arguments", "message"),
-    [
-        ({"datasets": {}}, ["--only", "train_k*"], "nothing can run"),
-        ({"device": "gpu"}, [], "device='gpu'"),
-        ({"settings": {**SETTINGS, "epochs": 0}}, [], "epochs is 0"),
-    ],
-)
-def test_wrong_data_is_exit_code_2_before_anything_starts(world, capsys, changes, arguments, message):
-    where = ["--data", write(world, **changes), "--reports", str(world / "reports"), "--runs", str(world / "runs")]
-    assert main(["reproduce", "--profile", "paper", *where, *arguments]) == 2
-    assert message in capsys.readouterr().err and not (world / "reports").exists()
+def test_without_data_for_any_job_it_is_exit_code_2_before_anything_starts(world, capsys):
+    where = ["--data", write(world, datasets={}), "--reports", str(world / "reports"), "--runs", str(world / "runs")]
+    assert main(["reproduce", "--profile", "paper", *where, "--only", "train_k*"]) == 2
+    assert "nothing can run" in capsys.readouterr().err and not (world / "reports").exists()
