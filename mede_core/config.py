@@ -1,9 +1,5 @@
 """One flat configuration for an experiment, the methods as recipes, and the profiles; torch-free.
-
-A notebook's setting, a command-line flag and a field here have the same name; what a field allows and where it comes
-from stand beside it. `Config.run_settings` says what decides a training: methods that differ only in how epochs are
-averaged share one trajectory.
-"""
+A setting, a flag and a field here have one name; what a field allows and where it comes from stand beside it."""
 
 import hashlib
 from collections.abc import Mapping

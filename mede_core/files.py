@@ -1,7 +1,4 @@
-"""What every run needs: package data, atomic files, locks, threads, progress, provenance.
-
-Torch-free at import: `set_threads` and `made_by` load torch when they are called.
-"""
+"""What every run needs: package data, atomic files, locks, threads, progress, provenance. Torch-free at import."""
 
 import contextlib
 import errno

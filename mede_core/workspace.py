@@ -1,9 +1,5 @@
-"""Ask and it is there: trained runs and scores, named by everything that decides them.
-
-The name of a result is a hash over the settings that matter to the method, the CLIP weights, the data and the code, so
-a changed method never shows an old number. What is there is loaded; what ships with the package is taken; what is
-nowhere is made once, under a lock. Torch is loaded only where something is made or weights are read.
-"""
+"""Ask and it is there: trained runs and scores, named by a hash of settings, CLIP weights, data and code, so that a
+changed method never shows an old number. Torch is loaded only where something is made or weights are read."""
 
 from __future__ import annotations
 

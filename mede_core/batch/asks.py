@@ -1,7 +1,4 @@
-"""What each notebook needs trained and tested, said once: one function a notebook, named like its file. Torch-free.
-
-A notebook passes its list to the workspace; `make reproduce` makes one job of each training and each scoring from it.
-"""
+"""What each notebook needs trained and tested, said once: one function a notebook, named like its file. Torch-free."""
 
 import itertools
 from collections.abc import Iterable, Mapping

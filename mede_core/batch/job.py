@@ -1,7 +1,4 @@
-"""One job of `make reproduce` in a process of its own: a training, a scoring, a unit of the study, or a notebook.
-
-The Snakefile starts it. What it says goes to logs/, how it went to `.stamps/said/`, and its stamp is written last.
-"""
+"""One job of `make reproduce` in a process of its own: a training, a scoring, a unit of the study, or a notebook."""
 
 import contextlib
 import json

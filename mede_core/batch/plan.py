@@ -1,7 +1,4 @@
-"""The plan of `make reproduce`: notebook jobs of a profile, and the trainings and scorings that they ask for.
-
-The Snakefile's head says which notebooks run with which parameters; `asks` says what each of them needs. Torch-free.
-"""
+"""The plan of `make reproduce`: a profile's notebooks, by the Snakefile's head, and what they ask for. Torch-free."""
 
 import ast
 import fnmatch
@@ -87,13 +84,13 @@ class Plan:
         """{job: its questions}, with the notebooks' own defaults."""
         found = {}
         for job in self.runnable:
-            ask = getattr(asks, job.asks, None)
+            ask = getattr(asks, job.asks, list)
             given = {**self.defaults(job.id), **job.parameters, "profile": self.profile}
             if self.data:
                 given["data"] = self.data_path
-            takes = inspect.signature(ask).parameters if ask else ()
             try:
-                found[job.id] = ask(**{name: given[name] for name in takes if name in given}) if ask else []
+                takes = inspect.signature(ask).parameters.keys() & given
+                found[job.id] = ask(**{name: given[name] for name in takes})
             except ValueError as error:
                 raise PlanError(f"job {job.id}: {error}") from error
         return found

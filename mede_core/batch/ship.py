@@ -1,7 +1,5 @@
-"""What ships with the package: the runs and scores of profile `cpu` that notebooks in Lab ask for.
-
-They carry one code hash, so an edit of that code makes them anew (`ship`) or proves that no bit moved (`restamp`).
-"""
+"""What ships with the package: the runs and scores of profile `cpu` that notebooks in Lab ask for. An edit of their
+code makes them anew (`ship`) or proves that no bit moved (`restamp`)."""
 
 import json
 import os
