@@ -1,11 +1,9 @@
 """Files are written whole or not at all, folders are held by one process, threads are fixed, and code has a name."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -98,21 +96,6 @@ def test_a_second_holder_is_refused_and_told_of_the_first_whose_lock_ends_with_i
         holder.communicate()
     with run_lock(tmp_path, wait=False):
         pass
-
-
-def test_a_forked_worker_does_not_keep_its_parents_lock(tmp_path):
-    context = multiprocessing.get_context("fork")
-    begun = context.Event()
-    with run_lock(tmp_path):
-        worker = context.Process(target=lambda: (begun.set(), time.sleep(60)), daemon=True)
-        worker.start()
-        assert begun.wait(30)
-    try:
-        with run_lock(tmp_path, wait=False):
-            assert worker.is_alive()
-    finally:
-        worker.kill()
-        worker.join()
 
 
 # ------------------------------------------------------------------------------------ threads and progress

@@ -102,6 +102,7 @@ def checkout(tmp_path):
         pytest.skip("no make")
     for name in ("Makefile", "pyproject.toml", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".venv").mkdir()
     return tmp_path
 
 
@@ -124,11 +125,10 @@ def test_an_old_python_is_refused_before_anything_is_made(checkout, target):
     answer = make(checkout, target, f"PYTHON={old}")
     assert answer.returncode != 0
     assert "Python 3.11 or newer is needed" in answer.stderr and "Python 3.9.1" in answer.stderr
-    assert not (checkout / ".venv").exists()
+    assert not [*(checkout / ".venv").iterdir()]
 
 
 def test_test_and_reproduce_first_make_the_environment_once(checkout):
-    (checkout / ".venv").mkdir()
     for target in ("test", "reproduce"):
         assert "-m venv .venv" in make(checkout, "-n", target).stdout
     (checkout / ".venv" / ".stamp").touch()
@@ -137,7 +137,6 @@ def test_test_and_reproduce_first_make_the_environment_once(checkout):
 
 
 def test_options_of_make_reproduce_reach_the_runner(checkout):
-    (checkout / ".venv").mkdir()
     (checkout / ".venv" / ".stamp").touch()
     line = make(checkout, "-n", "reproduce", "PROFILE=smoke", "ONLY=22_*", "FORCE=1", "JOBS=3").stdout
     assert "-m mede_core reproduce --profile smoke --only '22_*' --force 1 --jobs 3" in line
