@@ -1,5 +1,6 @@
 """`mede reproduce`: checks, cost, one line a job, summary and exit code around Snakemake, which schedules the jobs."""
 
+import contextlib
 import json
 import logging
 import os
@@ -89,8 +90,7 @@ def reproduce(
     runner = Snakemake(plan, out, jobs or plan.settings.jobs, executor, force)
     if dry_run:
         cost.report(plan, out, measure=False)
-        for line in runner.plan_lines():
-            logger.info("%s", line)
+        runner.say_plan()
         return OK
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(FAILED))  # as an exception: jobs are ended on the way out
     if "MAKELEVEL" in os.environ:  # started by make: the run ends with it, however it ends
@@ -131,7 +131,7 @@ class Snakemake:
         self.plan, self.out = plan, out
         self.session = f"{time.time():.3f}-{os.getpid()}"
         self.started = datetime.now(UTC)
-        self.told: dict[tuple[str, str], str] = {}
+        self.told: dict[str, str] = {}
         targets = [f"notebook/{job.id}" for job in plan.runnable]
         config = {
             "profile": plan.profile, "folder": plan.folder, "out": out, "runs": plan.workspace.folder,
@@ -157,22 +157,25 @@ class Snakemake:
         elif force == "1":
             self.command += ["--forcerun", *targets]
 
-    def plan_lines(self) -> list[str]:
+    def say_plan(self) -> None:
         """What would run, and why; nothing is started."""
         answer = subprocess.run([*self.command, "--dry-run"], capture_output=True, text=True)
         if answer.returncode:
             raise PlanError(f"Snakemake refuses the plan: {answer.stdout[-2000:]}{answer.stderr[-2000:]}")
         found = re.findall(r"output: (\S+)/(\S+)\n(?:.*\n)*?\s+reason: (.*)", answer.stdout + answer.stderr)
-        lines = [f"  {self.plan.label(kind, name)}: {reason.partition(';')[0][:100]}" for kind, name, reason in found]
-        return [*lines, f"{len(found)} jobs would run"]
+        for kind, name, reason in found:
+            logger.info("  %s: %s", self.plan.label(kind, name), reason.partition(";")[0][:100])
+        logger.info("%d jobs would run", len(found))
 
     def run(self) -> None:
         """Run to the end; however this process ends, nothing of the run is left."""
+        import psutil
+
         log = self.out / "logs" / "snakemake.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "MEDE_SESSION": self.session}
         with open(log, "wb") as stream:
-            process = subprocess.Popen(
+            process = psutil.Popen(
                 self.command, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
                 start_new_session=True,
             )  # fmt: skip
@@ -182,7 +185,11 @@ class Snakemake:
                 self.tell()
             self.tell()
         finally:
-            end_tree(process)
+            below = process.children(recursive=True) if process.poll() is None else []
+            for one in (process, *below):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
+            psutil.wait_procs((process, *below), timeout=10)
         if process.returncode and not self.told:
             raise PlanError(f"Snakemake could not start: {log.read_text(encoding='utf-8', errors='replace')[-3000:]}")
 
@@ -192,10 +199,10 @@ class Snakemake:
         for file in sorted(files, key=lambda file: file.stat().st_mtime_ns):
             content = json.loads(file.read_text(encoding="utf-8"))
             kind, _, name = file.stem.partition("-")
-            status, key = content["status"], (kind, name)
-            if content["session"] != self.session or self.told.get(key) == status:
+            status = content["status"]
+            if content["session"] != self.session or self.told.get(file.stem) == status:
                 continue
-            self.told[key] = status
+            self.told[file.stem] = status
             if status == "running":
                 logger.info("  %s: started", self.plan.label(kind, name))
             else:
@@ -203,19 +210,6 @@ class Snakemake:
                 logger.info("  %s: %s in %.1f s%s", self.plan.label(kind, name), status, content["seconds"], why)
             if status == "failed":
                 logger.info("    log: %s", os.path.relpath(self.out / "logs" / f"{name}.log"))
-
-
-def end_tree(process: subprocess.Popen) -> None:
-    import psutil
-
-    if process.poll() is None:
-        with_children = psutil.Process(process.pid).children(recursive=True)
-        process.kill()
-        for child in with_children:
-            if child.is_running():
-                child.kill()
-        psutil.wait_procs(with_children, timeout=10)
-    process.wait()
 
 
 # ------------------------------------------------------------------------------------ the report

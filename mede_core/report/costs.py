@@ -125,6 +125,16 @@ class _Work:
         return cuda.max_memory_allocated(self.device) - before
 
 
+def _timed(work: Callable[[], None], device: str) -> float:
+    from torch import cuda
+
+    started = time.perf_counter()
+    work()
+    if device.startswith("cuda"):
+        cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
 def seconds_of_a_pass(learner, clips, batch_size: int) -> float:
     """How long a forward and backward pass of one batch takes here; the learner is left as it was."""
     import torch
@@ -140,16 +150,6 @@ def seconds_of_a_pass(learner, clips, batch_size: int) -> float:
         torch.autograd.grad(cross_entropy(learner(video), label), weights)
 
     return [_timed(work, str(device)) for _ in range(2)][-1]  # the first is slower than the others will be
-
-
-def _timed(work: Callable[[], None], device: str) -> float:
-    from torch import cuda
-
-    started = time.perf_counter()
-    work()
-    if device.startswith("cuda"):
-        cuda.synchronize(device)
-    return time.perf_counter() - started
 
 
 # ------------------------------------------------------------------------------------ as tables
