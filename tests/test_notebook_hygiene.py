@@ -136,12 +136,9 @@ def test_the_plan_fits_the_notebooks(profile):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_what_is_asked_for_a_notebook_is_what_it_asks_by_default(path):
-    ask, given = getattr(asks, path.stem.partition("_")[2], None), notebook_parameters(path)
-    for name, parameter in inspect.signature(ask).parameters.items() if ask else ():
-        assert name in given, f"{ask.__name__} takes {name}, which is no parameter of the notebook"
-        if parameter.default is not parameter.empty:
-            assert (parameter.default or "") == (given[name] or ""), name
+def test_what_is_asked_for_a_notebook_takes_its_parameters(path):
+    ask = getattr(asks, path.stem.partition("_")[2], list)
+    assert ask is list or inspect.signature(ask).parameters.keys() <= notebook_parameters(path).keys()
 
 
 # --- the checker itself -----------------------------------------------------------------------------------

@@ -84,13 +84,9 @@ class Plan:
         """{job: its questions}, with the notebooks' own defaults."""
         found = {}
         for job in self.runnable:
-            ask = getattr(asks, job.asks, list)
-            given = {**self.defaults(job.id), **job.parameters, "profile": self.profile}
-            if self.data:
-                given["data"] = self.data_path
+            given = {**job.parameters, "profile": self.profile, **({"data": self.data_path} if self.data else {})}
             try:
-                takes = inspect.signature(ask).parameters.keys() & given
-                found[job.id] = ask(**{name: given[name] for name in takes})
+                found[job.id] = asked_by(self.file(job.id), **given)
             except ValueError as error:
                 raise PlanError(f"job {job.id}: {error}") from error
         return found
@@ -256,6 +252,12 @@ def notebook_parameters(path: Path) -> dict:
         return {one.targets[0].id: ast.literal_eval(one.value) for one in ast.parse(tagged[0]).body}
     except (SyntaxError, AttributeError, ValueError) as error:
         raise PlanError(f"{path.name}, parameters cell: expected lines `name = literal` ({error})") from error
+
+
+def asked_by(path: Path, **given) -> list[asks.Ask]:
+    """What a notebook asks for with its own parameters, but those that are given."""
+    ask, given = getattr(asks, path.stem.partition("_")[2], list), {**notebook_parameters(path), **given}
+    return ask(**{name: given[name] for name in inspect.signature(ask).parameters if name in given})
 
 
 def notebook_modules(path: Path) -> list[str]:

@@ -18,24 +18,21 @@ from ..runs import trains
 from ..workspace import SHIPPED, Workspace
 from . import asks
 from .asks import Ask
+from .plan import asked_by
 
-IN_LAB = (
-    asks.static_bias, asks.cross_batch_meta_optimization, asks.gaussian_weight_averaging, asks.evaluate,
-    asks.where_it_looks, asks.table_base_to_novel, asks.table_cross_dataset, asks.table_out_of_context,
-    asks.table_gwa, asks.figures, asks.study_claims, asks.study_dial, asks.study_meta_step, asks.study_averages,
-    asks.study_where_it_looks,
-)  # fmt: skip
 KEPT = ("key", "set", "split", "part", "context", "order", "metric", "value", "n", "correct", "weights", "code",
         "commit")  # fmt: skip
+IN_LAB = "01 02 03 11 04 20 21 22 23 30 40 41 42 43 44"  # in this order: `restamp` pairs what two commits ask for
 EVERY = 8  # of the metrics, each 8th step ships
 
 
 def in_lab() -> Iterator[Ask]:
-    """What the notebooks ask for with default parameters, and the weights of every method and of 01's learners."""
-    for notebook in IN_LAB:
-        yield from notebook("cpu", {})
+    """What the notebooks ask for with their own parameters, and the weights of every method and of 01's learners."""
+    for number in IN_LAB.split():
+        (notebook,) = (repo_root() / "notebooks").glob(f"{number}_*.ipynb")
+        yield from asked_by(notebook)
     yield from (Ask(load_config("cpu", method=method)) for method in METHODS if method != "frozen")
-    yield from (Ask(ask.config) for ask in asks.static_bias("cpu", {}) if trains(ask.config))
+    yield from (Ask(ask.config) for ask in asks.static_bias("cpu", {}, clips=1) if trains(ask.config))
 
 
 def ship(workspace: Workspace) -> Path:
