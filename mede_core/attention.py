@@ -201,9 +201,7 @@ def static_bias(learner: VideoLearner, clips: Dataset, *, seed: int = 0, map_cli
 
 
 @torch.no_grad()
-def causal_effects(
-    learner: VideoLearner, clips: Dataset, swapped: Dataset, *, seed: int = 0, batch_size: int = 64
-) -> dict[str, np.ndarray]:
+def causal_effects(learner: VideoLearner, clips: Dataset, swapped: Dataset) -> dict[str, np.ndarray]:
     """By how much the margin of each clip's class falls when one thing is changed and all else is as before.
 
     ``swapped`` are the actors and motions of ``clips`` before other backgrounds, clip by clip. Gives [N] in logits of
@@ -214,11 +212,11 @@ def causal_effects(
     learner.set_classes(clips.class_names)
 
     def margins(videos: Tensor) -> np.ndarray:
-        parts = zip(videos.split(batch_size), clips.labels.split(batch_size))
+        parts = zip(videos.split(64), clips.labels.split(64))
         device = learner.logit_scale.device
         return torch.cat([class_margin(learner(v.to(device)), y.to(device)) for v, y in parts]).cpu().numpy()
 
-    videos, generator = clips.videos, torch.Generator().manual_seed(seed)
+    videos, generator = clips.videos, torch.Generator().manual_seed(0)
     count, frames = videos.shape[:2]
     orders = torch.rand(count, frames, generator=generator).argsort(1)
     changed = {
