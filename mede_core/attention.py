@@ -1,12 +1,4 @@
-"""Where a learner looks, maps that explain a class, and measures of static bias.
-
-Maps: raw attention and its rollout say where the class token looks; gradient-weighted relevance and occlusion say what
-speaks for a class.
-
-Static bias: attention on the actor; the order gap (accuracy lost when frames are shuffled: about zero for a model that
-is blind to order); and, by intervention, how far the class margin falls when only the background is swapped, and when
-only the motion is reversed before the same background.
-"""
+"""Where a learner looks, maps that explain a class, and measures of static bias: by attention and by intervention."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -65,9 +57,7 @@ def attention_maps(learner: VideoLearner, video: Tensor, *, method: str = "last"
         raise ValueError(f"method is {method!r}; allowed: last, rollout")
     with record_attention(learner.visual) as recorded:
         learner.encode(video)
-    layers = []  # [B*T, N, N] each
-    for layer in recorded.values():
-        layers.append((layer.weights / layer.weights.sum(-1, keepdim=True)).mean(1))
+    layers = [(one.weights / one.weights.sum(-1, keepdim=True)).mean(1) for one in recorded.values()]  # [B*T, N, N]
     attention = layers[-1]
     if method == "rollout":
         attention = identity = torch.eye(attention.shape[-1], device=attention.device)
@@ -211,9 +201,7 @@ def static_bias(learner: VideoLearner, clips: Dataset, *, seed: int = 0, map_cli
 
 
 @torch.no_grad()
-def causal_effects(
-    learner: VideoLearner, clips: Dataset, swapped: Dataset, *, seed: int = 0, batch_size: int = 64
-) -> dict[str, np.ndarray]:
+def causal_effects(learner: VideoLearner, clips: Dataset, swapped: Dataset) -> dict[str, np.ndarray]:
     """By how much the margin of each clip's class falls when one thing is changed and all else is as before.
 
     ``swapped`` are the actors and motions of ``clips`` before other backgrounds, clip by clip. Gives [N] in logits of
@@ -224,11 +212,11 @@ def causal_effects(
     learner.set_classes(clips.class_names)
 
     def margins(videos: Tensor) -> np.ndarray:
-        parts = zip(videos.split(batch_size), clips.labels.split(batch_size))
+        parts = zip(videos.split(64), clips.labels.split(64))
         device = learner.logit_scale.device
         return torch.cat([class_margin(learner(v.to(device)), y.to(device)) for v, y in parts]).cpu().numpy()
 
-    videos, generator = clips.videos, torch.Generator().manual_seed(seed)
+    videos, generator = clips.videos, torch.Generator().manual_seed(0)
     count, frames = videos.shape[:2]
     orders = torch.rand(count, frames, generator=generator).argsort(1)
     changed = {

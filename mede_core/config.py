@@ -1,9 +1,5 @@
 """One flat configuration for an experiment, the methods as recipes, and the profiles; torch-free.
-
-A notebook's setting, a command-line flag and a field here have the same name; what a field allows and where it comes
-from stand beside it. `Config.run_settings` says what decides a training: methods that differ only in how epochs are
-averaged share one trajectory.
-"""
+A setting, a flag and a field here have one name; what a field allows and where it comes from stand beside it."""
 
 import hashlib
 from collections.abc import Mapping
@@ -290,8 +286,7 @@ def load_config(profile: str = "cpu", **settings) -> Config:
     return Config(**{**chosen, **settings})
 
 
-def diff(config: Config, reference: Config | Mapping | None = None) -> dict[str, tuple]:
+def diff(config: Config, reference: Config | None = None) -> dict[str, tuple]:
     """How a configuration differs from a reference (default: the defaults): {field: (reference value, value)}."""
-    reference = Config() if reference is None else reference
-    before = reference.model_dump() if isinstance(reference, Config) else reference
-    return {name: (before.get(name), value) for name, value in config if before.get(name) != value}
+    pairs = zip(reference or Config(), config, strict=True)
+    return {name: (before, value) for (name, before), (_, value) in pairs if before != value}

@@ -1,10 +1,8 @@
-"""What every run needs: package data, atomic files, locks, threads, progress, provenance.
-
-Torch-free at import: `set_threads` and `made_by` load torch when they are called.
-"""
+"""What every run needs: package data, atomic files, locks, threads, progress, provenance. Torch-free at import."""
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import logging
@@ -18,13 +16,10 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
-
 logger = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).resolve().parent
 ASSETS = PACKAGE / "assets"  # the one place for package data
-LOCK_NAME = ".lock"
 TAKEN_OVER_AFTER_S = 300.0  # a lock on a shared disk whose holder has not renewed it for so long
 LOG_EVERY_S = 30.0
 
@@ -109,11 +104,12 @@ def run_lock(folder, *, wait: bool = True):
     # at once on the same host, from another host after five minutes without renewal.
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.SoftFileLease(folder / LOCK_NAME, lease_duration=TAKEN_OVER_AFTER_S, thread_local=False)
+    lock = filelock.SoftFileLease(folder / ".lock", lease_duration=TAKEN_OVER_AFTER_S, thread_local=False)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        holder = _holder(folder / LOCK_NAME)
+        owner = lock.owner  # none where it was released in this moment
+        holder = f"process {owner.pid} on {owner.hostname}" if owner else "another process"
         if not wait:
             raise LockedError(f"{folder} is in use by {holder}; wait for it or stop it") from None
         say(f"{folder.name}: {holder} is at work on it; waiting for it to finish")
@@ -122,28 +118,6 @@ def run_lock(folder, *, wait: bool = True):
         yield
     finally:
         lock.release()
-
-
-def _holder(marker: Path) -> str:
-    try:
-        facts = dict(line.split("=", 1) for line in marker.read_text(encoding="utf-8").splitlines() if "=" in line)
-    except FileNotFoundError:  # released in this moment
-        facts = {}
-    return f"process {facts.get('pid', 'unknown')} on {facts.get('host', 'unknown')}"
-
-
-# ------------------------------------------------------------------------------------ per-clip bits
-def pack_correct(correct: np.ndarray) -> str:
-    """Per-clip correctness [N] bool as hex text, eight clips to two characters, the first clip in the highest bit."""
-    return np.packbits(correct).tobytes().hex()
-
-
-def unpack_correct(text: str, n: int) -> np.ndarray:
-    """The [n] bool that :func:`pack_correct` wrote."""
-    packed = np.frombuffer(bytes.fromhex(text), np.uint8)
-    if len(packed) != -(-n // 8):
-        raise ValueError(f"correct has {len(text)} hex characters; {n} clips need {2 * -(-n // 8)}")
-    return np.unpackbits(packed).astype(bool)[:n]
 
 
 # ------------------------------------------------------------------------------------ threads and progress
@@ -182,6 +156,9 @@ def say(line: str) -> None:
         logger.info(line)
     else:
         sys.stderr.write(line + "\n")
+
+
+say_once = functools.cache(say)
 
 
 # ------------------------------------------------------------------------------------ provenance

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .config import METHODS, Average, Config
-from .files import read_lines, repo_root, say
+from .files import read_lines, repo_root, say_once
 from .names import as_imported
 from .weights import support
 
@@ -90,25 +89,6 @@ def clips_at_once(learner: VideoLearner, config: Config) -> int:
     return max(1, min(256, free // 2 // (torch.cuda.max_memory_allocated() - before)))
 
 
-def seconds_of_a_pass(learner: VideoLearner, clips, config: Config) -> float:
-    """How long a forward and backward pass of one training batch takes here; the learner is left as it was."""
-    import torch
-    import torch.nn.functional as F
-
-    learner.set_classes(clips.class_names)
-    videos, labels = zip(*(clips[index] for index in range(min(config.batch_size, len(clips)))))
-    device = learner.logit_scale.device
-    video, label = torch.stack(videos).to(device), torch.as_tensor(labels).to(device)
-    parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]
-    for _ in range(2):  # the first is slower than the others will be
-        started = time.perf_counter()
-        loss = F.cross_entropy(learner(video), label)
-        torch.autograd.grad(loss, parameters)
-        loss.item()
-        seconds = time.perf_counter() - started
-    return seconds
-
-
 @dataclass(frozen=True)
 class Run:
     """A finished training: its folder, the configuration that was asked for, and how it came to be."""
@@ -151,13 +131,11 @@ class Run:
 
 
 # ------------------------------------------------------------------------------------ the folder of runs
-STALE_BYTES = 5e9
-
-
-def stale_runs(folder: Path) -> dict[Path, str]:
-    """{run folder: why no question of today finds it}: made by other code, left half done, or of an earlier naming."""
+def stale_runs(folder: Path) -> dict[Path, tuple[int, str]]:
+    """{run folder: (bytes, why no question of today finds it)}: by other code, half done, or of an earlier naming."""
     found = {}
-    for run in sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in _NO_RUNS):
+    no_runs = ("scores", "text_features", ".locks")
+    for run in sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in no_runs):
         facts = run / "config.json"
         files = json.loads(facts.read_text(encoding="utf-8")).get("files") if facts.is_file() else None
         if run.name.endswith(".new") or run.name.startswith(".replaced"):
@@ -166,29 +144,14 @@ def stale_runs(folder: Path) -> dict[Path, str]:
             found[run] = "of an earlier naming, not read"
         elif changed := [module for module, tree in files.items() if as_imported(module) != tree]:
             found[run] = f"older code: {', '.join(changed)}"
-    return found
-
-
-_NO_RUNS = ("scores", "text_features", ".locks")
-
-
-def size_of(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def say_what_is_stale(folder: Path) -> None:
-    if (size := sum(map(size_of, stale_runs(folder)))) > STALE_BYTES:
-        say(f"{folder} holds {size / 1e9:.0f} GB of runs by older code; `mede clean` lists and removes them")
-
-
-_said: set[Path] = set()
+    sizes = {run: sum(file.stat().st_size for file in run.rglob("*") if file.is_file()) for run in found}
+    return {run: (sizes[run], why) for run, why in found.items()}
 
 
 def default_folder() -> Path:
     """MEDE_RUNS, else `runs/` of the repository, else `mede_runs` here, said once."""
     given, root = os.environ.get("MEDE_RUNS"), repo_root()
     folder = Path(given) if given else root / "runs" if root else Path("mede_runs").absolute()
-    if not given and not root and folder not in _said:
-        _said.add(folder)
-        say(f"runs and scores are kept in {folder}")
+    if not given and not root:
+        say_once(f"runs and scores are kept in {folder}")
     return folder

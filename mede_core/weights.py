@@ -1,7 +1,4 @@
-"""CLIP weights: found or fetched from the hub, identified without building a model, refused where they are wrong.
-
-Neither torch nor open_clip is loaded before a model is built.
-"""
+"""CLIP weights: found or fetched from the hub, identified without building a model (or loading torch), or refused."""
 
 from __future__ import annotations
 

@@ -1,9 +1,5 @@
-"""Ask and it is there: trained runs and scores, named by everything that decides them.
-
-The name of a result is a hash over the settings that matter to the method, the CLIP weights, the data and the code, so
-a changed method never shows an old number. What is there is loaded; what ships with the package is taken; what is
-nowhere is made once, under a lock. Torch is loaded only where something is made or weights are read.
-"""
+"""Ask and it is there: trained runs and scores, named by a hash of settings, CLIP weights, data and code, so that a
+changed method never shows an old number. Torch is loaded only where something is made or weights are read."""
 
 from __future__ import annotations
 
@@ -14,31 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .config import METHODS, Average, Config, EvalSet, prompts_id
-from .files import (
-    ASSETS,
-    append_line,
-    made_by,
-    pack_correct,
-    progress,
-    read_lines,
-    replace_folder,
-    run_lock,
-    say,
-    set_threads,
-)
+from .files import ASSETS, append_line, made_by, progress, read_lines, replace_folder, run_lock, say, set_threads
 from .names import check_disk, code_files, content_hash, digest, source_hash
-from .runs import (
-    Run,
-    clips_at_once,
-    default_folder,
-    learner_for,
-    room_of,
-    say_what_is_stale,
-    seconds_of_a_pass,
-    speed_up,
-    teacher_for,
-    trains,
-)
+from .runs import Run, clips_at_once, default_folder, learner_for, room_of, speed_up, stale_runs, teacher_for, trains
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +22,7 @@ if TYPE_CHECKING:
 SHIPPED = ASSETS / "shipped"
 ASK_FROM_S = 600.0  # a training that costs more, where older code has made one of the same settings, needs a word
 ESTIMATE_FROM_S = 10.0
+STALE_BYTES = 5e9
 
 
 class NotMadeError(RuntimeError):
@@ -176,7 +151,8 @@ class Workspace:
             elif not (folder / "done.json").is_file():  # somebody else may have made it while we waited
                 self._train(config, method, folder, before)
             wait_for_all()
-        say_what_is_stale(self.folder)
+        if (size := sum(size for size, _ in stale_runs(self.folder).values())) > STALE_BYTES:
+            say(f"{self.folder} holds {size / 1e9:.0f} GB of runs by older code; `mede clean` lists and removes them")
 
     def _older(self, name: str) -> list[Path]:
         """Finished runs of the same settings under other code, oldest first."""
@@ -207,9 +183,11 @@ class Workspace:
 
     def _estimate(self, config: Config, learner, clips, before: Sequence[Path]) -> None:
         """Say what a training will cost before it starts, from one measured pass; stop where older code has done it."""
+        from .report.costs import seconds_of_a_pass
+
         passes = (config.steps_per_epoch or len(clips) // config.batch_size) * config.epochs
         passes *= 2 if METHODS[config.method].trainer == "meta" else 1
-        cost = passes * seconds_of_a_pass(learner, clips, config)
+        cost = passes * seconds_of_a_pass(learner, clips, config.batch_size)
         if before and self.older == "ask" and cost > ASK_FROM_S:
             raise OlderCodeError(
                 f"{_words(config)} was trained by older code: {before[-1].name}; changed since: "
@@ -284,6 +262,7 @@ class Workspace:
         return {line["key"]: {**line, "shipped": place == SHIPPED} for place, line in lines}
 
     def _measure(self, config: Config, average: Average, todo: Mapping, run_name: str) -> dict[str, dict]:
+        from .report.metrics import pack_correct
         from .scoring import Reordered, evaluate
 
         set_threads()

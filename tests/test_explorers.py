@@ -12,7 +12,6 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from mede_core.files import pack_correct
 from mede_core.gwa import gaussian_weights
 from mede_core.lab.bias_lab import bias_explorer, bias_values
 from mede_core.lab.browser import browse, browser, tabulated
@@ -27,6 +26,7 @@ from mede_core.names import read_sources
 from mede_core.report.figures.style import save_figure
 from mede_core.report.figures.training import inner_step_curves
 from mede_core.report.figures.trajectories import trajectory_steps
+from mede_core.report.metrics import pack_correct
 from mede_core.workspace import Workspace
 from mede_core.world.synthetic import World
 

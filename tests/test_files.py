@@ -1,27 +1,14 @@
 """Files are written whole or not at all, folders are held by one process, threads are fixed, and code has a name."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-import time
 
-import numpy as np
 import pytest
 
 from mede_core import files
-from mede_core.files import (
-    LockedError,
-    append_line,
-    atomic_path,
-    atomic_write,
-    pack_correct,
-    progress,
-    read_lines,
-    run_lock,
-    unpack_correct,
-)
+from mede_core.files import LockedError, append_line, atomic_path, atomic_write, progress, read_lines, run_lock
 from mede_core.names import import_closure, tree_hash
 
 HOLD = """
@@ -95,14 +82,6 @@ def test_a_line_that_a_kill_has_torn_is_no_record_and_is_cut_off_by_the_next(tmp
     assert [line["n"] for line in read_lines(path)] == [1, 2, 4]
 
 
-@pytest.mark.parametrize("clips", [1, 8, 13])
-def test_per_clip_bits_come_back_and_a_wrong_count_is_found_out(clips):
-    correct = np.random.default_rng(clips).random(clips) < 0.5
-    assert unpack_correct(pack_correct(correct), clips).tolist() == correct.tolist()
-    with pytest.raises(ValueError, match=f"{clips + 9} clips need"):
-        unpack_correct(pack_correct(correct), clips + 9)
-
-
 # ------------------------------------------------------------------------------------ locks
 def test_a_second_holder_is_refused_and_told_of_the_first_whose_lock_ends_with_it_even_by_kill_9(tmp_path):
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
@@ -117,21 +96,6 @@ def test_a_second_holder_is_refused_and_told_of_the_first_whose_lock_ends_with_i
         holder.communicate()
     with run_lock(tmp_path, wait=False):
         pass
-
-
-def test_a_forked_worker_does_not_keep_its_parents_lock(tmp_path):
-    context = multiprocessing.get_context("fork")
-    begun = context.Event()
-    with run_lock(tmp_path):
-        worker = context.Process(target=lambda: (begun.set(), time.sleep(60)), daemon=True)
-        worker.start()
-        assert begun.wait(30)
-    try:
-        with run_lock(tmp_path, wait=False):
-            assert worker.is_alive()
-    finally:
-        worker.kill()
-        worker.join()
 
 
 # ------------------------------------------------------------------------------------ threads and progress

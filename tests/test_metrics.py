@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mede_core.report.intervals import accuracy_interval, harmonic_interval, paired_difference, t_interval
-from mede_core.report.metrics import harmonic_mean, mean_std
+from mede_core.report.metrics import harmonic_mean, mean_std, pack_correct, unpack_correct
 
 # Base / Novel / HM as published in FROSTER's README: K400, HMDB, UCF, SSv2 of each method.
 PUBLISHED_HM = """
@@ -138,3 +138,11 @@ def test_a_verdict_rests_on_the_paired_interval_and_needs_four_seeds():
 def test_what_does_not_pair_is_never_compared(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("clips", [1, 8, 13])
+def test_per_clip_bits_come_back_and_a_wrong_count_is_found_out(clips):
+    correct = np.random.default_rng(clips).random(clips) < 0.5
+    assert unpack_correct(pack_correct(correct), clips).tolist() == correct.tolist()
+    with pytest.raises(ValueError, match=f"{clips + 9} clips need"):
+        unpack_correct(pack_correct(correct), clips + 9)

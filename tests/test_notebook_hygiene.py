@@ -136,17 +136,9 @@ def test_the_plan_fits_the_notebooks(profile):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_what_is_asked_for_a_notebook_is_what_it_asks_by_default(path):
-    ask, given = getattr(asks, path.stem.partition("_")[2], None), notebook_parameters(path)
-    for name, parameter in inspect.signature(ask).parameters.items() if ask else ():
-        assert name in given, f"{ask.__name__} takes {name}, which is no parameter of the notebook"
-        if parameter.default is not parameter.empty:
-            assert (parameter.default or "") == (given[name] or ""), name
-
-
-def test_committed_figures_are_small():
-    for path in (ROOT / "figures").glob("*"):
-        assert path.stat().st_size <= 100_000, f"{path.name} has {path.stat().st_size} bytes"
+def test_what_is_asked_for_a_notebook_takes_its_parameters(path):
+    ask = getattr(asks, path.stem.partition("_")[2], list)
+    assert ask is list or inspect.signature(ask).parameters.keys() <= notebook_parameters(path).keys()
 
 
 # --- the checker itself -----------------------------------------------------------------------------------
@@ -175,51 +167,35 @@ def test_a_good_notebook_has_no_problems(check):
     assert check(code=["def f():\n" + "    x = 1\n" * 7]) == []
 
 
-@pytest.mark.parametrize(
-    ("change", "finding"),
-    [
-        (lambda c: c["cells"][2].update(outputs=[{"output_type": "stream"}]), "holds outputs"),
-        (lambda c: c["cells"][2].update(execution_count=3), "execution count"),
-        (lambda c: c["metadata"].update(widgets={}), "metadata.widgets"),
-        (lambda c: c["metadata"].update(papermill={}), "metadata.papermill"),
-        (lambda c: c["metadata"]["kernelspec"].update(name="conda-env"), "kernelspec"),
-        (lambda c: c["cells"][1].update(metadata={}), "0 cells tagged parameters"),
-        (lambda c: c["cells"][2].update(metadata={"tags": ["parameters"]}), "2 cells tagged parameters"),
-        (lambda c: c["cells"][2].update(metadata={"tags": ["wigdet"]}), "unknown tag wigdet"),
-        (lambda c: c["cells"].reverse(), "no title"),
-    ],
-)
-def test_a_dirty_notebook_is_found_out(check, change, finding):
-    assert any(finding in problem for problem in check(change)), check(change)
+def dirty(content):
+    content["metadata"].update(widgets={}, papermill={}, kernelspec={"name": "conda-env"})
+    content["cells"][2].update(outputs=[{"output_type": "stream"}], execution_count=3, metadata={"tags": ["wigdet"]})
 
 
 @pytest.mark.parametrize(
-    ("arguments", "finding"),
+    ("arguments", "findings"),
     [
-        ({"prose": GOOD.replace("# A", "A")}, "no title"),
-        ({"prose": GOOD.replace("learn", "see")}, "what you will learn"),
-        ({"prose": GOOD.replace("Cost", "Size")}, "cost in minutes"),
-        ({"prose": GOOD.replace("picture.svg", "gone.svg")}, "gone.svg does not exist"),
-        ({"prose": GOOD + '<img src="../figures/gone.svg">'}, "../figures/gone.svg does not exist"),
-        ({"prose": GOOD.replace("other.md", "gone.md")}, "gone.md does not exist"),
-        ({"prose": GOOD + "\n\nIt gains 2.3 points."}, "typed by hand: 2.3 points"),
-        ({"parameters": PARAMETERS + "\nk: int | None = 1"}, "parameters cell"),
-        ({"parameters": PARAMETERS.replace("runs_dir", "runs")}, "lacks the parameter runs_dir"),
-        ({"parameters": PARAMETERS + "\nseed = 7"}, "seed belongs into settings"),
-        ({"parameters": PARAMETERS + "\nk = -1"}, "k is -1"),
-        ({"parameters": PARAMETERS + "\n# more" * 8}, "it has 13 lines"),
-        ({"code": ["def f():\n" + "    x = 1\n" * 8]}, "f has 9 lines"),
-        ({"code": ["class C:\n" + "    x = 1\n" * 8]}, "C has 9 lines"),
-        ({"code": ["for batch in loader:\n    optimizer.step()"]}, "optimizer.step: a training"),
-        ({"code": ["import math"]}, "fold it"),
-        ({"code": ["page = Page(out_dir)\nx = 1"]}, "fold it"),
-        ({"code": ['caption = "C"\npage.table("t", table, caption=caption)']}, "fold it"),
-        ({"code": ["assert True"], "tags": {0: "solution"}}, "a solution without an exercise"),
-        ({"code": ["x = ("]}, "cell 2: line 1"),
-        ({"code": ["!pip install x"]}, "forbidden: !pip"),
-        ({"code": ["%cd .."]}, "forbidden: %cd"),
-        ({"code": ["import sys\nsys.exit(0)"]}, "forbidden: sys.exit("),
+        ({"change": dirty}, ["metadata.widgets", "metadata.papermill", "kernelspec", "it holds outputs",
+                             "execution count", "unknown tag wigdet"]),
+        ({"change": lambda c: c["cells"][1].update(metadata={})}, ["0 cells tagged parameters"]),
+        ({"tags": {0: "parameters"}}, ["2 cells tagged parameters"]),
+        ({"change": lambda c: c["cells"].reverse()}, ["no title"]),
+        ({"prose": """A title\n**You will see**\n**Size**: 1 min; ![p](gone.svg) <img src="../figures/gone.svg">
+            [x](gone.md#part)\n\nIt gains 2.3 points."""},
+         ["no title", "what you will learn", "cost in minutes", " gone.svg does not exist", "../figures/gone.svg",
+          "gone.md does not exist", "typed by hand: 2.3 points"]),
+        ({"parameters": PARAMETERS + "\nk: int | None = 1"}, ["parameters cell"]),
+        ({"parameters": PARAMETERS.replace("runs_dir", "runs") + "\nseed = 7\nk = -1" + "\n# more" * 6},
+         ["lacks the parameter runs_dir", "seed belongs into settings", "k is -1", "it has 13 lines"]),
+        ({"code": ["def f():\n" + "    x = 1\n" * 8, "class C:\n" + "    x = 1\n" * 8,
+                   "for batch in loader:\n    optimizer.step()", "import math", "page = Page(out_dir)\nx = 1",
+                   'caption = "C"\npage.table("t", table, caption=caption)', "assert True", "x = (", "!pip install x",
+                   "%cd ..", "import sys\nsys.exit(0)"], "tags": {6: "solution"}},
+         ["f has 9 lines", "C has 9 lines", "optimizer.step: a training", "cell 5: it only sets up", "cell 6: it only",
+          "cell 7: it only", "a solution without an exercise", "cell 9: line 1", "forbidden: !pip", "forbidden: %cd",
+          "forbidden: sys.exit("]),
     ],
-)
-def test_a_notebook_against_the_rules_is_found_out(check, arguments, finding):
-    assert any(finding in problem for problem in check(**arguments)), check(**arguments)
+)  # fmt: skip
+def test_a_notebook_against_the_rules_is_found_out(check, arguments, findings):
+    found = check(**arguments)
+    assert [finding for finding in findings if not any(finding in one for one in found)] == []

@@ -1,7 +1,6 @@
 """The notebooks themselves through `make reproduce`: a table of the smoke profile, killed once on its way, and again.
 
-The smoke profile trains for seconds, so nothing here asks which method wins; it asks that every job runs, and gives the
-same although it was killed and continued. Slow: the whole profile instead of the one table.
+The smoke profile trains for seconds, so nothing here asks which method wins. Slow: the whole profile, not one table.
 """
 
 import json
@@ -50,7 +49,7 @@ def smoke(tmp_path_factory, request) -> Smoke:
     wait_for(lambda: unfinished(run.runs) or process.poll() is not None, seconds=600)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    run.killed = unfinished(run.runs)
+    assert unfinished(run.runs)
     wait_for(lambda: not processes_in(run.folder), seconds=10)
     run.call()
     return run
@@ -75,16 +74,6 @@ def test_every_job_runs(smoke):
     if smoke.whole:
         published = [f"figures/{stem}.dark.svg" for stems in plan.settings.publish.values() for stem in stems]
         assert {*published} <= {file for step in steps.values() for file in step["provides"]}
-
-
-def test_a_killed_training_ends_with_the_bits_of_one_that_nobody_killed(smoke, tmp_path):
-    name = smoke.killed[0]
-    whole = Workspace(tmp_path, shipped=False).run(smoke.plan.trainings[name])
-    assert whole.name == name
-    files = sorted(whole.folder.glob("*.safetensors"))
-    assert files and all(file.read_bytes() == (smoke.runs / name / file.name).read_bytes() for file in files)
-    lines = [(folder / "metrics.jsonl").read_text().splitlines() for folder in (whole.folder, smoke.runs / name)]
-    assert len(lines[0]) == len(lines[1])
 
 
 def test_the_numbers_are_in_range_and_complete(smoke):

@@ -4,9 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mede_core.files import pack_correct
 from mede_core.report import tables
-from mede_core.report.metrics import harmonic_mean
+from mede_core.report.metrics import harmonic_mean, pack_correct
 
 CONTEXTS = ("in", "scene", "noise", "stripes")
 CLIPS = 200

@@ -7,13 +7,12 @@ import pytest
 
 from mede_core.averages import epoch_shares, grid, rules
 from mede_core.config import METHODS, Config, load_config
-from mede_core.files import pack_correct
 from mede_core.report import twins
 from mede_core.report.averaging import gain, grid_values, rules_table, schedule_table, scores_of_average
 from mede_core.report.costs import Cost, cost_claims, cost_ratio, cost_table, measure_costs
 from mede_core.report.figures.results import cost_ratios, lines_base_novel
 from mede_core.report.intervals import Interval
-from mede_core.report.metrics import harmonic_mean
+from mede_core.report.metrics import harmonic_mean, pack_correct
 from mede_core.report.paper import IN_OUT_COLUMNS, compare_with_paper
 from mede_core.video.protocol import departures
 

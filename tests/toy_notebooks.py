@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 from nbformat import v4
 
 from mede_core.files import PACKAGE, repo_root
@@ -86,15 +87,8 @@ def notebooks(profile, data):
 
 def processes_in(folder: Path) -> list[int]:
     """The processes that have something to do with a folder."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            text = (entry / "cmdline").read_bytes().decode("utf-8", "replace") + os.readlink(entry / "cwd")
-        except OSError:
-            continue
-        if str(folder) in text and int(entry.name) != os.getpid():
-            found.append(int(entry.name))
-    return found
+    running = {one.pid: one.info for one in psutil.process_iter(["cmdline", "cwd"]) if one.pid != os.getpid()}
+    return [pid for pid, of in running.items() if str(folder) in " ".join([*(of["cmdline"] or ()), of["cwd"] or ""])]
 
 
 def wait_for(condition, seconds: float = 300) -> None:

@@ -1,7 +1,4 @@
-"""What each notebook needs trained and tested, said once: one function a notebook, named like its file. Torch-free.
-
-A notebook passes its list to the workspace; `make reproduce` makes one job of each training and each scoring from it.
-"""
+"""What each notebook needs trained and tested, said once: one function a notebook, named like its file. Torch-free."""
 
 import itertools
 from collections.abc import Iterable, Mapping
@@ -16,9 +13,9 @@ from ..study.units import CHANCE_RHO, LEARNERS, world_sets
 from ..workspace import Workspace
 from .data_yaml import DataYaml, read_data_yaml
 
-DIAL = "0.25 1.0"  # fresh points of the dial, beside the profile's own
 Tests = list[dict] | None  # fields of EvalSet, on real videos
-# In all functions: `settings` are fields of Config, of every learner; other arguments are the notebook's parameters
+# In all functions: `settings` are fields of Config, of every learner; other arguments are the notebook's parameters,
+# which says their defaults
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ def answers(asked: Iterable[Ask], workspace: Workspace) -> list[dict]:
 
 
 # ------------------------------------------------------------------------------------ method notebooks
-def static_bias(profile: str, settings: Mapping, clips: int = 720) -> list[Ask]:
+def static_bias(profile: str, settings: Mapping, clips: int) -> list[Ask]:
     own = ({"method": "finetune", "rho": rho} if rho else {"method": "frozen"} for rho in LEARNERS.values())
     return [Ask(load_config(profile, **{**settings, **one}), world_sets(clips)) for one in own]
 
@@ -44,7 +41,7 @@ def cross_batch_meta_optimization(profile: str, settings: Mapping) -> list[Ask]:
     return [Ask(load_config(profile, **{**settings, "method": "open_mede"}))]
 
 
-def gaussian_weight_averaging(profile: str, settings: Mapping, clips: int = 480, grid_clips: int = 200) -> list[Ask]:
+def gaussian_weight_averaging(profile: str, settings: Mapping, clips: int, grid_clips: int) -> list[Ask]:
     config = load_config(profile, **{"method": "open_mede", **settings})
     epochs = [Average("epoch", epoch=epoch, name=f"epoch {epoch}") for epoch in range(config.epochs + 1)]
     averages = [one for one in rules(config) if one.name in ("gwa", "swa", "ema")]
@@ -61,7 +58,7 @@ def gwa_lab(config: Config, clips: int) -> list[Ask]:
 
 
 # ------------------------------------------------------------------------------------ train, evaluate, look
-def train(profile: str, settings: Mapping, method: str = "open_mede") -> list[Ask]:
+def train(profile: str, settings: Mapping, method: str) -> list[Ask]:
     return [Ask(load_config(profile, **{"method": method, **settings}))]
 
 
@@ -93,7 +90,7 @@ def where_it_looks(profile: str, settings: Mapping) -> list[Ask]:
     return your_video(profile, settings, " ".join([*METHODS, "oracle"]))
 
 
-def your_video(profile: str, settings: Mapping, learners: str = "open_mede oracle frozen") -> list[Ask]:
+def your_video(profile: str, settings: Mapping, learners: str) -> list[Ask]:
     """Methods by name, and the oracle of 01: fine-tuned at chance."""
     own = {"oracle": {"method": "finetune", "rho": CHANCE_RHO}}
     configs = [{**settings, **own.get(name, {"method": name})} for name in learners.split()]
@@ -106,9 +103,7 @@ TWINS = {"K400": "source", "UCF": "transfer_a", "HMDB": "transfer_b", "K600": "s
 REAL = {"K400": "kinetics400", "UCF": "ucf101", "HMDB": "hmdb51", "K600": "kinetics600", "SSv2": "ssv2"}
 
 
-def table_base_to_novel(
-    profile: str, settings: Mapping, datasets: str = "K400 HMDB UCF SSv2", other_clips: int = 400, data: str = ""
-) -> list[Ask]:
+def table_base_to_novel(profile: str, settings: Mapping, datasets: str, other_clips: int, data: str) -> list[Ask]:
     if profile == "paper":
         return _real(data, _sets(datasets, REAL), few_shot, halves, settings)
     sets = _sets(datasets, TWINS)
@@ -116,9 +111,7 @@ def table_base_to_novel(
                  lambda one: one.set in sets and one.context == "in" and one.half in units.SPLITS)  # fmt: skip
 
 
-def table_cross_dataset(
-    profile: str, settings: Mapping, datasets: str = "UCF HMDB K600", other_clips: int = 400, data: str = ""
-) -> list[Ask]:
+def table_cross_dataset(profile: str, settings: Mapping, datasets: str, other_clips: int, data: str) -> list[Ask]:
     if profile == "paper":
         return _real(data, _sets(datasets, REAL), elsewhere, splits, settings)
     sets = _sets(datasets, TWINS)
@@ -126,9 +119,7 @@ def table_cross_dataset(
                  lambda one: one.set in sets and one.half == "all")  # fmt: skip
 
 
-def table_out_of_context(
-    profile: str, settings: Mapping, test_set: str = "transfer_a", other_clips: int = 400, data: str = ""
-) -> list[Ask]:
+def table_out_of_context(profile: str, settings: Mapping, test_set: str, other_clips: int, data: str) -> list[Ask]:
     if profile == "paper":
         return [ask for tests in (splits, scuba) for ask in _real(data, ["ucf101"], elsewhere, tests, settings)]
     return _kept(evaluate(profile, settings, other_clips=other_clips),
@@ -136,13 +127,7 @@ def table_out_of_context(
 
 
 def table_gwa(
-    profile: str,
-    settings: Mapping,
-    test_set: str = "transfer_a",
-    clips: int = 400,
-    mu_ratios: str = "0.25 0.5 0.68 0.85 1.0",
-    sigma_ratios: str = "0.1 0.2 0.45 1.0",
-    tests: Tests = None,
+    profile: str, settings: Mapping, test_set: str, clips: int, mu_ratios: str, sigma_ratios: str, tests: Tests
 ) -> list[Ask]:
     """Averages of one trajectory; `tests` as in `evaluate`."""
     config = load_config(profile, **{"method": "open_mede", **settings})
@@ -151,7 +136,7 @@ def table_gwa(
     return [Ask(config, sets, average) for average in (*rules(config), *grid(config, *ratios))]
 
 
-def figures(profile: str, settings: Mapping, clips: int = 720) -> list[Ask]:
+def figures(profile: str, settings: Mapping, clips: int) -> list[Ask]:
     return [*source(profile, settings), *static_bias(profile, settings, clips)]
 
 
@@ -181,9 +166,7 @@ def study_claims(profile: str, settings: Mapping) -> list[Ask]:
     return [] if profile == "full" else source(profile, settings)
 
 
-def study_dial(
-    profile: str, settings: Mapping, rhos: str = DIAL, clips: int = 1000, other_clips: int = 400
-) -> list[Ask]:
+def study_dial(profile: str, settings: Mapping, rhos: str, clips: int, other_clips: int) -> list[Ask]:
     """Fresh points of the dial, then the profile's own, on every set."""
     points = itertools.product(map(float, str(rhos).split()), units.TRAINED)
     own = ({**settings, "method": method, "rho": rho} for rho, method in points if profile != "full")
@@ -192,10 +175,11 @@ def study_dial(
 
 
 def study_meta_step(profile: str, settings: Mapping) -> list[Ask]:
-    return [] if profile == "full" else train(profile, {**settings, "method": "open_mede_no_gwa"})
+    own = {**settings, "method": "open_mede_no_gwa"}
+    return [] if profile == "full" else [Ask(load_config(profile, **own))]
 
 
-def averages_units(profile: str, settings: Mapping, clips: int = 200) -> list[units.Unit]:
+def averages_units(profile: str, settings: Mapping, clips: int) -> list[units.Unit]:
     """The study's section gwa for a run of one's own, with fewer clips."""
     own, found = {"method": "open_mede", **settings, "test_clips": clips}, []
     for variant, (_, changes, tests) in units.SECTIONS["gwa"][1].items():
@@ -204,7 +188,7 @@ def averages_units(profile: str, settings: Mapping, clips: int = 200) -> list[un
     return [] if profile == "full" else found
 
 
-def study_averages(profile: str, settings: Mapping, clips: int = 200) -> list[Ask]:
+def study_averages(profile: str, settings: Mapping, clips: int) -> list[Ask]:
     return [
         Ask(unit.config, tuple(sets), average)
         for unit in averages_units(profile, settings, clips)

@@ -1,10 +1,15 @@
-"""A function as a verb of the command line: its parameters are the flags, its docstring is their help. Torch-free."""
+"""The verbs of the command line: functions whose parameters are the flags and whose docstring is their help; and what
+is shown of their answers. Torch-free."""
 
 import inspect
+import os
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from json import dumps
 from pkgutil import resolve_name
+from shutil import get_terminal_size
 from typing import Annotated, get_args, get_origin
 
 import typer
@@ -14,6 +19,55 @@ from pydantic.fields import FieldInfo
 from ..config import Config, requirement
 
 
+# ------------------------------------------------------------------------------------ what a verb shows
+def _show(answer) -> int:
+    """A number is the exit code; anything else is printed, by one process of several, and 1 where it has problems."""
+    if isinstance(answer, int):
+        return answer
+    if answer is not None and os.environ.get("RANK", "0") == "0":
+        print(answer.report() if hasattr(answer, "report") else answer)
+    return 1 if getattr(answer, "problems", None) else 0
+
+
+def _show_ranking(answers: Sequence[Mapping], *, json: bool = False) -> int:
+    """Exit code 1 says that some of several videos could not be read; the answers name them."""
+    from ..video.predict import as_text
+
+    width = get_terminal_size().columns if sys.stdout.isatty() else 0
+    _show(dumps(answers if answers[1:] else answers[0], indent=1) if json else as_text(answers, width))
+    return 1 if any("error" in one for one in answers) else 0
+
+
+def _show_findings(findings) -> int:
+    lines = [f"{'!!' if one.fault else '  '} {one.topic:20} {one.text}" for one in findings]
+    faults = sum(one.fault for one in findings)
+    _show("\n".join([*lines, f"{faults} to mend (marked !!)" if faults else "all well"]))
+    return 1 if faults else 0
+
+
+# ------------------------------------------------------------------------------------ the command
+VERBS: dict = {  # verb: (what it does, where its function is, how its answer is shown)
+    "train": ("train a method, or go on with its run", "mede_core.batch.verbs:train", _show),
+    "evaluate": ("test a method", "mede_core.batch.verbs:evaluate", _show),
+    "predict": ("name the action in a video", "mede_core.video.predict:answer", _show_ranking),
+    "bias": ("say how static a video model is", "mede_core.video.bias:bias", _show),
+    "prepare": ("make a list of a dataset's videos", "mede_core.video.prepare:prepare", _show),
+    "scuba": ("build out-of-context clips", "mede_core.video.scuba.build:build_scuba", _show),
+    "study": ("measure what the study lacks", "mede_core.batch.verbs:study", _show),
+    "world": {
+        "pretrain": ("pretrain a small CLIP", "mede_core.batch.verbs:pretrain", _show),
+        "card": ("measure the small CLIP that ships", "mede_core.batch.verbs:card", _show),
+        "checks": ("measure whether the world is a fair experiment", "mede_core.batch.verbs:checks", _show),
+    },
+    "cost": ("time training and testing", "mede_core.batch.verbs:cost", _show),
+    "reproduce": ("run the notebooks", "mede_core.batch.reproduce:reproduce", _show),
+    "ship": ("make what ships with the package", "mede_core.batch.verbs:ship_or_restamp", _show),
+    "clean": ("list runs that no question finds, and remove them", "mede_core.batch.verbs:clean", _show),
+    "doctor": ("say what is here: versions, weights, devices", "mede_core.batch.doctor:examine", _show_findings),
+}
+
+
+# ------------------------------------------------------------------------------------ a function as a verb
 def as_verb(function: Callable, show: Callable) -> tuple[Callable, set[str]]:
     """A function for typer that shows what `function` answers, and which of its flags take several values."""
     own, shown = (list(inspect.signature(one, eval_str=True).parameters.values()) for one in (function, show))

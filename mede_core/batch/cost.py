@@ -1,7 +1,4 @@
-"""What a run on real videos finds, lacks and will cost, said before it starts: hours from timing a few steps here.
-
-Videos are read while the device computes, so a training or a test takes what takes longer.
-"""
+"""What a run on real videos finds, lacks and will cost, said before it starts: hours from timing a few steps here."""
 
 import json
 import logging
@@ -121,6 +118,7 @@ def report_cost(todo: list[Work], answers: dict, plan: Plan) -> None:
         steps, clips = work.steps * answer["seconds_per_step"], work.clips / answer["clips_per_second_eval"]
         computing = (steps if work.steps else clips) / processes  # evenly, and nothing is lost between them
         reads = work.clips * answers.get(work.read, 0.0) / readers
+        # Videos are read while the device computes
         seconds, binds = max(computing, reads), f", of which {duration(computing)} compute: reading binds"
         slow += reads > computing
         size = answer.get("trainable_bytes", 0) * work.config.epochs if work.steps else 0

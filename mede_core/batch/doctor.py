@@ -1,19 +1,18 @@
 """`make doctor`: is this environment fit to run the notebooks, and which CLIP weights and data are here?
-
-What is merely absent (a GPU, pretrained weights, real data) is reported and is no fault.
-"""
+What is merely absent (a GPU, pretrained weights, real data) is reported and is no fault."""
 
 import logging
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from ..files import ASSETS, available_cpus, repo_root, sha256_file, version_of, versions
-from ..weights import cached_weights
+from ..files import available_cpus, repo_root, version_of, versions
+from ..weights import SMALL_CLIP, cached_weights, weights_hash
 
 logger = logging.getLogger(__name__)
 
@@ -89,44 +88,41 @@ def gpu_names() -> list[str]:
     return answer.stdout.strip().splitlines() if answer.returncode == 0 else []
 
 
-def check_device() -> list[Finding]:
+def check_device() -> Iterator[Finding]:
     import torch
 
     threads = os.environ.get("MEDE_THREADS") or min(2, available_cpus())
-    findings = [Finding("CPU", f"{available_cpus()} usable, {threads} threads per run (MEDE_THREADS changes it)")]
+    yield Finding("CPU", f"{available_cpus()} usable, {threads} threads per run (MEDE_THREADS changes it)")
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         on = "fused AdamW, TF32; on real videos the encoder is compiled, and the paper profile runs in bfloat16"
-        findings.append(Finding("device", f"cuda: {', '.join(names)}; {on}"))
+        yield Finding("device", f"cuda: {', '.join(names)}; {on}")
     elif torch.backends.mps.is_available():
-        findings.append(Finding("device", "mps"))
+        yield Finding("device", "mps")
     else:
         unused = f"; torch cannot use {'; '.join(gpu_names())}" if gpu_names() else ""
-        findings.append(Finding("device", f"cpu (no GPU is needed for the profiles smoke and cpu){unused}"))
-    return findings
+        yield Finding("device", f"cpu (no GPU is needed for the profiles smoke and cpu){unused}")
 
 
-def check_weights() -> list[Finding]:
-    file = ASSETS / "small_clip" / "open_clip_model.safetensors"
+def check_weights() -> Iterator[Finding]:
+    file = SMALL_CLIP / "open_clip_model.safetensors"
     if file.is_file():
-        shipped = Finding("mede-small", f"shipped:{sha256_file(file)[:12]}, {file.stat().st_size / 1e6:.1f} MB")
+        yield Finding("mede-small", f"{weights_hash('mede-small', 'shipped')}, {file.stat().st_size / 1e6:.1f} MB")
     else:
-        shipped = Finding("mede-small", "the shipped weights are missing", fault=True)
-    cached = ((model, tag, cached_weights(model, tag)) for model, tag in PRETRAINED)
-    absent = "not on this machine; fetched at first use"
-    return [shipped, *(Finding(model, f"{tag}: {found or absent}") for model, tag, found in cached)]
+        yield Finding("mede-small", "the shipped weights are missing", fault=True)
+    for model, tag in PRETRAINED:
+        yield Finding(model, f"{tag}: {cached_weights(model, tag) or 'not on this machine; fetched at first use'}")
 
 
-def check_data() -> list[Finding]:
-    findings = [Finding("data", "synthetic world: always there, rendered on demand")]
+def check_data() -> Iterator[Finding]:
+    yield Finding("data", "synthetic world: always there, rendered on demand")
     folder = repo_root() / "data"
     lists = sorted(folder.glob("**/*.csv")) if folder.is_dir() else []
     for file in lists[:20]:
         with open(file, encoding="utf-8", errors="replace") as stream:
-            findings.append(Finding("data", f"{file.relative_to(folder.parent)}: {sum(1 for _ in stream)} lines"))
+            yield Finding("data", f"{file.relative_to(folder.parent)}: {sum(1 for _ in stream)} lines")
     if not lists:
-        findings.append(Finding("data", "no video lists (path,label CSV files) in data/; any path can be passed"))
-    return findings
+        yield Finding("data", "no video lists (path,label CSV files) in data/; any path can be passed")
 
 
 def examine() -> list[Finding]:

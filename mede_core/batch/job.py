@@ -1,7 +1,4 @@
-"""One job of `make reproduce` in a process of its own: a training, a scoring, a unit of the study, or a notebook.
-
-The Snakefile starts it. What it says goes to logs/, how it went to `.stamps/said/`, and its stamp is written last.
-"""
+"""One job of `make reproduce` in a process of its own: a training, a scoring, a unit of the study, or a notebook."""
 
 import contextlib
 import json
@@ -178,12 +175,7 @@ def publish(job, work: Path, out: Path) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------ the process
-KINDS = {  # kind: (what it does, where the plan has its names)
-    "train": (train, "trainings"),
-    "score": (score, "scorings"),
-    "unit": (unit, "units"),
-    "notebook": (notebook, "jobs"),
-}
+KINDS = {"train": train, "score": score, "unit": unit, "notebook": notebook}
 
 
 def main(kind: str, name: str, stamp: str, parent: str, given: str) -> int:
@@ -200,14 +192,13 @@ def main(kind: str, name: str, stamp: str, parent: str, given: str) -> int:
             os.dup2(stream.fileno(), descriptor)
     told("running")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    do, names = KINDS[kind]
     try:
         from .plan import load_plan
 
         plan = load_plan(**where)
-        if name not in getattr(plan, names):
+        if name not in plan.work[kind]:
             raise JobError(f"the plan has no {kind} {name} any more: the code changed since the start")
-        told("done", outputs=do(plan, name, out, again))
+        told("done", outputs=KINDS[kind](plan, name, out, again))
     except BaseException as error:  # also an interruption: whatever it is, it is told
         traceback.print_exc()
         told("failed", (str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}")[:1000])

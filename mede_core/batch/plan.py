@@ -1,14 +1,11 @@
-"""The plan of `make reproduce`: notebook jobs of a profile, and the trainings and scorings that they ask for.
-
-The Snakefile's head says which notebooks run with which parameters; `asks` says what each of them needs. Torch-free.
-"""
+"""The plan of `make reproduce`: a profile's notebooks, by the Snakefile's head, and what they ask for. Torch-free."""
 
 import ast
 import fnmatch
 import inspect
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
@@ -21,6 +18,7 @@ from ..files import ASSETS, PACKAGE, available_cpus, repo_root, sha256_file
 from ..names import digest, import_closure, read_sources
 from ..runs import trains
 from ..study import units
+from ..study.store import is_missing
 from ..workspace import NotMadeError, Workspace
 from . import PlanError, asks
 from .data_yaml import DataYaml, read_data_yaml
@@ -86,13 +84,9 @@ class Plan:
         """{job: its questions}, with the notebooks' own defaults."""
         found = {}
         for job in self.runnable:
-            ask = getattr(asks, job.asks, None)
-            given = {**self.defaults(job.id), **job.parameters, "profile": self.profile}
-            if self.data:
-                given["data"] = self.data_path
-            takes = inspect.signature(ask).parameters if ask else ()
+            given = {**job.parameters, "profile": self.profile, **({"data": self.data_path} if self.data else {})}
             try:
-                found[job.id] = ask(**{name: given[name] for name in takes if name in given}) if ask else []
+                found[job.id] = asked_by(self.file(job.id), **given)
             except ValueError as error:
                 raise PlanError(f"job {job.id}: {error}") from error
         return found
@@ -132,29 +126,45 @@ class Plan:
         """Beside the run's name that of one test, which changes with the code of testing."""
         return f"{self.run_stamp(config)}-{self.workspace.score_keys(config, [EvalSet()], Average())[0][:8]}"
 
-    def trained_for(self, name: str) -> list[str]:
-        """The stamps of the training that a scoring or a unit needs; none for frozen CLIP."""
-        config = self.units[name].config if name in self.units else self.scorings[name][0].config
-        return [f"train/{self.run_stamp(config)}"] if trains(config) else []
+    @cached_property
+    def work(self) -> dict[str, dict]:
+        """{kind of job: {name: what it is}}."""
+        return {"train": self.trainings, "score": self.scorings, "unit": self.units, "notebook": self.jobs}
 
-    def stamps(self, name: str) -> list[str]:
-        """What has to be there before a notebook runs: stamps of its trainings, scorings and units."""
-        found, sections = set(), asks.SECTIONS.get(self.jobs[name].asks, ())
-        for ask in self.asked[name]:
-            found |= {f"train/{self.run_stamp(ask.config)}"} if trains(ask.config) else set()
-            found |= {f"score/{self.score_stamp(ask.config)}"} if ask.sets else set()
-        return sorted([*found, *(f"unit/{stamp}" for stamp, one in self.units.items() if one.section in sections)])
+    def needs(self, name: str) -> list[str]:
+        """The stamps that have to be there before a job: of the trainings, and a notebook's scorings and units."""
+        if name in self.trainings:
+            return []
+        asked = self.asked[name] if name in self.jobs else self.scorings.get(name) or [self.units[name]]
+        found = {f"train/{self.run_stamp(one.config)}" for one in asked if trains(one.config)}
+        if name in self.jobs:
+            sections = asks.SECTIONS.get(self.jobs[name].asks, ())
+            found |= {f"score/{self.score_stamp(ask.config)}" for ask in asked if ask.sets}
+            found |= {f"unit/{stamp}" for stamp, one in self.units.items() if one.section in sections}
+        return sorted(found)
 
-    def is_there(self, config: Config, asked: Iterable[asks.Ask] = ()) -> bool:
-        """Whether the workspace has a run, and the scores that are asked of it."""
+    def is_there(self, kind: str, name: str) -> bool:
+        """Whether the workspace has a run, or scores and the run they are of; or the study a unit's line."""
+        if kind == "unit":
+            return not is_missing(self.units[name], retrain=self.workspace.older == "retrain")
         try:
-            if trains(config):
-                self.workspace.run(config)
-            for ask in asked:
+            for ask in self.scorings[name] if kind == "score" else [asks.Ask(self.trainings[name])]:
+                if trains(ask.config):
+                    self.workspace.run(ask.config)
                 self.workspace.scores(ask.config, ask.sets, ask.average)
         except (NotMadeError, FileNotFoundError):
             return False
         return True
+
+    def label(self, kind: str, name: str) -> str:
+        if kind == "train":
+            return f"train {self.words(self.trainings[name])}"
+        if kind == "score":
+            return f"score {', '.join(dict.fromkeys(self.words(ask.config) for ask in self.scorings[name]))}"
+        if kind == "unit":
+            one = self.units[name]
+            return f"study {one.section}, {one.variant}, seed {one.config.seed}"
+        return name
 
     def words(self, config: Config) -> str:
         names = () if config.data == "synthetic" else ("data", "shots", "data_split", "half")
@@ -242,6 +252,12 @@ def notebook_parameters(path: Path) -> dict:
         return {one.targets[0].id: ast.literal_eval(one.value) for one in ast.parse(tagged[0]).body}
     except (SyntaxError, AttributeError, ValueError) as error:
         raise PlanError(f"{path.name}, parameters cell: expected lines `name = literal` ({error})") from error
+
+
+def asked_by(path: Path, **given) -> list[asks.Ask]:
+    """What a notebook asks for with its own parameters, but those that are given."""
+    ask, given = getattr(asks, path.stem.partition("_")[2], list), {**notebook_parameters(path), **given}
+    return ask(**{name: given[name] for name in inspect.signature(ask).parameters if name in given})
 
 
 def notebook_modules(path: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """`mede reproduce`: checks, cost, one line a job, summary and exit code around Snakemake, which schedules the jobs."""
 
+import contextlib
 import json
 import logging
 import os
@@ -17,7 +18,6 @@ from typing import Literal
 from ..files import atomic_write, git_state, run_lock, versions
 from ..flags import File, Folder, Older, Profile, Workers
 from ..report.summary import outside_tolerance, write_summary
-from ..study.store import is_missing
 from . import PlanError, cost
 from .doctor import gpu_names
 from .job import end_with_parent, said
@@ -29,14 +29,10 @@ logger = logging.getLogger(__name__)
 OK, FAILED, OUTSIDE = 0, 1, 3
 MISSING = "missing data"  # the status of a job that data.yaml has nothing for
 POLL_S = 0.3
+# Its command line, in a process that ends with the one that started it
+SNAKEMAKE = "import os; from mede_core.batch.job import end_with_parent; end_with_parent(os.getppid()); "
+SNAKEMAKE += "from snakemake.cli import main; main()"
 LARGEST = 10**15  # bytes: content decides for files of any size
-SNAKEMAKE = """  # its command line, in a process that ends with the one that started it
-import os
-from mede_core.batch.job import end_with_parent
-end_with_parent(os.getppid())
-from snakemake.cli import main
-main()
-"""
 
 
 def reproduce(
@@ -94,8 +90,7 @@ def reproduce(
     runner = Snakemake(plan, out, jobs or plan.settings.jobs, executor, force)
     if dry_run:
         cost.report(plan, out, measure=False)
-        for line in runner.plan_lines():
-            logger.info("%s", line)
+        runner.say_plan()
         return OK
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(FAILED))  # as an exception: jobs are ended on the way out
     if "MAKELEVEL" in os.environ:  # started by make: the run ends with it, however it ends
@@ -117,16 +112,13 @@ def reproduce(
 # ------------------------------------------------------------------------------------ stamps
 def settle(plan: Plan, out: Path) -> None:
     """Make the stamps agree with the workspace and the report: what is there has one, what is gone has none."""
-    there = {f"train/{name}": plan.is_there(config) for name, config in plan.trainings.items()}
-    there |= {f"score/{name}": plan.is_there(asked[0].config, asked) for name, asked in plan.scorings.items()}
-    again = plan.workspace.older == "retrain"
-    there |= {f"unit/{name}": not is_missing(one, retrain=again) for name, one in plan.units.items()}
-    for name, is_there in there.items():
-        stamp = out / ".stamps" / name
-        if not is_there:
-            stamp.unlink(missing_ok=True)
-        elif not stamp.is_file():
-            atomic_write(stamp, f"{stamp.name}\n")
+    for kind in ("train", "score", "unit"):
+        for name in plan.work[kind]:
+            stamp = out / ".stamps" / kind / name
+            if not plan.is_there(kind, name):
+                stamp.unlink(missing_ok=True)
+            elif not stamp.is_file():
+                atomic_write(stamp, f"{name}\n")
     for name in plan.chosen:
         left = [f"executed/{name}.ipynb", *said(out, "notebook", name).get("outputs", ())]
         if not all((out / file).is_file() for file in left):
@@ -139,7 +131,7 @@ class Snakemake:
         self.plan, self.out = plan, out
         self.session = f"{time.time():.3f}-{os.getpid()}"
         self.started = datetime.now(UTC)
-        self.told: dict[tuple[str, str], str] = {}
+        self.told: dict[str, str] = {}
         targets = [f"notebook/{job.id}" for job in plan.runnable]
         config = {
             "profile": plan.profile, "folder": plan.folder, "out": out, "runs": plan.workspace.folder,
@@ -165,22 +157,25 @@ class Snakemake:
         elif force == "1":
             self.command += ["--forcerun", *targets]
 
-    def plan_lines(self) -> list[str]:
+    def say_plan(self) -> None:
         """What would run, and why; nothing is started."""
         answer = subprocess.run([*self.command, "--dry-run"], capture_output=True, text=True)
         if answer.returncode:
             raise PlanError(f"Snakemake refuses the plan: {answer.stdout[-2000:]}{answer.stderr[-2000:]}")
         found = re.findall(r"output: (\S+)/(\S+)\n(?:.*\n)*?\s+reason: (.*)", answer.stdout + answer.stderr)
-        lines = [f"  {self.label(kind, name)}: {reason.partition(';')[0][:100]}" for kind, name, reason in found]
-        return [*lines, f"{len(found)} jobs would run"]
+        for kind, name, reason in found:
+            logger.info("  %s: %s", self.plan.label(kind, name), reason.partition(";")[0][:100])
+        logger.info("%d jobs would run", len(found))
 
     def run(self) -> None:
         """Run to the end; however this process ends, nothing of the run is left."""
+        import psutil
+
         log = self.out / "logs" / "snakemake.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "MEDE_SESSION": self.session}
         with open(log, "wb") as stream:
-            process = subprocess.Popen(
+            process = psutil.Popen(
                 self.command, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
                 start_new_session=True,
             )  # fmt: skip
@@ -190,7 +185,11 @@ class Snakemake:
                 self.tell()
             self.tell()
         finally:
-            end_tree(process)
+            below = process.children(recursive=True) if process.poll() is None else []
+            for one in (process, *below):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
+            psutil.wait_procs((process, *below), timeout=10)
         if process.returncode and not self.told:
             raise PlanError(f"Snakemake could not start: {log.read_text(encoding='utf-8', errors='replace')[-3000:]}")
 
@@ -200,47 +199,23 @@ class Snakemake:
         for file in sorted(files, key=lambda file: file.stat().st_mtime_ns):
             content = json.loads(file.read_text(encoding="utf-8"))
             kind, _, name = file.stem.partition("-")
-            status, key = content["status"], (kind, name)
-            if content["session"] != self.session or self.told.get(key) == status:
+            status = content["status"]
+            if content["session"] != self.session or self.told.get(file.stem) == status:
                 continue
-            self.told[key] = status
+            self.told[file.stem] = status
             if status == "running":
-                logger.info("  %s: started", self.label(kind, name))
+                logger.info("  %s: started", self.plan.label(kind, name))
             else:
                 why = f": {content['reason']}" if content["reason"] else ""
-                logger.info("  %s: %s in %.1f s%s", self.label(kind, name), status, content["seconds"], why)
+                logger.info("  %s: %s in %.1f s%s", self.plan.label(kind, name), status, content["seconds"], why)
             if status == "failed":
                 logger.info("    log: %s", os.path.relpath(self.out / "logs" / f"{name}.log"))
-
-    def label(self, kind: str, name: str) -> str:
-        if kind == "train":
-            return f"train {self.plan.words(self.plan.trainings[name])}"
-        if kind == "score":
-            return f"score {', '.join(dict.fromkeys(self.plan.words(ask.config) for ask in self.plan.scorings[name]))}"
-        if kind == "unit":
-            one = self.plan.units[name]
-            return f"study {one.section}, {one.variant}, seed {one.config.seed}"
-        return name
-
-
-def end_tree(process: subprocess.Popen) -> None:
-    import psutil
-
-    if process.poll() is None:
-        with_children = psutil.Process(process.pid).children(recursive=True)
-        process.kill()
-        for child in with_children:
-            if child.is_running():
-                child.kill()
-        psutil.wait_procs(with_children, timeout=10)
-    process.wait()
 
 
 # ------------------------------------------------------------------------------------ the report
 def conclude(plan: Plan, out: Path, runner: Snakemake) -> dict:
     """The manifest of a run: what every job gave, and what everything was made with."""
-    kinds = {"train": plan.trainings, "score": plan.scorings, "unit": plan.units, "notebook": plan.jobs}
-    steps = {name: state(plan, out, kind, name, runner) for kind, names in kinds.items() for name in names}
+    steps = {name: state(plan, out, kind, name, runner.session) for kind, names in plan.work.items() for name in names}
     states = {entry["status"] for name, entry in steps.items() if name not in plan.jobs or name in plan.chosen}
     good = states <= {"done", MISSING}
     manifest = {
@@ -253,13 +228,13 @@ def conclude(plan: Plan, out: Path, runner: Snakemake) -> dict:
     return manifest
 
 
-def state(plan: Plan, out: Path, kind: str, name: str, runner: Snakemake) -> dict:
+def state(plan: Plan, out: Path, kind: str, name: str, session: str) -> dict:
     """How one job stands: its status, and why; seconds, memory and files of its last run."""
     told = said(out, kind, name)
-    entry = {"notebook": f"{plan.jobs[name].notebook}.ipynb" if kind == "notebook" else runner.label(kind, name),
+    entry = {"notebook": f"{plan.jobs[name].notebook}.ipynb" if kind == "notebook" else plan.label(kind, name),
              "chosen": settings_shown(plan, name) if kind == "notebook" else {}, "provides": told.get("outputs", []),
              "seconds": told.get("seconds"), "peak_memory_mb": told.get("peak_memory_mb")}  # fmt: skip
-    status, reason, ours = told.get("status", "not run"), told.get("reason", ""), told.get("session") == runner.session
+    status, reason, ours = told.get("status", "not run"), told.get("reason", ""), told.get("session") == session
     if name in plan.missing:
         return {**entry, "status": MISSING, "reason": f"not run: needs {', '.join(plan.missing[name])}"}
     if (out / ".stamps" / kind / name).is_file():
@@ -268,8 +243,8 @@ def state(plan: Plan, out: Path, kind: str, name: str, runner: Snakemake) -> dic
         return {**entry, "status": "failed", "reason": "killed (memory?)"}
     if ours or (kind == "notebook" and name not in plan.chosen):
         return {**entry, "status": "interrupted" if status == "running" else status, "reason": reason}
-    needs = plan.stamps(name) if kind == "notebook" else plan.trained_for(name) if kind != "train" else []
-    lacking = [runner.label(*need.split("/", 1)) for need in needs if not (out / ".stamps" / need).is_file()]
+    needs = [need for need in plan.needs(name) if not (out / ".stamps" / need).is_file()]
+    lacking = [plan.label(*need.split("/", 1)) for need in needs]
     return {**entry, "status": "blocked", "reason": f"needs {', '.join(lacking)}"}
 
 

@@ -1,7 +1,5 @@
-"""What ships with the package: the runs and scores of profile `cpu` that notebooks in Lab ask for.
-
-They carry one code hash, so an edit of that code makes them anew (`ship`) or proves that no bit moved (`restamp`).
-"""
+"""What ships with the package: the runs and scores of profile `cpu` that notebooks in Lab ask for. An edit of their
+code makes them anew (`ship`) or proves that no bit moved (`restamp`)."""
 
 import json
 import os
@@ -20,24 +18,21 @@ from ..runs import trains
 from ..workspace import SHIPPED, Workspace
 from . import asks
 from .asks import Ask
+from .plan import asked_by
 
-IN_LAB = (
-    asks.static_bias, asks.cross_batch_meta_optimization, asks.gaussian_weight_averaging, asks.evaluate,
-    asks.where_it_looks, asks.table_base_to_novel, asks.table_cross_dataset, asks.table_out_of_context,
-    asks.table_gwa, asks.figures, asks.study_claims, asks.study_dial, asks.study_meta_step, asks.study_averages,
-    asks.study_where_it_looks,
-)  # fmt: skip
 KEPT = ("key", "set", "split", "part", "context", "order", "metric", "value", "n", "correct", "weights", "code",
         "commit")  # fmt: skip
+IN_LAB = "01 02 03 11 04 20 21 22 23 30 40 41 42 43 44"  # in this order: `restamp` pairs what two commits ask for
 EVERY = 8  # of the metrics, each 8th step ships
 
 
 def in_lab() -> Iterator[Ask]:
-    """What the notebooks ask for with default parameters, and the weights of every method and of 01's learners."""
-    for notebook in IN_LAB:
-        yield from notebook("cpu", {})
+    """What the notebooks ask for with their own parameters, and the weights of every method and of 01's learners."""
+    for number in IN_LAB.split():
+        (notebook,) = (repo_root() / "notebooks").glob(f"{number}_*.ipynb")
+        yield from asked_by(notebook)
     yield from (Ask(load_config("cpu", method=method)) for method in METHODS if method != "frozen")
-    yield from (Ask(ask.config) for ask in asks.static_bias("cpu", {}) if trains(ask.config))
+    yield from (Ask(ask.config) for ask in asks.static_bias("cpu", {}, clips=1) if trains(ask.config))
 
 
 def ship(workspace: Workspace) -> Path:
@@ -64,9 +59,8 @@ def _copy(run: Path, target: Path, ask: Ask) -> None:
     """The epochs that the method's average counts (of open_mede: all), and the metrics thinned."""
     shares = epoch_shares(ask.average or ask.config.average(), ask.config.epochs)
     target.mkdir(parents=True, exist_ok=True)
-    for epoch in shares.nonzero().flatten().tolist():
-        shutil.copy(run / f"epoch_{epoch:03d}.safetensors", target)
-    for name in ("config.json", "done.json"):
+    epochs = (f"epoch_{epoch:03d}.safetensors" for epoch in shares.nonzero().flatten().tolist())
+    for name in ("config.json", "done.json", *epochs):
         shutil.copy(run / name, target)
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     atomic_write(target / "metrics.jsonl", "".join(lines[::EVERY]))

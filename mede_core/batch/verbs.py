@@ -13,7 +13,7 @@ from pydantic import Field
 from ..config import METHODS, Config, EvalSet, Seed, load_config
 from ..files import append_line, atomic_write, repo_root, set_threads
 from ..flags import Count, Device, File, Folder, Given, Half, NewFile, Older, Profile, Runs, Workers
-from ..runs import default_folder, size_of, stale_runs
+from ..runs import default_folder, stale_runs
 from ..study.units import SECTIONS, units_of, world_sets
 from ..weights import check_tokenizer, support
 
@@ -287,7 +287,7 @@ def clean(*, runs: Runs = "", yes: bool = False) -> str:
     """
     folder = Path(runs) if runs else default_folder()
     stale = stale_runs(folder) if folder.is_dir() else {}
-    lines = [f"{size_of(run) / 1e6:10.1f} MB  {run.name}: {why}" for run, why in stale.items()]
+    lines = [f"{size / 1e6:10.1f} MB  {run.name}: {why}" for run, (size, why) in stale.items()]
     if yes:
         for run in stale:
             shutil.rmtree(run)

@@ -8,9 +8,8 @@ import pandas as pd
 
 from ..averages import RULE_LABELS, effective_epochs, epoch_shares, rules
 from ..config import Average, Config
-from ..files import unpack_correct
 from .intervals import Interval, paired_difference
-from .metrics import harmonic_mean
+from .metrics import harmonic_mean, unpack_correct
 from .write import MISSING, format_mean_std
 
 

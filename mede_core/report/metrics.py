@@ -26,3 +26,16 @@ def mean_std(values: Sequence[float]) -> tuple[float, float]:
     """Mean over seeds or splits, and sample standard deviation (ddof=1): of one value NaN, never 0."""
     values = np.asarray(values, float)
     return float(values.mean()), float(values.std(ddof=1)) if values.size > 1 else math.nan
+
+
+def pack_correct(correct: np.ndarray) -> str:
+    """Per-clip correctness [N] bool as hex text, eight clips to two characters, the first clip in the highest bit."""
+    return np.packbits(correct).tobytes().hex()
+
+
+def unpack_correct(text: str, n: int) -> np.ndarray:
+    """The [n] bool that :func:`pack_correct` wrote."""
+    packed = np.frombuffer(bytes.fromhex(text), np.uint8)
+    if len(packed) != -(-n // 8):
+        raise ValueError(f"correct has {len(text)} hex characters; {n} clips need {2 * -(-n // 8)}")
+    return np.unpackbits(packed).astype(bool)[:n]

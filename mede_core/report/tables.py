@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from ..config import OUT_OF_CONTEXT, SPLITS
-from ..files import unpack_correct
 from .intervals import Interval, accuracy_interval, harmonic_interval, paired_difference, t_interval
+from .metrics import unpack_correct
 from .paper import PAPER_ROWS
 from .write import MISSING, format_difference, format_interval, format_signed
 

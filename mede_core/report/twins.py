@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 
 from ..config import SPLITS
-from ..files import unpack_correct
 from ..video.protocol import IN_CONTEXT_CLIPS
 from .intervals import Interval
-from .metrics import harmonic_mean, mean_std
+from .metrics import harmonic_mean, mean_std, unpack_correct
 from .paper import IN_OUT_COLUMNS, paper_table, same_sign
 from .tables import LONG, NOT_RUN, base_novel, column_label, in_order, long_frame, method_label, methods_of, wide
 from .write import MISSING, format_mean_std, format_signed

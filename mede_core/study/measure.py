@@ -11,11 +11,11 @@ import torch
 
 from ..attention import static_bias
 from ..config import Config, EvalSet
-from ..files import pack_correct
 from ..lab.diagnostics import inner_step_losses
 from ..meta import meta_gradients
 from ..methods import cross_entropy
 from ..report.costs import measure_costs
+from ..report.metrics import pack_correct
 from ..runs import trains
 from ..scoring import evaluate
 from ..weights import weights_hash
