@@ -114,13 +114,21 @@ def _videos(data: str, split: str, half: str, shots: int = 0) -> str:
 @contextmanager
 def workspace_on(device: str, runs: str = "", **options) -> Iterator:
     """A workspace for this process, which may be one of several that torchrun started."""
+    from torch.distributed import DistBackendError
+
     from ..distributed import process_group
     from ..video.models import usable
     from ..workspace import Workspace
 
     set_threads()
-    with process_group(usable(device)) as own:
-        yield Workspace(runs or None, device=str(own), **options)
+    try:
+        with process_group(usable(device)) as own:
+            yield Workspace(runs or None, device=str(own), **options)
+    except RuntimeError as error:
+        if not isinstance(error, DistBackendError) and "gloo/transport" not in str(error):
+            raise
+        lost = "another process of this run ended, which says why; the same command goes on from the last whole epoch"
+        raise ConnectionError(lost) from error
 
 
 def effective(profile: str, file: str, flags: Mapping) -> Config:
