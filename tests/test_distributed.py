@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import psutil
@@ -28,9 +27,9 @@ def start(nodes, *words):
     with socket.create_server(("127.0.0.1", 0)) as free:
         meet = ["--nnodes=2", f"--rdzv-endpoint=127.0.0.1:{free.getsockname()[1]}"]
     each = [["--standalone", "--nproc_per_node=2"]] if nodes == 1 else [[*meet, f"--node-rank={n}"] for n in (0, 1)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MEDE_THREADS": "1"}
-    launch = partial(subprocess.Popen, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    return [launch([sys.executable, "-m", "torch.distributed.run", *flags, *map(str, words)]) for flags in each]
+    how = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    how["env"] = {**os.environ, "OMP_NUM_THREADS": "1", "MEDE_THREADS": "1"}
+    return [subprocess.Popen([sys.executable, "-m", "torch.distributed.run", *one, *words], **how) for one in each]
 
 
 def ended(launchers, seconds=300):
@@ -78,8 +77,8 @@ def test_without_inner_sync_each_rank_takes_its_own_inner_step(results):
 @pytest.mark.parametrize("nodes", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_rank_that_dies_ends_the_others_and_asked_again_training_ends_where_one_process_ends(nodes, tmp_path):
     tiny = {"epochs": 8, "warmup_epochs": 1, "train_clips": 48, "batch_size": 16}
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in tiny.items()]
-    words = ["-m", "mede_core", "train", "--profile", "smoke", "--runs", tmp_path / "two", *flags]
+    words = ["-m", "mede_core", "train", "--profile=smoke", f"--runs={tmp_path / 'two'}"]
+    words += [f"--{name.replace('_', '-')}={value}" for name, value in tiny.items()]
     launchers = start(nodes, *words)
     wait_for(lambda: [*tmp_path.glob("two/*/state.pt")])
     psutil.Process(launchers[-1].pid).children()[-1].kill()
@@ -91,9 +90,8 @@ def test_a_rank_that_dies_ends_the_others_and_asked_again_training_ends_where_on
     whole = Workspace(tmp_path / "one", shipped=False).run(load_config("smoke", **tiny)).folder
     two = tmp_path / "two" / whole.name
     assert sorted(path.name for path in whole.iterdir()) == sorted(path.name for path in two.iterdir())
-    for name in ("epoch_008.safetensors", "gwa.safetensors"):
-        tensors = [load_checkpoint(folder / name)[0] for folder in (whole, two)]
-        assert apart(*tensors) < 1e-4  # AdamW in float32
+    tensors = [load_checkpoint(folder / "gwa.safetensors")[0] for folder in (whole, two)]
+    assert apart(*tensors) < 1e-4  # AdamW in float32
     assert len((two / "metrics.jsonl").read_text().splitlines()) == 24
 
 

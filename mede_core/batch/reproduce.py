@@ -190,7 +190,8 @@ class Snakemake:
                 self.tell()
             self.tell()
         finally:
-            end_tree(process)
+            process.kill()  # where it still runs; its jobs end with it, as after a kill -9
+            process.wait()
         if process.returncode and not self.told:
             raise PlanError(f"Snakemake could not start: {log.read_text(encoding='utf-8', errors='replace')[-3000:]}")
 
@@ -221,19 +222,6 @@ class Snakemake:
             one = self.plan.units[name]
             return f"study {one.section}, {one.variant}, seed {one.config.seed}"
         return name
-
-
-def end_tree(process: subprocess.Popen) -> None:
-    import psutil
-
-    if process.poll() is None:
-        with_children = psutil.Process(process.pid).children(recursive=True)
-        process.kill()
-        for child in with_children:
-            if child.is_running():
-                child.kill()
-        psutil.wait_procs(with_children, timeout=10)
-    process.wait()
 
 
 # ------------------------------------------------------------------------------------ the report

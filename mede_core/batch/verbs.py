@@ -1,6 +1,7 @@
 """The verbs of `mede` that no room has: train and evaluate, the study, the world, what ships. Torch-free at import."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -114,8 +115,6 @@ def _videos(data: str, split: str, half: str, shots: int = 0) -> str:
 @contextmanager
 def workspace_on(device: str, runs: str = "", **options) -> Iterator:
     """A workspace for this process, which may be one of several that torchrun started."""
-    from torch.distributed import DistBackendError
-
     from ..distributed import process_group
     from ..video.models import usable
     from ..workspace import Workspace
@@ -125,7 +124,7 @@ def workspace_on(device: str, runs: str = "", **options) -> Iterator:
         with process_group(usable(device)) as own:
             yield Workspace(runs or None, device=str(own), **options)
     except RuntimeError as error:
-        if not isinstance(error, DistBackendError) and "gloo/transport" not in str(error):
+        if not re.search("gloo/transport|remote process", str(error)):  # gloo's word, and NCCL's
             raise
         lost = "another process of this run ended, which says why; the same command goes on from the last whole epoch"
         raise ConnectionError(lost) from error
