@@ -2,12 +2,15 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
+from toy_notebooks import wait_for
 from two_ranks import everything
 
 from mede_core.checkpoints import load_checkpoint
@@ -15,19 +18,37 @@ from mede_core.config import load_config
 from mede_core.distributed import RankShare, average_grads, gather_rows, process_group, rank, world_size
 from mede_core.learner import build_learner
 from mede_core.train import fit
+from mede_core.workspace import Workspace
 from mede_core.world.synthetic import World, make_set
 
 
+def start(nodes, *words):
+    """Two processes under torchrun, on one node, or one on each of two nodes that meet on the loopback: launchers."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        meet = ["--nnodes=2", f"--rdzv-endpoint=127.0.0.1:{free.getsockname()[1]}"]
+    each = [["--standalone", "--nproc_per_node=2"]] if nodes == 1 else [[*meet, f"--node-rank={n}"] for n in (0, 1)]
+    how = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    how["env"] = {**os.environ, "OMP_NUM_THREADS": "1", "MEDE_THREADS": "1"}
+    return [subprocess.Popen([sys.executable, "-m", "torch.distributed.run", *one, *words], **how) for one in each]
+
+
+def ended(launchers, seconds=300):
+    """(exit code of each launcher, what each says)."""
+    said = [launcher.communicate(timeout=seconds)[1] for launcher in launchers]
+    return [launcher.returncode for launcher in launchers], said
+
+
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
-    script = Path(__file__).with_name("two_ranks.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += [str(script), str(two)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MEDE_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    everything(one)
+def one(tmp_path_factory):
+    everything(folder := tmp_path_factory.mktemp("one"))
+    return folder
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one node", "two nodes"])
+def results(one, tmp_path_factory, request):
+    two = tmp_path_factory.mktemp("two")
+    codes, said = ended(start(request.param, Path(__file__).with_name("two_ranks.py"), two))
+    assert not any(codes), said[0][-3000:]
     return one, two
 
 
@@ -53,13 +74,25 @@ def test_without_inner_sync_each_rank_takes_its_own_inner_step(results):
     assert apart(two["synced"][0], two["unsynced"][0]) > 1e-6
 
 
-def test_training_under_torchrun_ends_where_one_process_ends_and_rank_0_writes(results):
-    one, two = (folder / "run" for folder in results)
-    assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in two.iterdir())
-    for name in ("epoch_002.safetensors", "gwa.safetensors"):
-        tensors = [load_checkpoint(folder / name)[0] for folder in (one, two)]
-        assert apart(*tensors) < 1e-4  # AdamW in float32
-    assert len((two / "metrics.jsonl").read_text().splitlines()) == 6
+@pytest.mark.parametrize("nodes", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_a_rank_that_dies_ends_the_others_and_asked_again_training_ends_where_one_process_ends(nodes, tmp_path):
+    tiny = {"epochs": 8, "warmup_epochs": 1, "train_clips": 48, "batch_size": 16}
+    words = ["-m", "mede_core", "train", "--profile=smoke", f"--runs={tmp_path / 'two'}"]
+    words += [f"--{name.replace('_', '-')}={value}" for name, value in tiny.items()]
+    launchers = start(nodes, *words)
+    wait_for(lambda: [*tmp_path.glob("two/*/state.pt")])
+    psutil.Process(launchers[-1].pid).children()[-1].kill()
+    codes, said = ended(launchers, seconds=60)
+    assert all(codes) and not [*tmp_path.glob("two/*/done.json")]
+    assert "SIGKILL" in said[-1] and (nodes == 1 or "error: another process of this run ended" in said[0])
+    codes, said = ended(start(nodes, *words))
+    assert not any(codes) and "resuming" in said[0], said
+    whole = Workspace(tmp_path / "one", shipped=False).run(load_config("smoke", **tiny)).folder
+    two = tmp_path / "two" / whole.name
+    assert sorted(path.name for path in whole.iterdir()) == sorted(path.name for path in two.iterdir())
+    tensors = [load_checkpoint(folder / "gwa.safetensors")[0] for folder in (whole, two)]
+    assert apart(*tensors) < 1e-4  # AdamW in float32
+    assert len((two / "metrics.jsonl").read_text().splitlines()) == 24
 
 
 def test_ranks_of_different_code_refuse_to_train_together(results):

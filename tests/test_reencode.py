@@ -54,21 +54,21 @@ def test_prepare_lists_what_it_made_keeps_what_is_small_and_goes_on_where_it_was
     (root / "swim" / "bad.mp4").write_bytes(b"no video")
     whole = make_clip(tmp_path / "long.mkv", 40, **LARGE).read_bytes()
     (root / "swim" / "cut.mkv").write_bytes(whole[: len(whole) // 2])
-    asked = {"dataset": "folder", "root": root, "out": tmp_path / "f.csv", "short_side": 48, "jobs": 2}
+    asked = {"dataset": "folder", "root": root, "out": root / "f.csv", "short_side": 48, "jobs": 2}
     prepared = prepare(**asked)
-    paths = [row["path"] for row in rows_of(tmp_path / "f.csv")]
+    paths = [row["path"] for row in rows_of(root / "f.csv")]
     assert paths == ["run/large.avi.48.mp4", "run/large.mp4.48.mp4", str(root / "swim" / "small.mp4")]
-    assert f"2 videos are read from {tmp_path / 'f_48'}; 1 stay where they are" in prepared.report()
+    assert f"2 videos are read from {root / 'f_48'}; 1 stay where they are" in prepared.report()
     assert ["swim/bad.mp4: PyAV" in line for line in prepared.problems["files that cannot be written anew"]] == [True]
     assert [f"{root}/swim/cut.mkv: truncated" in line for line in prepared.problems["undecodable files"]] == [True]
-    manifest = select(tmp_path / "f.csv")
+    manifest = select(root / "f.csv")
     assert [min(read_clip(path, [0]).shape[1:3]) for path in manifest.paths] == [48, 48, 32]
     assert [line.frames for line in manifest.timelines] == [12, 12, 12]
-    first, second = (tmp_path / "f_48" / name for name in paths[:2])
-    kept, listed = first.stat().st_mtime_ns, (tmp_path / "f.csv").read_bytes()
-    second.unlink()
+    first, second = (root / "f_48" / name for name in paths[:2])
+    kept, listed = first.stat().st_mtime_ns, (root / "f.csv").read_bytes()
+    second.rename(second.with_name(f".tmp-1-{second.name}"))  # as a killed call leaves it
     prepare(**asked)
-    assert first.stat().st_mtime_ns == kept and second.is_file() and (tmp_path / "f.csv").read_bytes() == listed
-    assert not list((tmp_path / "f_48").rglob(".tmp*"))
+    assert first.stat().st_mtime_ns == kept and second.is_file() and (root / "f.csv").read_bytes() == listed
+    assert not list((root / "f_48").rglob(".tmp*"))
     with av.open(str(first)) as container:
         assert not container.streams.audio

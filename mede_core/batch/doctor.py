@@ -34,9 +34,8 @@ class Finding:
 
 
 def check_versions() -> list[Finding]:
-    optional = {"decord"}  # has no wheels for some platforms; PyAV decodes there
-    return [
-        Finding(name, version or "not installed", fault=version is None and name not in optional)
+    return [  # decord has no wheels for some platforms; PyAV decodes there
+        Finding(name, version or "not installed", fault=version is None and name != "decord")
         for name, version in versions().items()
     ]
 
@@ -130,6 +129,4 @@ def examine() -> list[Finding]:
 
     A few seconds, since torch and open_clip are imported. The exit code is 1 where something must be mended.
     """
-    return [
-        *check_versions(), check_kernel(), check_widgets(), *check_device(), *check_weights(), *check_data(),
-    ]  # fmt: skip
+    return [*check_versions(), check_kernel(), check_widgets(), *check_device(), *check_weights(), *check_data()]

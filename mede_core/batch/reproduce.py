@@ -1,6 +1,5 @@
 """`mede reproduce`: checks, cost, one line a job, summary and exit code around Snakemake, which schedules the jobs."""
 
-import contextlib
 import json
 import logging
 import os
@@ -169,13 +168,11 @@ class Snakemake:
 
     def run(self) -> None:
         """Run to the end; however this process ends, nothing of the run is left."""
-        import psutil
-
         log = self.out / "logs" / "snakemake.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "MEDE_SESSION": self.session}
         with open(log, "wb") as stream:
-            process = psutil.Popen(
+            process = subprocess.Popen(
                 self.command, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
                 start_new_session=True,
             )  # fmt: skip
@@ -185,11 +182,8 @@ class Snakemake:
                 self.tell()
             self.tell()
         finally:
-            below = process.children(recursive=True) if process.poll() is None else []
-            for one in (process, *below):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    one.kill()
-            psutil.wait_procs((process, *below), timeout=10)
+            process.kill()  # where it still runs; its jobs end with it, as after a kill -9
+            process.wait()
         if process.returncode and not self.told:
             raise PlanError(f"Snakemake could not start: {log.read_text(encoding='utf-8', errors='replace')[-3000:]}")
 

@@ -1,6 +1,7 @@
 """The verbs of `mede` that no room has: train and evaluate, the study, the world, what ships. Torch-free at import."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -119,8 +120,14 @@ def workspace_on(device: str, runs: str = "", **options) -> Iterator:
     from ..workspace import Workspace
 
     set_threads()
-    with process_group(usable(device)) as own:
-        yield Workspace(runs or None, device=str(own), **options)
+    try:
+        with process_group(usable(device)) as own:
+            yield Workspace(runs or None, device=str(own), **options)
+    except RuntimeError as error:
+        if not re.search("gloo/transport|remote process", str(error)):  # gloo's word, and NCCL's
+            raise
+        lost = "another process of this run ended, which says why; the same command goes on from the last whole epoch"
+        raise ConnectionError(lost) from error
 
 
 def effective(profile: str, file: str, flags: Mapping) -> Config:

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache, partial
 from math import lcm
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import av
 import numpy as np
 
-from ..files import atomic_path, available_cpus, progress
+from ..files import atomic_path, available_cpus, progress, run_lock
 from .timeline import Timeline, VideoError, list_packets, timeline, to_the_end, video_stream
 
 log = logging.getLogger(__name__)
@@ -201,13 +202,20 @@ def reencode_all(
     root: Path, names: Sequence[str], folder: Path, short_side: int, jobs: int = 0
 ) -> tuple[list[str], dict[str, str]]:
     """The path, absolute or from `folder`, that now stands for each file below a root; and {file: what is wrong}."""
-    folder.mkdir(parents=True, exist_ok=True)
     one = partial(_reencoded, os.path.abspath(root), os.path.abspath(folder), short_side)
     # Spawned: a decoder's threads do not survive a fork.
-    with ProcessPoolExecutor(jobs or available_cpus(), mp_context=get_context("spawn")) as pool:
+    how = {"mp_context": get_context("spawn"), "initializer": _end_with_caller}
+    with run_lock(folder, wait=False), ProcessPoolExecutor(jobs or available_cpus(), **how) as pool:
+        for half in folder.rglob(".tmp-*"):  # of a killed call
+            half.unlink(missing_ok=True)
         found = list(progress(pool.map(one, names), "re-encoding videos", len(names)))
     bad = {name: why for name, (_, why) in zip(names, found, strict=True) if why}
     return [path for path, _ in found], bad
+
+
+def _end_with_caller() -> None:
+    """End this process when its caller is killed: its queue of work stays open, and it would wait for ever."""
+    Thread(target=lambda: os._exit(parent_process().join() or 1), daemon=True).start()
 
 
 def _reencoded(root: str, folder: str, short_side: int, name: str) -> tuple[str, str]:

@@ -21,8 +21,8 @@ _PICTURES = re.compile(r"image2|.*_pipe|tty|lrc|aqtitle")  # formats that ffmpeg
 class Files:
     """The videos below a folder, found by their ``names``, relative to it; links are followed, hidden files no data."""
 
-    def __init__(self, root: str | os.PathLike):
-        self.problems, self.left_out, self.folders, found, visited = [], {}, [], [], set()
+    def __init__(self, root: str | os.PathLike, without: str | os.PathLike = os.devnull):
+        self.problems, self.left_out, self.folders, found, visited = [], {}, [], [], {os.path.realpath(without)}
         for folder, inside, files in os.walk(root, followlinks=True):
             if (real := os.path.realpath(folder)) in visited:
                 inside.clear()

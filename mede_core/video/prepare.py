@@ -143,7 +143,8 @@ def prepare(
         raise ValueError(f"classes is {os.fspath(classes)!r}; only the dataset 'list' takes it, not {dataset!r}")
     if zero_shot and dataset != "kinetics600":
         raise ValueError(f"zero_shot lists are for kinetics600, not {dataset!r}")
-    spec, files = DATASETS[dataset], Files(root)
+    smaller = out.with_name(f"{out.stem}_{short_side}")
+    spec, files = DATASETS[dataset], Files(root, smaller)
     found = spec.read(Path(annotations or root), files, Path(classes) if classes else None)
     if not found.classes:
         raise ManifestError(root, found.problems or ["no video is named"], "no usable annotations")
@@ -166,10 +167,9 @@ def prepare(
     problems = {"bad annotations": [*files.problems, *found.problems]}
     problems["base/novel and zero-shot lists"] = halves.problems + zero_problems
 
-    located, rows, home = _locate(entries, files, found, spec, problems), [], root
+    located, rows, home = _locate(entries, files, found, spec, problems), [], smaller if short_side else root
     notes = [*[spec.note] * bool(spec.note), *(f"taken for {said}" for said in found.notes)]
     if short_side:
-        home = out.with_name(f"{out.stem}_{short_side}")
         paths, bad = reencode_all(root, list(located), home, short_side, jobs)
         problems["files that cannot be written anew"] = [f"{name}: {why}" for name, why in bad.items()]
         located = {path: entry for path, (name, entry) in zip(paths, located.items(), strict=True) if name not in bad}
