@@ -187,7 +187,7 @@ class Workspace:
 
         passes = (config.steps_per_epoch or len(clips) // config.batch_size) * config.epochs
         passes *= 2 if METHODS[config.method].trainer == "meta" else 1
-        cost = passes * seconds_of_a_pass(learner, clips, config.batch_size)
+        cost = passes * seconds_of_a_pass(learner, clips, config)
         if before and self.older == "ask" and cost > ASK_FROM_S:
             raise OlderCodeError(
                 f"{_words(config)} was trained by older code: {before[-1].name}; changed since: "

@@ -64,6 +64,7 @@ def test_of_records_their_own_settings_are_shown_and_each_value_where_they_diffe
         ([], ""),
         ([{"weights": "shipped:1"}], ""),
         ([{"weights": "random"}, {"weights": "shipped:1"}], "RANDOM WEIGHTS: these numbers mean nothing"),
+        ([{"weights": "hf-hub:me/tiny-random-clip"}], "RANDOM WEIGHTS: these numbers mean nothing"),
         ([{"weights": "s", "shipped": True}], "shipped with the package"),
         ([{"weights": "s", "shipped": True}, {"weights": "s"}], "partly shipped with the package"),
         ([{"weights": "random", "older": True}], "RANDOM WEIGHTS: these numbers mean nothing; made by older code"),

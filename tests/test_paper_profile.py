@@ -155,8 +155,19 @@ def test_a_list_without_the_videos_that_a_job_asks_for_is_refused(world):
     make_list(world, "ucf101", ["train1"])
     with pytest.raises(PlanError, match="split is 'test1'; allowed for ucf101.csv: all, train1"):
         cost.works(plan_of(world))
-    with pytest.raises(PlanError, match="8 videos give no full batch of 99"):
-        cost.works(plan_of(world, settings={**SETTINGS, "batch_size": 99}))
+    for size, said in (
+        (99, "8 videos give no full batch of 99"),
+        (5, "8 videos give 1 full batch .* open_mede takes .* 2"),
+    ):
+        with pytest.raises(PlanError, match=said):
+            cost.works(plan_of(world, settings={**SETTINGS, "batch_size": size}))
+
+
+def test_a_notebook_that_many_jobs_share_is_read_once(world, monkeypatch):
+    plan, read = plan_of(world), []
+    monkeypatch.setattr("mede_core.batch.plan.notebook_modules", lambda path: read.append(path.stem) or [])
+    assert all(plan.files(job.id) == [plan.file(job.id)] for job in plan.runnable)
+    assert sorted(read) == sorted({job.notebook for job in plan.runnable}) and len(plan.runnable) > 20
 
 
 def test_without_data_for_any_job_it_is_exit_code_2_before_anything_starts(world, capsys):

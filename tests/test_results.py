@@ -180,7 +180,7 @@ def test_the_numbers_given_stand_in_the_table():
         ("table_2", [], {}, "table is 'table_2'"),
         ("findings", [], {}, "table is 'findings'"),
         ("cross_dataset", [], {"comparable": False}, "reason is empty"),
-        ("out_of_context", [cell(weights="random")], {}, "weights='random'"),
+        ("out_of_context", [cell(weights="random")], {}, "random weights"),
         ("cross_dataset", [cell(column="UCF-101")], {}, "not in the paper's table; allowed: UCF"),
         ("cross_dataset", [{"method": "frozen", "value": 1}], {}, "lacks column"),
         ("cross_dataset", [{"column": "UCF", "value": 1}], {}, "lacks method"),

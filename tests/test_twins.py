@@ -138,6 +138,9 @@ def test_the_papers_profile_departs_in_nothing(tmp_path):
     ("changes", "sidecar", "said"),
     [
         ({"random_weights": True}, {}, "random weights"),
+        ({"weights": "hf-hub:me/tiny-random-clip"}, {}, "random weights; weights=tiny-random-clip"),
+        ({"weights": "laion2b_s34b_b88k", "method": "frozen"}, {}, "weights=laion2b_s34b_b88k"),
+        ({}, {"dataset": "ucf101", "problems": ["counts: 4 classes, expected 9"]}, "ucf101 has 4 classes, expected 9"),
         ({"views": 1, "method": "froster"}, {}, "views=1"),
         ({"epochs": 3, "inner_lr": 0.5}, {}, "epochs=3; inner_lr=0.5"),
         ({"prompts": "/some/where/labels.json"}, {}, "prompts=labels.json"),  # no folder of this machine

@@ -13,6 +13,8 @@ from toy_notebooks import wait_for
 from mede_core import train, workspace
 from mede_core.config import Average, EvalSet, load_config
 from mede_core.files import PACKAGE, sha256_file
+from mede_core.report.costs import seconds_of_a_pass
+from mede_core.runs import learner_for, room_of
 from mede_core.workspace import NotMadeError, Workspace
 
 TINY = {"train_clips": 72, "batch_size": 16, "epochs": 2, "warmup_epochs": 1}
@@ -297,3 +299,11 @@ def test_a_method_from_a_cell_counts_by_its_source(tmp_path, monkeypatch):
     assert run.name.startswith("own-") and list(run.metrics()["support_loss"]) and "query_loss" not in run.metrics()
     monkeypatch.setattr(train, "_train", nothing)
     assert asked.run(CONFIG, method=Plain).name == run.name
+
+
+def test_an_estimate_holds_no_more_clips_at_once_than_training_does():
+    config, sizes = CONFIG.replace(micro_batch=4, precision="bf16"), []
+    learner = learner_for(config)
+    learner.visual.register_forward_hook(lambda _, frames, out: sizes.append((len(frames[0]) // 8, out.dtype)))
+    assert seconds_of_a_pass(learner, room_of(config).training_clips(config, learner.image_size), config) > 0
+    assert [size for size, _ in sizes] == [1, 4] and {str(kind) for _, kind in sizes} == {"torch.bfloat16"}

@@ -74,10 +74,11 @@ def works(plan: Plan) -> list[Work]:
         try:
             if kind == "train":
                 videos = count(config.data, config.data_split, config.half, config.shots)
-                steps = min(videos // config.batch_size, config.steps_per_epoch or videos) * config.epochs
-                clips = steps * config.batch_size
-                if not steps:
-                    raise ValueError(f"{videos} videos give no full batch of {config.batch_size} (batch_size)")
+                batches = min(videos // config.batch_size, config.steps_per_epoch or videos)
+                if batches < (least := 2 if METHODS[config.method].trainer == "meta" else 1):
+                    given = f"{videos} videos give {batches or 'no'} full batch of {config.batch_size} (batch_size)"
+                    raise ValueError(f"{given}; {config.method} takes at least {least} an epoch")
+                steps, clips = batches * config.epochs, batches * config.epochs * config.batch_size
             for one in sets:
                 clips += one.views * (scuba[one.data] if one.root else count(one.data, one.part, one.half))
         except ValueError as error:

@@ -181,9 +181,15 @@ class Plan:
     def defaults(self, name: str) -> dict:
         return notebook_parameters(self.file(name))
 
+    @cached_property
+    def modules(self) -> dict[str, list[str]]:
+        """{notebook: the modules that it imports}: many jobs share one, and Snakemake asks for each."""
+        jobs = {job.notebook: job.id for job in self.runnable}
+        return {notebook: notebook_modules(self.file(name)) for notebook, name in jobs.items()}
+
     def files(self, name: str) -> list[Path]:
         """A notebook, the files of mede_core that it imports, and the package data that they read."""
-        modules = notebook_modules(self.file(name))
+        modules = self.modules[self.jobs[name].notebook]
         found = [self.file(name), *(PACKAGE.joinpath(*module.split(".")).with_suffix(".py") for module in modules)]
         for module, folder in (("study.store", "study"), ("report.paper", "reference")):
             found += sorted((ASSETS / folder).iterdir()) if module in modules else ()

@@ -8,6 +8,7 @@ import pandas as pd
 
 from ..files import atomic_write
 from ..video.bias import FILMED, ORDERS, OTHERS
+from ..video.protocol import is_random
 from .gallery import fill_template
 from .intervals import Interval, accuracy_interval, paired_difference
 from .write import render_table
@@ -39,7 +40,7 @@ def followed(found: Mapping) -> Interval | None:
 
 def reservations(found: Mapping, filmed: Interval) -> list[str]:
     """Why the numbers mean nothing; mostly no reason."""
-    said = ["the weights are random"] if found["model"]["weights"] == "random" else []
+    said = ["the weights are random"] if is_random(found["model"]["weights"]) else []
     said += [f"{filmed.clips} clips are too few ({FEW} are the least)"] if filmed.clips < FEW else []
     chance = 100 / len(found["model"]["classes"])
     if found["labeled"] and filmed.low <= chance:

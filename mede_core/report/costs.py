@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -69,7 +70,9 @@ def _work(config: Config, classes: int, device: str) -> tuple[Callable, Callable
     from ..methods import build_method, build_optimizer
     from ..runs import learner_for, teacher_for
 
-    learner = learner_for(config, device).set_classes([f"class {number}" for number in range(classes)])
+    learner = learner_for(config, device).set_classes(["class"])
+    texts = torch.randn(classes, learner.text_features.shape[1])  # to encode them would take longer than a step
+    learner.text_features = torch.nn.functional.normalize(texts).to(device)
     size = (config.batch_size, config.num_frames, 3, learner.image_size, learner.image_size)
     generator = torch.Generator().manual_seed(0)
     video = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator).to(device)
@@ -118,21 +121,26 @@ def _timed(work: Callable[[], None], device: str) -> float:
     return time.perf_counter() - started
 
 
-def seconds_of_a_pass(learner, clips, batch_size: int) -> float:
-    """How long a forward and backward pass of one batch takes here; the learner is left as it was."""
+def seconds_of_a_pass(learner, clips, config: Config) -> float:
+    """How long a forward and backward pass of one training batch takes here; the learner is left as it was."""
     import torch
     from torch.nn.functional import cross_entropy
 
     learner.set_classes(clips.class_names)
-    videos, labels = zip(*(clips[index] for index in range(min(batch_size, len(clips)))))
+    size = min(config.micro_batch or config.batch_size, len(clips))  # more at once may not fit into memory
+    videos, labels = zip(*(clips[index] for index in range(size)))
     device = learner.logit_scale.device
     video, label = torch.stack(videos).to(device), torch.as_tensor(labels).to(device)
     weights = [parameter for parameter in learner.parameters() if parameter.requires_grad]
 
-    def work() -> None:
-        torch.autograd.grad(cross_entropy(learner(video), label), weights)
+    def work(count: int) -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            loss = cross_entropy(learner(video[:count]), label[:count])
+        torch.autograd.grad(loss, weights)
 
-    return [_timed(work, str(device)) for _ in range(2)][-1]  # the first is slower than the others will be
+    # The first pass is slower than the others will be: of one clip
+    seconds = [_timed(partial(work, count), str(device)) for count in (1, size)][-1]
+    return seconds * config.batch_size / size
 
 
 # ------------------------------------------------------------------------------------ as tables

@@ -9,10 +9,9 @@ from matplotlib.figure import Figure
 
 from ..config import Config
 from ..files import repo_root, say
+from ..video.protocol import is_random
 from .figures.style import save_figure
 from .write import MISSING, render_table
-
-RANDOM = "random"  # the `weights` of records of a learner without pretrained weights
 
 
 class Page:
@@ -70,7 +69,7 @@ def _text(value) -> str:
 def marks(records: Iterable[Mapping]) -> str:
     """What must stand wherever these records are shown: random weights, shipped, older code; mostly nothing."""
     found = list(records)
-    said = ["RANDOM WEIGHTS: these numbers mean nothing"] if any(one["weights"] == RANDOM for one in found) else []
+    said = ["RANDOM WEIGHTS: these numbers mean nothing"] if any(is_random(one["weights"]) for one in found) else []
     for fact, words in (("shipped", "shipped with the package"), ("older", "made by older code")):
         count = sum(bool(one.get(fact)) for one in found)
         said += [words if count == len(found) else f"partly {words}"] if count else []

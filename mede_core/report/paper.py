@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..files import ASSETS
+from ..video.protocol import is_random
 from .metrics import harmonic_mean
 from .write import MISSING, format_difference, format_interval, format_mean_std, format_signed
 
@@ -108,8 +109,8 @@ def compare_with_paper(
         raise ValueError("reason is empty; say why the numbers are not comparable with the paper's")
     reason = "" if comparable else reason.strip().rstrip(".")
     records = reproduced.to_dict("records") if isinstance(reproduced, pd.DataFrame) else [*map(dict, reproduced)]
-    if comparable and any(record.get("weights") == "random" for record in records):
-        raise ValueError("comparable is True, but there are records with weights='random'; allowed: trained weights")
+    if comparable and any(is_random(record.get("weights", "")) for record in records):
+        raise ValueError("comparable is True, but there are records with random weights; allowed: trained weights")
     paper = _printed(table)
     columns = list(paper["column"].unique())
     frame = paper.merge(_ours(records, columns), how="outer", on=["column", "method"])

@@ -18,6 +18,7 @@ from .classes import given_classes, load_prompts
 from .decode import VideoError, probe, read_clip
 from .locate import Files
 from .models import load_learner
+from .protocol import is_random
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -160,7 +161,7 @@ def answer(
         names, asked = given or facts["classes"], texts or load_prompts(config.prompts)
         learner.set_classes(names, texts=asked.texts(names))
         about = {
-            "model": config.model, "weights": learner.weights_id, "random_weights": learner.weights_id == "random",
+            "model": config.model, "weights": learner.weights_id, "random_weights": is_random(learner.weights_id),
             "checkpoint": source or None, "trained": facts.get("trained"), "frames": frames or config.num_frames,
             "views": views or config.views, "sampling": sampling or config.sampling, "prompts": asked.id,
         }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
 IN_CONTEXT_CLIPS = "in_context"  # an entry of scuba in data.yaml: the same clips before their own background
 BUILT = "out-of-context clips were built here and are not the published ones"
 _LIKE_THE_PAPER = (  # fields whose change does not make a number another number
-    "data", "data_split", "half", "shots", "seed", "weights", "random_weights", "world_seed", "rho", "train_clips",
+    "data", "data_split", "half", "shots", "seed", "random_weights", "world_seed", "rho", "train_clips",
     "test_clips", "micro_batch", "inner_sync",
 )  # fmt: skip
-_OF_TESTING = ("model", "num_frames", "sampling", "views", "compat", "prompts")  # what matters where nothing is trained
+_OF_TESTING = ("model", "weights", "num_frames", "sampling", "views", "compat", "prompts")  # where nothing is trained
 
 
 def training_clips(config: Config, image_size: int) -> "Dataset":
@@ -72,12 +73,23 @@ def departures(config: Config, test_data: str | os.PathLike = "") -> str:
     changed = {name: new for name, (_, new) in diff(config, reference).items() if name not in _LIKE_THE_PAPER}
     if METHODS[config.method].trainer == "none":
         changed = {name: new for name, new in changed.items() if name in _OF_TESTING}
-    said = ["random weights"] if config.random_weights else []
+    named = ":" in config.weights or not Path(config.weights).suffix
+    if not named:  # a file may hold the published ones
+        changed.pop("weights", None)
+    said = ["random weights"] if config.random_weights or (named and is_random(config.weights)) else []
     said += [f"{name}={Path(value).name if isinstance(value, str) else value}" for name, value in changed.items()]
     if test_data:
         sidecar = read_sidecar(test_data)
         if sidecar is None:
             said.append("the list of videos was not prepared, so its classes and counts are unknown")
-        elif config.half != "all" and sidecar.get("comparable") is False:
-            said.append("base and novel classes are not the published ones")
+        else:
+            counted = (line.removeprefix("counts: ") for line in sidecar.get("problems", ()))
+            said += [f"{sidecar['dataset']} has {line}" for line in counted if re.match(r"\d+ classes, expected", line)]
+            if config.half != "all" and sidecar.get("comparable") is False:
+                said.append("base and novel classes are not the published ones")
     return "; ".join(said)
+
+
+def is_random(weights: str) -> bool:
+    """Whether weights say that they were never trained: `random`, or a name of the hub such as me/tiny-random-clip."""
+    return bool(re.search(r"\brandom\b", weights))
