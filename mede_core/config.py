@@ -2,6 +2,7 @@
 A setting, a flag and a field here have one name; what a field allows and where it comes from stand beside it."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -218,6 +219,11 @@ def prompts_id(prompts: str) -> str:
     if prompts in ("name", "templates") or not Path(prompts).is_file():
         return prompts
     return hashlib.sha256(Path(prompts).read_bytes()).hexdigest()[:12]
+
+
+def is_random(weights: str) -> bool:
+    """Whether weights say that they were never trained: `random`, or a name of the hub such as me/tiny-random-clip."""
+    return bool(re.search(r"\brandom\b", weights))
 
 
 PATCHED = Average("last", patch=0.5, name="patched")  # half CLIP: WiSE-FT

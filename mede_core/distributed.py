@@ -97,10 +97,7 @@ def gather_rows(rows: Tensor, total: int) -> Tensor:
 
 
 class RankShare(Sampler):
-    """Every N-th index of a sampler's order, so that the union of the processes' batches is one process's batch.
-
-    torch's DistributedSampler shuffles by a rule of its own; with it a run would depend on the number of processes.
-    """
+    """Every N-th index of a sampler's order, so that the union of the processes' batches is one process's batch."""
 
     def __init__(self, base: Sampler):
         self.base = base  # gives the same order in every process

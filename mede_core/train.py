@@ -219,10 +219,7 @@ def query_pairs(batches: Iterable, pairing: str) -> Iterator[tuple]:
 
 
 class DisjointClasses(Sampler):
-    """Batches in turns for support and query, without a class in common: "known to open" made strict.
-
-    Each pair splits the classes anew at random, in halves; clips are drawn without replacement within a batch.
-    """
+    """Batches in turns for support and query, without a class in common: "known to open" made strict."""
 
     def __init__(self, labels: Tensor, batch_size: int, pairs: int, generator: torch.Generator):
         self.labels, self.batch_size, self.pairs, self.generator = labels, batch_size, pairs, generator

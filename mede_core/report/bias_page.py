@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..config import is_random
 from ..files import atomic_write
 from ..video.bias import FILMED, ORDERS, OTHERS
-from ..video.protocol import is_random
 from .gallery import fill_template
 from .intervals import Interval, accuracy_interval, paired_difference
 from .write import render_table

@@ -7,9 +7,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..config import Config
+from ..config import Config, is_random
 from ..files import repo_root, say
-from ..video.protocol import is_random
 from .figures.style import save_figure
 from .write import MISSING, render_table
 

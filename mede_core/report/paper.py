@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ..config import is_random
 from ..files import ASSETS
-from ..video.protocol import is_random
 from .metrics import harmonic_mean
 from .write import MISSING, format_difference, format_interval, format_mean_std, format_signed
 

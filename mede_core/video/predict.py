@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from ..config import is_random
 from ..files import atomic_write
 from ..flags import Count, Device, File, NewFile
 from ..weights import check_tokenizer
@@ -18,7 +19,6 @@ from .classes import given_classes, load_prompts
 from .decode import VideoError, probe, read_clip
 from .locate import Files
 from .models import load_learner
-from .protocol import is_random
 
 if TYPE_CHECKING:
     from torch import Tensor

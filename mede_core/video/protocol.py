@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config import METHODS, Config, EvalSet, diff, load_config
+from ..config import METHODS, Config, EvalSet, diff, is_random, load_config
 from .classes import load_prompts
 from .manifest import read_sidecar, select
 
@@ -88,8 +88,3 @@ def departures(config: Config, test_data: str | os.PathLike = "") -> str:
             if config.half != "all" and sidecar.get("comparable") is False:
                 said.append("base and novel classes are not the published ones")
     return "; ".join(said)
-
-
-def is_random(weights: str) -> bool:
-    """Whether weights say that they were never trained: `random`, or a name of the hub such as me/tiny-random-clip."""
-    return bool(re.search(r"\brandom\b", weights))
