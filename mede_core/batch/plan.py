@@ -148,9 +148,10 @@ class Plan:
         if kind == "unit":
             return not is_missing(self.units[name], retrain=self.workspace.older == "retrain")
         try:
-            for ask in self.scorings[name] if kind == "score" else [asks.Ask(self.trainings[name])]:
-                if trains(ask.config):
-                    self.workspace.run(ask.config)
+            asked = self.scorings[name] if kind == "score" else [asks.Ask(self.trainings[name])]
+            if trains(asked[0].config):  # the others are of the same run
+                self.workspace.run(asked[0].config)
+            for ask in asked:
                 self.workspace.scores(ask.config, ask.sets, ask.average)
         except (NotMadeError, FileNotFoundError):
             return False

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from ..report.figures.diagram import arrow
 from ..report.figures.style import QUERY, SUPPORT, Picture, backing, beside, styled
 from .explorers import choice, explorer, slider
 from .scenes import Redrawn
@@ -32,8 +33,7 @@ def real_step(metrics: pd.DataFrame, row: int, query_weight: float = 1.0):
     arrows = ((support + query, theme.muted, 3.6, "update", 5), (support, SUPPORT.color, 1.8, r"$-g_S$", -26),
               (query, QUERY.color, 1.8, r"$-\delta g_Q$", 5))  # fmt: skip
     for vector, color, width, name, shift in arrows:
-        arrow = {"arrowstyle": "-|>", "color": color, "lw": width, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 12}
-        plane.annotate("", vector, (0, 0), arrowprops=arrow)
+        arrow(plane, (0, 0), vector, color=color, lw=width, mutation_scale=12)
         beside(plane, name, vector, (shift, -9), color=color, fontsize=9, bbox=backing())
     plane.plot(0, 0, "o", color=theme.text, ms=6)
     plane.update_datalim(np.concatenate([supports, queries, supports + queries]))  # the same frame at every step

@@ -71,10 +71,11 @@ def _work(config: Config, classes: int, device: str) -> tuple[Callable, Callable
     from ..runs import learner_for, teacher_for
 
     learner = learner_for(config, device).set_classes(["class"])
-    texts = torch.randn(classes, learner.text_features.shape[1])  # to encode them would take longer than a step
-    learner.text_features = torch.nn.functional.normalize(texts).to(device)
     size = (config.batch_size, config.num_frames, 3, learner.image_size, learner.image_size)
     generator = torch.Generator().manual_seed(0)
+    # To encode texts would take longer than a step
+    texts = torch.randn(classes, learner.text_features.shape[1], generator=generator)
+    learner.text_features = torch.nn.functional.normalize(texts).to(device)
     video = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator).to(device)
     batch = video, torch.randint(0, classes, size[:1], generator=generator).to(device)
 

@@ -1,7 +1,5 @@
 """Reading video files by decord, where it can be trusted (see timeline.py), and by PyAV, which gives the same bits.
-
-And writing them smaller, once, since decoding full-size video is what keeps a GPU waiting: frames and times stay.
-"""
+And writing them smaller, once, since decoding full-size video is what keeps a GPU waiting: frames and times stay."""
 
 import logging
 import os

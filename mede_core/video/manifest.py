@@ -1,5 +1,6 @@
 """Lists of labeled videos, plain or as ``prepare`` wrote them, and their parts; a check of every file. Torch-free."""
 
+import functools
 import hashlib
 import logging
 import os
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 COLUMNS = ("path", "label", "split", "frames", "duration", "timeline")  # of a prepared list
 _SHOWN = 20  # problems spelled out in an error; all of them are in its `problems`
-_said: set[Path] = set()  # lists whose problems were told: a run asks for many parts of each
+_warn_once = functools.cache(log.warning)  # a run asks for many parts of a list
 
 
 class ManifestError(ValueError):
@@ -166,9 +167,8 @@ def _select_rows(path: Path, sidecar: dict, split: str, half: str) -> Manifest:
     files, labels = [root / row["path"] for row in rows], [index[row["label"]] for row in rows]
     manifest = Manifest(files, labels, names, path, timelines)
     _check_present(manifest, root)
-    if (problems := sidecar.get("problems")) and path not in _said:
-        _said.add(path)
-        log.warning("%s: prepared with %d problems, listed in %s.json", path, len(problems), path.stem)
+    if problems := sidecar.get("problems"):
+        _warn_once("%s: prepared with %d problems, listed in %s.json", path, len(problems), path.stem)
     return manifest
 
 
