@@ -66,6 +66,12 @@ def test_a_tag_is_kept_and_random_weights_need_none(world):
     assert "weights" not in found.fields() and found.fields()["random_weights"]
 
 
+def test_a_cpu_computes_in_float32_unless_told_otherwise(world):
+    assert read_data_yaml(write(world)).fields()["precision"] == "float32"
+    assert read_data_yaml(write(world, settings={"precision": "bf16"})).fields()["precision"] == "bf16"
+    assert "precision" not in read_data_yaml(write(world, device="cuda")).fields()
+
+
 def test_small_learning_rates_are_numbers_as_people_write_them(world):
     text = yaml.safe_dump({**GOOD, "settings": {}})
     text = text.replace("settings: {}", "settings: {outer_lr: 5e-6, inner_lr: 1e-2}")

@@ -17,7 +17,7 @@ IN_CONTEXT_CLIPS = "in_context"  # an entry of scuba in data.yaml: the same clip
 BUILT = "out-of-context clips were built here and are not the published ones"
 _LIKE_THE_PAPER = (  # fields whose change does not make a number another number
     "data", "data_split", "half", "shots", "seed", "random_weights", "world_seed", "rho", "train_clips",
-    "test_clips", "micro_batch", "inner_sync",
+    "test_clips", "micro_batch", "precision", "inner_sync",
 )  # fmt: skip
 _OF_TESTING = ("model", "weights", "num_frames", "sampling", "views", "compat", "prompts")  # where nothing is trained
 
