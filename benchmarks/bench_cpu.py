@@ -217,6 +217,7 @@ def matrix_rate(bench: Bench) -> None:
     learner, size = build_learner().set_classes(CLASSES), 1024
     a, b = torch.randn(2, size, size)
     video, labels = bench.support
+    tokens, widths = torch.randn(video.shape[0] * video.shape[1] * 17, 96), torch.randn(96, 384)  # of the MLP
     with FlopCounterMode(display=False) as counter:
         loss = cross_entropy(learner, (video, labels))
         forward = counter.get_total_flops()
@@ -230,14 +231,16 @@ def matrix_rate(bench: Bench) -> None:
     step = bench.step("finetune")
     for _ in range(bench.rounds):
         spent = []
-        for run in (lambda: a @ b, test, step):
+        for run in (lambda: a @ b, test, step, lambda: tokens @ widths):
             started = time.perf_counter()
             run()
             spent.append(time.perf_counter() - started)
         rate = 2 * size**3 / spent[0]
-        times.append((forward / spent[1] / rate, both / spent[2] / rate))
-    tested, trained = (statistics.median(column) for column in zip(*times))
-    print(f"\nof the matrix rate ({rate / 1e9:.0f} GFLOP/s): evaluation {tested:.2f}, a training step {trained:.2f}")
+        product = 2 * tokens.numel() * widths.shape[1] / spent[3]
+        times.append((forward / spent[1] / rate, both / spent[2] / rate, product / rate))
+    tested, trained, product = (statistics.median(column) for column in zip(*times))
+    print(f"\nof the matrix rate ({rate / 1e9:.0f} GFLOP/s, {size} x {size}): evaluation {tested:.2f}, a training step "
+          f"{trained:.2f}, the MLP's own product {product:.2f}")  # fmt: skip
 
 
 def main() -> None:

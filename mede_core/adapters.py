@@ -65,20 +65,14 @@ class STAdapter(nn.Module):
     def forward(self, tokens: Tensor, num_frames: int) -> Tensor:
         """Add temporal context to the patch tokens of [B*T, 1+P, D] (class token first, a clip's frames adjacent)."""
         cls, patches = tokens[:, :1], tokens[:, 1:]
-        frames, count, _ = patches.shape
-        clips = frames // num_frames
-        hidden = self.down(self.norm(patches)).view(clips, num_frames, count, -1)  # [B, T, P, d]
-        if hidden.is_cuda:
-            hidden = self.sum_of_neighbors(hidden)
-        else:
-            hidden = self.conv(hidden.permute(0, 2, 3, 1).reshape(clips * count, -1, num_frames))  # [B*P, d, T]
-            hidden = hidden.view(clips, count, -1, num_frames).permute(0, 3, 1, 2)
-        update = self.up(self.activation(hidden)).reshape(frames, count, -1)
+        hidden = self.down(self.norm(patches)).unflatten(0, (-1, num_frames))  # [B, T, P, d]
+        update = self.up(self.activation(self._over_time(hidden))).flatten(0, 1)
         return torch.cat([cls, patches + update], dim=1)
 
-    def sum_of_neighbors(self, hidden: Tensor) -> Tensor:
-        """The convolution of [B, T, P, d] along T as a sum of shifted frames, which a compiler fuses."""
-        # cuDNN's depthwise kernels made a training step of ViT-B/16 on an H100 1.34 times slower (benchmarks/gpu.md).
+    def _over_time(self, hidden: Tensor) -> Tensor:
+        """``conv`` of [B, T, P, d] along T as a sum of shifted frames: no transposed copies, a compiler fuses it."""
+        # Depthwise kernels made a training step of ViT-B/16 on an H100 1.34 times slower (benchmarks/gpu.md), and one
+        # of the small CLIP on a CPU 1.05 times.
         taps, bias = self.conv.weight[:, 0].to(hidden.dtype).unbind(1), self.conv.bias.to(hidden.dtype)
         frames, reach = hidden.shape[1], len(taps) // 2
         padded = F.pad(hidden, (0, 0, 0, 0, reach, reach))
@@ -146,12 +140,49 @@ class TemporalLayerNorm(LayerNorm):
         return super().forward(x + embedding[:, None])
 
 
-class NeighborAttention(nn.MultiheadAttention):
+class SelfAttention(nn.MultiheadAttention):
+    """``nn.MultiheadAttention`` whose query, key and value are one, without its transposes where gradients are taken.
+
+    It computes [N, M, D] inside: a training step of the small CLIP takes 1.11 times as long with it. Without gradients
+    it runs as it is, so that a fresh learner equals frozen CLIP bit for bit.
+    """
+
+    plain = True  # attends to its own frame alone
+
+    def forward(self, query, key, value, key_padding_mask=None, need_weights=True, attn_mask=None,
+                average_attn_weights=True, is_causal=False):  # fmt: skip
+        if key is not query or value is not query or attn_mask is not None or key_padding_mask is not None:
+            raise ValueError(f"{type(self).__name__} is self-attention without a mask")
+        if self.plain and not torch.is_grad_enabled():
+            return super().forward(query, key, value, None, need_weights, None, average_attn_weights)
+        return self.attend(query, need_weights, average_attn_weights)
+
+    def attend(self, query: Tensor, need_weights: bool, average_attn_weights: bool) -> tuple[Tensor, Tensor | None]:
+        """[M, N, D], and the weights [M, heads, N, keys] or their mean over heads."""
+        frames, count, width = query.shape
+        projected = F.linear(query, self.in_proj_weight, self.in_proj_bias)
+        q, k, v = projected.view(frames, count, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # [M, heads, N, d]
+        k, v, seen = self.keys(k, v)
+        if not need_weights:
+            attended, weights = F.scaled_dot_product_attention(q, k, v, attn_mask=seen), None
+        else:
+            logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+            weights = (logits if seen is None else logits.masked_fill(~seen, -torch.inf)).softmax(-1)
+            attended = weights @ v
+            weights = weights.mean(1) if average_attn_weights else weights
+        return self.out_proj(attended.transpose(1, 2).reshape(frames, count, width)), weights
+
+    def keys(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keys, values, and which of them are seen (None: all)."""
+        return k, v, None
+
+
+class NeighborAttention(SelfAttention):
     """Self-attention whose keys and values also come from the frames before and after, without new parameters.
 
-    Keys and values are projected once per frame and then concatenated. A clip's first frame has none before it and
-    its last none after: as published, zero keys and values stand there, which still take their share of the softmax
-    (exp(0) for each token); ``border="mask"`` leaves them out.
+    Keys and values are projected once per frame and then concatenated: after, before, itself. A clip's first frame has
+    none before it and its last none after: as published, zero keys and values stand there, which still take their share
+    of the softmax (exp(0) for each token); ``border="mask"`` leaves them out.
 
     The frames before and after enter the softmax alike: a learner with this attention and the mean over frames gives
     a clip and its exact reversal the same logits, however it is trained. It sees change, but not its direction.
@@ -159,28 +190,13 @@ class NeighborAttention(nn.MultiheadAttention):
     Source: Open-VCLIP (Weng et al., ICML 2023), its expanded temporal view.
     """
 
+    plain = False
     num_frames: int
     border: str
 
-    def forward(self, query, key, value, key_padding_mask=None, need_weights=True, attn_mask=None,
-                average_attn_weights=True, is_causal=False):  # fmt: skip
-        """Attend as ``nn.MultiheadAttention`` does; the weights are [B*T, heads, N, 3N]: after, before, itself."""
-        if key is not query or value is not query or attn_mask is not None or key_padding_mask is not None:
-            raise ValueError("expanded attention is self-attention without a mask")
-        frames, count, width = query.shape
-        projected = F.linear(query, self.in_proj_weight, self.in_proj_bias)
-        q, k, v = projected.view(frames, count, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # [B*T, heads, N, d]
-        k, v = self._with_neighbors(k), self._with_neighbors(v)  # [B*T, heads, 3N, d]
-        seen = self._inside(frames, count, query.device) if self.border == "mask" else None
-        weights = None
-        if need_weights:
-            logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-            weights = (logits if seen is None else logits.masked_fill(~seen, -torch.inf)).softmax(-1)
-            attended = weights @ v
-            weights = weights.mean(1) if average_attn_weights else weights
-        else:
-            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
-        return self.out_proj(attended.transpose(1, 2).reshape(frames, count, width)), weights
+    def keys(self, k, v):
+        seen = self._inside(len(k), k.shape[-2], k.device) if self.border == "mask" else None
+        return self._with_neighbors(k), self._with_neighbors(v), seen  # [B*T, heads, 3N, d]
 
     def _with_neighbors(self, x: Tensor) -> Tensor:
         clips = x.unflatten(0, (-1, self.num_frames))
@@ -214,6 +230,7 @@ def insert_temporal(visual: nn.Module, temporal_module: str = "st_adapter", *, b
     width = blocks[0].ln_1.normalized_shape[0]
     aware = list(blocks)
     for block in blocks:
+        block.attn.__class__ = NeighborAttention if temporal_module == "expanded" else SelfAttention
         if temporal_module == "st_adapter":
             plus, zero = ADAPTER_FORMS[form]
             block.__class__ = STAdapterBlock
@@ -231,7 +248,6 @@ def insert_temporal(visual: nn.Module, temporal_module: str = "st_adapter", *, b
     elif temporal_module == "expanded":
         aware = [block.attn for block in blocks]
         for attention in aware:
-            attention.__class__ = NeighborAttention
             attention.border = border
     for module in aware:
         module.num_frames = 1

@@ -154,7 +154,8 @@ class Config(Checked):
     inner_lr: float = setting(0.5, "alpha, one SGD step on the support batch", only="meta", ge=0.0, le=1e6)
     query_weight: Weight = setting(1.0, "delta", only="meta")
     first_order: bool = setting(True, "or the exact second-order gradient", only="meta")
-    pairing: Literal["next", "same", "disjoint"] = setting("next", "query batch; the paper's: the next", only="meta")
+    # same, disjoint (classes) and scenes (assigned to motions otherwise; the world) are the study's controls
+    pairing: Literal["next", "same", "disjoint", "scenes"] = setting("next", "query batch; the paper's", only="meta")
     weight_decay: float = setting(0.01, "biases and 1-d tensors exempt", only="plain meta", ge=0.0, le=10.0)
     max_grad_norm: float = setting(1.0, "of all gradients together", only="plain meta", gt=0.0, le=1e9)
     iwr_max: Share = setting(0.6, "Open-VCLIP: draws CLIP's share of the weights from U(0, this)", only="interpolated")

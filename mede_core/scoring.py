@@ -14,12 +14,12 @@ from .distributed import gather_rows, rank, world_size
 from .learner import VideoLearner
 
 
-def topk_correct(logits: np.ndarray, labels: np.ndarray, k: int = 1) -> np.ndarray:
-    """[N] bool: is the label among the k highest logits? A tie counts against it: a collapsed model scores zero."""
+def top1_correct(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """[N] bool: is the label's logit the highest? A tie counts against it: a collapsed model scores zero."""
     if not np.isfinite(logits).all():
         raise ValueError(f"logits of clip {np.argmin(np.isfinite(logits).all(1))} are not finite")
     own = np.take_along_axis(logits, labels[:, None], axis=1)
-    return (logits >= own).sum(1) <= k  # the label itself is one of them
+    return (logits >= own).sum(1) == 1  # the label's own
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,12 @@ class Evaluation:
     @cached_property
     def correct(self) -> np.ndarray:
         """[N] bool, top-1; a tie counts against the label."""
-        return topk_correct(self.logits, self.labels)
+        return top1_correct(self.logits, self.labels)
 
     @property
     def top1(self) -> float:
         """Top-1 accuracy in percent."""
         return 100 * float(self.correct.mean())
-
-    @property
-    def top5(self) -> float:
-        """Top-5 accuracy in percent (of all classes where there are fewer)."""
-        return 100 * float(topk_correct(self.logits, self.labels, min(5, self.logits.shape[1])).mean())
 
 
 @torch.no_grad()  # not inference_mode: the class-text features made in here are used in training later

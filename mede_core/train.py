@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, RandomSampler, default_collate
 
 from .checkpoints import checkpoint_path, load_checkpoint, save_checkpoint
 from .config import Config
@@ -218,29 +218,32 @@ def query_pairs(batches: Iterable, pairing: str) -> Iterator[tuple]:
     return zip(turns, turns, strict=True)
 
 
-class DisjointClasses(Sampler):
+def disjoint_classes(dataset, batch_size: int, pairs: int, generator: torch.Generator) -> Iterator[list[int]]:
     """Batches in turns for support and query, without a class in common: "known to open" made strict."""
+    labels = torch.as_tensor(dataset.labels)
+    classes = int(labels.max()) + 1
+    if (fewest := torch.bincount(labels, minlength=classes).sort()[0][: classes // 2].sum()) < batch_size:
+        raise ValueError(
+            f"pairing is 'disjoint': half of the {classes} classes may have {fewest} clips only, fewer than "
+            f"batch_size ({batch_size})"
+        )
+    for _ in range(pairs):
+        support = torch.randperm(classes, generator=generator)[: classes // 2]
+        inside = torch.isin(labels, support)
+        for side in (inside, ~inside):
+            clips = side.nonzero()[:, 0]
+            yield clips[torch.randperm(len(clips), generator=generator)[:batch_size]].tolist()
 
-    def __init__(self, labels: Tensor, batch_size: int, pairs: int, generator: torch.Generator):
-        self.labels, self.batch_size, self.pairs, self.generator = labels, batch_size, pairs, generator
-        self.classes = int(labels.max()) + 1
-        fewest = torch.bincount(labels, minlength=self.classes).sort()[0][: self.classes // 2].sum()
-        if fewest < batch_size:
-            raise ValueError(
-                f"pairing is 'disjoint': half of the {self.classes} classes may have {fewest} clips only, fewer than "
-                f"batch_size ({batch_size})"
-            )
 
-    def __len__(self) -> int:
-        return 2 * self.pairs
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for _ in range(self.pairs):
-            support = torch.randperm(self.classes, generator=self.generator)[: self.classes // 2]
-            inside = torch.isin(self.labels, support)
-            for side in (inside, ~inside):
-                clips = side.nonzero()[:, 0]
-                yield clips[torch.randperm(len(clips), generator=self.generator)[: self.batch_size]].tolist()
+def other_scenes(dataset, batch_size: int, pairs: int, generator: torch.Generator) -> Iterator[list[int]]:
+    """Batches in turns: support as it is, query with scenes assigned to motions otherwise, all of a batch alike."""
+    assignments = getattr(dataset, "assignments", 1)
+    if assignments == 1 or (clips := len(dataset) // assignments) < 2 * batch_size:
+        raise ValueError("pairing is 'scenes': allowed on the synthetic world, with clips for two batches or more")
+    for _ in range(pairs):
+        support, query = torch.randperm(clips, generator=generator)[: 2 * batch_size].split(batch_size)
+        other = torch.randint(1, assignments, (), generator=generator)
+        yield from (support.tolist(), (query + other * clips).tolist())
 
 
 class EpochBatches:
@@ -253,11 +256,11 @@ class EpochBatches:
         self.steps, self.device = steps, device
         common = {"generator": generator, "num_workers": num_workers, "collate_fn": default_collate}
         common |= {"pin_memory": device.type == "cuda", "prefetch_factor": 4 if num_workers else None}
-        if pairing == "disjoint":
+        if pairing in ("disjoint", "scenes"):
             if world_size() > 1:
-                raise ValueError("pairing is 'disjoint': allowed in one process only")
-            self.steps = 2 * steps
-            batches = DisjointClasses(torch.as_tensor(dataset.labels), config.batch_size, steps, generator)
+                raise ValueError(f"pairing is {pairing!r}: allowed in one process only")
+            self.steps, drawn = 2 * steps, disjoint_classes if pairing == "disjoint" else other_scenes
+            batches = [*drawn(dataset, config.batch_size, steps, generator)]
             self.loader = DataLoader(dataset, batch_sampler=batches, **common)
             return
         order = RankShare(RandomSampler(dataset, generator=generator))

@@ -1,12 +1,13 @@
 """Temporal modules: published sizes, the identity at the start, and parity with the published equations."""
 
+import copy
 import math
 
 import pytest
 import torch
 from torch import nn
 
-from mede_core.adapters import AIMBlock, NeighborAttention, STAdapter, insert_temporal
+from mede_core.adapters import AIMBlock, NeighborAttention, SelfAttention, STAdapter, insert_temporal
 from mede_core.learner import build_learner
 from mede_core.meta import meta_gradients
 from mede_core.methods import cross_entropy
@@ -89,11 +90,24 @@ def test_published_st_adapter_equals_a_loop_over_frames_in_float64():
 
 
 @pytest.mark.parametrize("kernel_size", [1, 3, 5])
-def test_on_a_gpu_the_convolution_is_the_same_sum_of_shifted_frames(kernel_size):
+def test_the_convolution_over_time_is_a_sum_of_shifted_frames(kernel_size):
     adapter = STAdapter(10, 4, kernel_size=kernel_size).double()
     hidden = torch.randn(2, 6, 5, 4, dtype=torch.float64)  # [B, T, P, d]
     expected = adapter.conv(hidden.permute(0, 2, 3, 1).reshape(10, 4, 6)).view(2, 5, 4, 6).permute(0, 3, 1, 2)
-    torch.testing.assert_close(adapter.sum_of_neighbors(hidden), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(adapter._over_time(hidden), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("given", [{"need_weights": False}, {}, {"average_attn_weights": False}], ids=str)
+def test_self_attention_gives_torchs_numbers_weights_and_gradients(given):
+    theirs = nn.MultiheadAttention(12, 3, batch_first=True).double()
+    ours, x, results = copy.deepcopy(theirs), torch.randn(4, 5, 12, dtype=torch.float64, requires_grad=True), []
+    ours.__class__ = SelfAttention
+    for layer in (theirs, ours):
+        output, weights = layer(x, x, x, **given)
+        grads = torch.autograd.grad(output.square().sum(), [x, *layer.parameters()])
+        results.append([output, *([] if weights is None else [weights]), *grads])
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("options", [{}, {"temporal_module": "aim"},

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,8 +16,8 @@ from mede_core.averages import averaged
 from mede_core.checkpoints import checkpoint_path, load_checkpoint
 from mede_core.config import load_config
 from mede_core.learner import build_learner
-from mede_core.train import DisjointClasses, EpochBatches, fit, query_pairs
-from mede_core.world.synthetic import World, make_set
+from mede_core.train import EpochBatches, disjoint_classes, fit, other_scenes, query_pairs
+from mede_core.world.synthetic import World, make_set, training_clips
 
 TINY = {"epochs": 3, "warmup_epochs": 1, "train_clips": 48, "batch_size": 8}
 
@@ -138,7 +139,7 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_and_step(tmp_path):
 
 
 def batches(labels, pairs=5, size=6, seed=0):
-    return list(DisjointClasses(labels, size, pairs, torch.Generator().manual_seed(seed)))
+    return list(disjoint_classes(SimpleNamespace(labels=labels), size, pairs, torch.Generator().manual_seed(seed)))
 
 
 def test_disjoint_batches_share_no_class_and_fill_up():
@@ -155,7 +156,27 @@ def test_disjoint_batches_need_enough_clips_of_half_of_the_classes():
         batches(torch.arange(8) % 4)
 
 
+def test_query_batches_before_other_scenes_share_one_assignment_that_is_not_the_supports():
+    config = load_config(**TINY, method="open_mede", pairing="scenes")
+    data, plain = training_clips(config, 32), training_clips(config.replace(pairing="next"), 32)
+    assert data.assignments == 4 and len(data) == 4 * len(plain)
+    assert torch.equal(data.videos[: len(plain)], plain.videos)  # the support's are the clips as they were
+    assert training_clips(config.replace(method="finetune"), 32).assignments == 1  # it has no query batch
+    scenes, drawn = torch.from_numpy(data.spec.scene), other_scenes(data, 6, 5, torch.Generator().manual_seed(0))
+    shifts = set()
+    for support, query in zip(drawn, drawn, strict=True):
+        assert max(support) < len(plain) and not set(support) & {index % len(plain) for index in query}
+        as_they_were = [index % len(plain) for index in query]
+        (shift,) = set(((scenes[query] - scenes[as_they_were]) % 4).tolist())
+        assert torch.equal(data.labels[query], plain.labels[as_they_were])
+        shifts.add(shift)
+    assert shifts <= {1, 2, 3} and len(shifts) > 1
+    with pytest.raises(ValueError, match="pairing is 'scenes'"):
+        next(other_scenes(plain, 6, 5, torch.Generator()))
+
+
 def test_pairings_hand_out_the_batches_they_name():
     assert list(query_pairs([1, 2, 3], "next")) == [(1, 2), (2, 3), (3, 1)]
     assert list(query_pairs([1, 2, 3], "same")) == [(1, 1), (2, 2), (3, 3)]
     assert list(query_pairs([1, 2, 3, 4], "disjoint")) == [(1, 2), (3, 4)]
+    assert list(query_pairs([1, 2, 3, 4], "scenes")) == [(1, 2), (3, 4)]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..config import Config, EvalSet
+from ..config import METHODS, Config, EvalSet
 from ..files import ASSETS
 from .render import NOISE, PAIRS, SCENES, SHAPES, STRIPES, render
 
@@ -182,6 +182,8 @@ def swap_background(world: World, spec: ClipSpec, context: str, rng: np.random.G
 class ClipSet(Dataset):
     """Rendered clips in memory, with labels, class texts and exact actor masks."""
 
+    assignments = 1  # of scenes to motions: with more, the clips stand here once for each, in the same order
+
     def __init__(self, videos: Tensor, masks: Tensor, labels: Tensor, class_names: list[str], spec: ClipSpec):
         self.videos = videos  # [N, T, 3, H, W] uint8
         self.masks = masks  # [N, T, H, W] bool, the actor's pixels
@@ -257,7 +259,20 @@ def training_clips(config: Config, image_size: int) -> ClipSet:
     if config.shuffle_labels:
         order = np.random.default_rng([config.seed, config.world_seed]).permutation(len(clips))
         clips.labels = clips.labels[torch.from_numpy(order)]
+    if config.pairing == "scenes" and METHODS[config.method].trainer == "meta":
+        return before_other_scenes(clips)
     return clips
+
+
+def before_other_scenes(clips: ClipSet) -> ClipSet:
+    """[4 N] clips: as they are, then with every scene replaced by the next one, by the one after it, ..."""
+    shifts, (_, frames, _, _, size) = range(len(SCENES)), clips.videos.shape
+    shifted = [replace(clips.spec, scene=(clips.spec.scene + shift) % len(SCENES)) for shift in shifts]
+    spec = ClipSpec(*(np.concatenate([getattr(one, field.name) for one in shifted]) for field in fields(ClipSpec)))
+    videos, masks = render(spec, num_frames=frames, size=size)
+    found = ClipSet(videos, masks, clips.labels.repeat(len(SCENES)), clips.class_names, spec)
+    found.assignments = len(SCENES)
+    return found
 
 
 def check_home(config: Config) -> None:
