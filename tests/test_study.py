@@ -28,7 +28,7 @@ def test_variants_are_unique_and_no_reported_seed_designed_the_world():
     for section, (seeds, _) in SECTIONS.items():
         keys = [(one.variant, one.config.seed) for one in units_of(section)]
         assert len(set(keys)) == len(keys), section
-        if section != "search":
+        if section not in ("search", "regime", "trials"):
             assert not {units.DESIGN_SEED, 1, 2, 3} & set(seeds), section
 
 
@@ -37,6 +37,59 @@ def test_every_recipe_has_the_same_tuning_budget_on_base_classes_alone():
     assert all(len({json.dumps(t) for t in trials}) == len(trials) for trials in SEARCH.values())
     assert {one.tests for one in units_of("search")} == {("base",)}
     assert {asked.half for one in units_of("search") for asked in eval_sets("base", one.config)} == {"base"}
+
+
+def test_the_long_regime_and_its_trials_are_chosen_on_base_classes_by_the_last_epoch():
+    assert all(0 < len(trials) <= units.BUDGET for trials in units.TRIALS.values())
+    for one in (*units_of("regime"), *units_of("trials")):
+        ((average, sets),) = units.averages("draws", one.config)
+        assert average.rule == "last" and average.patch == 0
+        assert {(asked.half, asked.part) for asked in sets} == {("base", 2), ("base", 3), ("base", 4)}
+        assert (one.config.epochs, one.config.warmup_epochs, one.config.mu, one.config.sigma) == (22, 2, 15.0, 10.0)
+
+
+@pytest.mark.parametrize(("gained", "steps"), [(0.9, 56), (1.0, 112), (-1.0, 112)])
+def test_an_epoch_is_doubled_where_twice_the_steps_still_move_accuracy(gained, steps):
+    def records(variant, value):
+        about = {"metric": "top1", "method": variant}
+        return [{**about, "context": context, "part": part, "value": value + part}
+                for context in ("in", "scene") for part in (1, *units.DRAWS)]  # fmt: skip
+
+    reached = {f"{trainer}, {count} steps": 80.0 for trainer in ("plain", "meta") for count in units.STEPS}
+    reached["meta, 112 steps"] += gained
+    found = [one for variant, value in reached.items() for one in records(variant, value)]
+    assert training.steps_chosen(found) == steps
+    assert training.doubled(found).loc["plain"].tolist() == [0, 0]
+
+
+def test_nothing_long_runs_before_every_trainer_has_chosen(monkeypatch):
+    monkeypatch.setattr(units, "CHOSEN", {"plain": {"outer_lr": 0.01}})
+    assert units.long_sections() == {}
+    monkeypatch.setattr(units, "CHOSEN", {trainer: {"outer_lr": 0.03} for trainer in units.TRAINERS})
+    sections = units.long_sections()
+    assert {name: len(seeds) for name, (seeds, _) in sections.items()} == {"trainers": 6, "bite": 4, "ends": 4}
+    for method, changes, _ in (one for _, variants in sections.values() for one in variants.values()):
+        config = load_config("full", method=method, **changes)
+        assert method == "frozen" or (config.outer_lr, config.epochs) == (0.03, 22)
+    trainers = sections["trainers"][1]
+    assert trainers["plain, equal passes"][1]["steps_per_epoch"] == 2 * trainers["plain"][1]["steps_per_epoch"]
+    assert sections["bite"][1]["scenes, joint"][1] == {**sections["bite"][1]["scenes, meta"][1], "inner_lr": 0.0}
+
+
+def test_each_average_of_a_run_is_asked_for_once_and_differs_from_its_neighbor():
+    config = load_config("full", **units.LONG)
+    formed = {one.name: one for one in units.each_average(config)}
+    assert [*formed] == ["last", "gwa", "ema", "swa", "patched"]
+    assert formed["patched"].replace(patch=0.0, name="swa") == formed["swa"]
+    assert (formed["gwa"].mu, formed["gwa"].sigma) == (15.0, 10.0)
+    assert [one.name for one, _ in units.averages("ends", config)] == ["last", "gwa"]
+
+
+def test_frozen_clip_follows_the_scene_alone_where_cues_disagree(tmp_path):
+    workspace = Workspace(tmp_path, shipped=False)
+    found = {one["metric"]: one["value"] for one in measure._cues(load_config("smoke", method="frozen"), workspace)}
+    assert found["scene_share"] == 100 and abs(found["motion"]) < 1e-3 < found["background"]
+    assert abs(found["order_gap"]) < 3
 
 
 def test_recipes_take_what_the_committed_search_chose():

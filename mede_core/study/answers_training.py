@@ -11,7 +11,7 @@ from ..report.metrics import mean_std
 from ..report.tables import differences
 from ..report.write import MISSING, format_signed
 from .answers import REACHED, per_seed, spread_table
-from .units import CONTROLS, FEW, VALIDATION
+from .units import CONTROLS, DRAWS, FEW, PLATEAU, STEPS, VALIDATION
 
 CONTROL_PAIRS = (  # each against what shares everything with it but the part in question
     ("meta-step", "fine-tuning"), ("joint", "fine-tuning"), ("meta-step", "joint"),
@@ -78,6 +78,28 @@ def expansion_fails(records: Iterable[Mapping], alpha: float) -> str:
         epochs = own["epoch"][own["measured"] * own["predicted"] < 0]
         parts.append(f"{method}: {', '.join(map(str, epochs)) or 'none'}")
     return f"epochs in which measured and predicted change differ in sign at α = {alpha:g}: {'; '.join(parts)}."
+
+
+# ------------------------------------------------------------------------------------ trained to the plateau
+def on_draws(records: Iterable[Mapping]) -> pd.DataFrame:
+    """In, out of context and their harmonic mean of each variant, in percent, mean over the draws of base clips."""
+    own = [(r["method"], "in" if r["context"] == "in" else "out", r["value"])
+           for r in records if r["metric"] == "top1" and r["part"] in DRAWS]  # fmt: skip
+    frame = pd.DataFrame(own, columns=["variant", "at", "value"])
+    found = frame.pivot_table("value", "variant", "at", sort=False).reindex(columns=["in", "out"])
+    return found.assign(hm_out=2 * found["in"] * found["out"] / (found["in"] + found["out"]))
+
+
+def doubled(records: Iterable[Mapping]) -> pd.DataFrame:
+    """What twice the steps add, in points: plain and meta, in and out of context."""
+    found = on_draws(records)[["in", "out"]]
+    few, many = STEPS
+    return pd.DataFrame({trainer: found.loc[f"{trainer}, {many} steps"] - found.loc[f"{trainer}, {few} steps"]
+                         for trainer in ("plain", "meta")}).T  # fmt: skip
+
+
+def steps_chosen(records: Iterable[Mapping]) -> int:
+    return STEPS[int((doubled(records).abs() >= PLATEAU).any(axis=None))]
 
 
 # ------------------------------------------------------------------------------------ averages of a trajectory

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..attention import static_bias
+from ..attention import causal_effects, static_bias
 from ..config import Config, EvalSet
+from ..lab.cues import before, scene_share, votes
 from ..lab.diagnostics import inner_step_losses
 from ..meta import meta_gradients
 from ..methods import cross_entropy
@@ -23,7 +24,7 @@ from ..workspace import Workspace
 from ..world.pretrain import pretrain
 from ..world.synthetic import World, test_clips, training_clips
 from .store import FIELDS, FOLDER, add_line, is_missing, line_of, records_of
-from .units import PRETRAINED, TRAINED, Unit, averages, eval_sets
+from .units import PRETRAINED, TRAINED, Unit, averages, each_average, eval_sets
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def line_of_unit(unit: Unit, workspace: Workspace, *, timed: bool = True) -> dic
         if sets := eval_sets(test, config):
             numbers |= _numbers(workspace.scores(config, sets))
         for average, sets in averages(test, config):
-            single = average.rule == "epoch" or average.name.startswith("grid:")
+            single = average.rule == "epoch" or average.name.startswith("grid:") or test in ("each average", "ends")
             numbers |= _numbers(workspace.scores(config, sets, average), bits=not single)
         if test in MEASURED:
             numbers |= _numbers(MEASURED[test](config, workspace))
@@ -114,6 +115,24 @@ def _look(config: Config, workspace: Workspace) -> list[dict]:
     return found
 
 
+def _cues(config: Config, workspace: Workspace) -> list[dict]:
+    """Of each average: what its answers follow where motion and scene disagree, and what moves them, in logits."""
+    world, found = World(config.world_seed, config.home_seed), []
+    motions = np.array(world.actions(half="all"))[:, 1]
+    for average in each_average(config):
+        learner = workspace.learner(config, average)
+        (clips, where), (swapped, _) = (_looked_at(config, at, learner.image_size) for at in ("in", "scene"))
+        conflict = before(clips, world.home[clips.spec.motion ^ 1])
+        named = motions[evaluate(learner, conflict).logits.argmax(1)]
+        effects = {name: values.mean() for name, values in causal_effects(learner, clips, swapped).items()}
+        values = {"scene_share": scene_share(votes(world, conflict.spec, named)).value,
+                  "order_gap": 100 * (effects["whole"] - effects["shuffled"]),
+                  **{name: effects[name] for name in ("background", "motion")}}  # fmt: skip
+        about = {**where, "set": "look", "average": average.name}
+        found += [{**about, "metric": metric, "value": value} for metric, value in values.items()]
+    return found
+
+
 def _prediction(config: Config, workspace: Workspace) -> list[dict]:
     """By how much an inner step changes the query loss, along the trajectory: measured, and to first order in alpha."""
     # To first order L_Q(theta - alpha g_S) - L_Q(theta) = -alpha <g_S, g_Q>: what cross-batch training lowers beyond
@@ -150,5 +169,6 @@ def _cost(config: Config, workspace: Workspace) -> list[dict]:
 
 
 MEASURED: dict[str, Callable[[Config, Workspace], list[dict]]] = {
-    "reversal": _reversal, "training_fit": _training_fit, "look": _look, "prediction": _prediction, "cost": _cost,
+    "reversal": _reversal, "training_fit": _training_fit, "look": _look, "cues": _cues, "prediction": _prediction,
+    "cost": _cost,
 }  # fmt: skip
