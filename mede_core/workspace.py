@@ -76,6 +76,7 @@ class Workspace:
         if self.older not in ("ask", "use", "retrain"):
             raise ValueError(f"older is {self.older!r}; allowed: ask, use, retrain")
         self.device, self.processes, self.num_workers, self.skip_bad = device, processes, num_workers, skip_bad
+        self._scored: tuple = ("", None, None)  # the run whose learner was built last to be scored, and theta_0
 
     # -------------------------------------------------------------------------------- runs
     def run_name(self, config: Config, method: Callable | None = None) -> str:
@@ -165,7 +166,8 @@ class Workspace:
         set_threads()  # or the bits of a run would depend on the machine's number of cores
         learner, teacher = self.fresh_learner(config), teacher_for(config, self.device)
         clips = room_of(config).training_clips(config, learner.image_size)
-        self._estimate(config, learner, clips, before)
+        if before or "MEDE_SESSION" not in os.environ:  # a job of `make reproduce`, which has said what it costs
+            self._estimate(config, learner, clips, before)
         facts = {"settings": config.run_settings(), "code": self._code(config, method), "files": self._files(config)}
         try:
             fit(speed_up(learner, config), clips, config, folder, texts=_texts(config.prompts, clips.class_names),
@@ -204,14 +206,25 @@ class Workspace:
     # -------------------------------------------------------------------------------- learners and scores
     def learner(self, config: Config, average: Average | None = None) -> VideoLearner:
         """The learner with the weights that are tested, of the method's own average or of another one."""
-        learner = self.fresh_learner(config)
+        return self._load(self.fresh_learner(config), config, average)
+
+    def _load(self, learner: VideoLearner, config: Config, average: Average | None, theta_0: Mapping | None = None):
         if trains(config):
             from .averages import averaged
 
-            run, theta_0 = self.run(config), {k: v.cpu().clone() for k, v in learner.trainable_state().items()}
-            tensors = averaged(average or config.average(), run.epoch, theta_0, config.epochs)
+            theta_0 = theta_0 or _copied(learner)
+            tensors = averaged(average or config.average(), self.run(config).epoch, theta_0, config.epochs)
             learner.load_trainable(tensors)
         return learner
+
+    def _tested(self, config: Config, average: Average) -> VideoLearner:
+        """As `learner`; of a run scored average by average it is built once: at full size that takes seconds."""
+        name = self.run_name(config)
+        if self._scored[0] != name:
+            self._scored = ("", None, None)  # before the next one needs the memory
+            learner = speed_up(self.fresh_learner(config), config)
+            self._scored = name, learner, _copied(learner)
+        return self._load(self._scored[1], config, average, self._scored[2])
 
     def scores(
         self, config: Config, eval_sets: Sequence[EvalSet], average: Average | None = None, *, again: bool = False
@@ -266,12 +279,11 @@ class Workspace:
         from .scoring import Reordered, evaluate
 
         set_threads()
-        learner, room, made, how = self.learner(config, average), room_of(config), {}, {}
+        learner, room, made, how = self._tested(config, average), room_of(config), {}, {}
         videos = config.data != "synthetic"
         if videos:
             how = {"num_workers": self.num_workers, "precision": config.precision,
                    "batch_size": clips_at_once(learner, config)}  # fmt: skip
-        speed_up(learner, config)
         code = digest(self._score_files(config))[:8]
         for key, one in progress(todo.items(), f"scoring {_words(config)}", len(todo)):
             clips = room.test_clips(config, one, learner.image_size, **({"skip_bad": self.skip_bad} if videos else {}))
@@ -314,6 +326,10 @@ def _score_key(config: Config, one: EvalSet, average: Average, code: str) -> str
         what |= {"precision": config.precision} if config.precision != "float32" else {}
     shares = {name: value for name, value in average.model_dump().items() if name != "name"}
     return digest([what, shares if trains(config) else None, code])[:16]
+
+
+def _copied(learner: VideoLearner) -> dict:
+    return {name: tensor.cpu().clone() for name, tensor in learner.trainable_state().items()}
 
 
 def _words(config: Config) -> str:

@@ -68,6 +68,12 @@ def plan_of(folder, **changes):
     return load_plan("paper", data=write(folder, **changes), runs=str(folder / "runs"))
 
 
+def test_jobs_at_a_time_share_the_machines_cpus(world, monkeypatch):
+    monkeypatch.setattr("mede_core.batch.plan.available_cpus", lambda: 8)
+    data = write(world)
+    assert [load_plan("paper", data=data, at_once=jobs).threads for jobs in (0, 1, 2, 4, 16)] == [4, 4, 4, 2, 1]
+
+
 def test_a_job_without_data_is_listed_and_the_others_have_all_that_they_need(world):
     plan = plan_of(world)
     assert plan.missing["evaluate_hmdb51_frozen"] == ["hmdb51"]

@@ -21,7 +21,7 @@ from mask_files import FRAMES, HEIGHT, WIDTH, alpha
 from safetensors.torch import save
 
 from mede_core.__main__ import main
-from mede_core.files import read_lines
+from mede_core.files import available_cpus, read_lines
 
 pytestmark = pytest.mark.slow
 
@@ -131,6 +131,7 @@ def whole(data, tmp_path_factory):
     torch.manual_seed(0)
     where = ["--reports", str(folder / "reports"), "--runs", str(folder / "runs")]
     command = [sys.executable, "-m", "mede_core", "reproduce", "--profile", "paper", "--data", str(data / "data.yaml")]
+    command += ["--jobs", str(min(2, available_cpus()))]
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_THREADS")}
     with Hub() as hub:
         about = {"model_cfg": open_clip.get_model_config(MODEL)}

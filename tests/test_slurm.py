@@ -5,11 +5,15 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from test_reproduce import GOOD, NOTEBOOKS
 from toy_notebooks import Checkout, wait_for
+
+from mede_core.files import repo_root
 
 pytestmark = pytest.mark.slurm
 
@@ -83,3 +87,19 @@ def test_a_run_goes_through_slurm_and_a_second_one_starts_nothing(cluster, tmp_p
     assert (checkout.out / "tables" / "make.html").read_text() == "<td>make hi</td>"
     code, said = checkout.reproduce("--executor", "slurm")
     assert code == 0 and "started" not in said
+
+
+def test_a_dozen_trainings_go_through_slurm_one_and_two_at_a_time(cluster, tmp_path):
+    weights, seconds = {}, {}
+    for jobs in (1, 2):
+        folder, started = tmp_path / f"{jobs} at a time", time.monotonic()
+        words = f"reproduce --profile=smoke --only=train_* --executor=slurm --jobs={jobs}".split()
+        words += [f"--runs={folder / 'runs'}", f"--reports={folder}"]
+        command = [sys.executable, "-m", "mede_core", *words]
+        done = subprocess.run(command, cwd=repo_root(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        seconds[jobs] = time.monotonic() - started
+        weights[jobs] = {file.parent.name: file.read_bytes() for file in folder.glob("runs/*/gwa.safetensors")}
+        print(f"\n{len(weights[jobs])} trainings and their notebooks, {jobs} at a time: {seconds[jobs]:.0f} s")
+    assert len(weights[1]) >= 12 and weights[1] == weights[2]
+    assert seconds[2] < seconds[1]

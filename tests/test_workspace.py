@@ -49,7 +49,7 @@ def meta_gradients(*args, inner_lr, **others):
     return _as_published(*args, inner_lr=50 * inner_lr, **others)
 """
 CHANGED_EVALUATION = """
-def topk_correct(logits, labels, k=1):
+def top1_correct(logits, labels):
     return labels >= 0
 """
 SLOW = """
@@ -141,6 +141,18 @@ def test_what_ships_is_taken_and_marked(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("MEDE_SHIPPED", "0")
     with pytest.raises(NotMadeError):
         Workspace(tmp_path / "empty", make=False).run(CONFIG)
+
+
+def test_averages_of_a_run_are_scored_on_one_learner_with_the_numbers_of_learners_of_their_own(made, monkeypatch):
+    asked = [(CONFIG, Average(rule)) for rule in ("swa", "last", "ema")]
+    asked += [(load_config("smoke", method="frozen", **TINY), None), (CONFIG, Average("epoch", epoch=1))]
+    alone = [Workspace(made, shipped=False).scores(config, SETS, average, again=True) for config, average in asked]
+    workspace, built = Workspace(made, shipped=False), []
+    fresh = workspace.fresh_learner
+    monkeypatch.setattr(workspace, "fresh_learner", lambda config: built.append(config.method) or fresh(config))
+    found = [workspace.scores(config, SETS, average, again=True) for config, average in asked]
+    assert [[one["correct"] for one in each] for each in found] == [[one["correct"] for one in each] for each in alone]
+    assert built == ["open_mede", "frozen", "open_mede"]
 
 
 def test_a_torn_last_line_of_scores_costs_that_score_alone(made, monkeypatch):

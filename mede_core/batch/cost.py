@@ -28,7 +28,8 @@ from .plan import Plan
 
 logger = logging.getLogger(__name__)
 
-COMMAND = [sys.executable, "-m", "mede_core", "cost"]  # --config FILE --steps N --device DEVICE: one JSON line
+# With --config FILE --steps N --device DEVICE: one JSON line. On a slow device ten seconds are steps enough.
+COMMAND = [sys.executable, "-m", "mede_core", "cost", "--seconds", "10"]
 TIMED_STEPS, TIMED_VIDEOS, TIMEOUT_S = 20, 8, 3600.0
 TIMED_BY = (  # fields of Config that the time of a step depends on
     "model", "num_frames", "batch_size", "micro_batch", "precision", "trainable", "temporal_module", "adapter_width",

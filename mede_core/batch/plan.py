@@ -60,11 +60,13 @@ class Plan:
     data_path: str
     jobs: dict[str, Job]  # of the profile, those without data too
     chosen: list[str]  # those that this call runs
+    at_once: int  # jobs that share this machine's CPUs
 
     @property
     def threads(self) -> int:
-        # Never more than CPUs: four threads on two cores made a forward pass of ViT-B/16 36 times slower
-        return min(self.settings.threads, available_cpus())
+        # Never more than CPUs: four threads on two cores made a forward pass of ViT-B/16 36 times slower, and two
+        # trainings of two threads each on two cores took four times as long as one alone
+        return min(self.settings.threads, max(1, available_cpus() // self.at_once))
 
     @property
     def workers(self) -> int:
@@ -203,7 +205,7 @@ class Plan:
         return digest([self.jobs[name].parameters, files, installed, self.threads])
 
 
-def load_plan(profile: str, folder: str | Path = "", *, runs="", data="", older="ask", only="") -> Plan:
+def load_plan(profile: str, folder: str | Path = "", *, runs="", data="", older="ask", only="", at_once=0) -> Plan:
     """The plan of a folder's Snakefile (default: the repository's), checked whole before anything starts."""
     root = repo_root()
     if not folder and root is None:
@@ -225,7 +227,8 @@ def load_plan(profile: str, folder: str | Path = "", *, runs="", data="", older=
     if not chosen:
         raise PlanError(f"only={only!r} matches no job; jobs: {', '.join(known)}")
     workspace = Workspace(runs or None, shipped=False, make=False, older=older)
-    plan = Plan(folder, profile, settings, workspace, found, path, known, chosen)
+    at_once = int(at_once or settings.jobs)
+    plan = Plan(folder, profile, settings, workspace, found, path, known, chosen, at_once)
     for name in chosen:
         if unknown := sorted(set(known[name].parameters) - set(has := plan.defaults(name))):
             unknown, notebook = ", ".join(unknown), known[name].notebook

@@ -73,6 +73,7 @@ def reproduce(
     if executor != "local" and plugin not in {module.name for module in pkgutil.iter_modules()}:
         raise PlanError(f"executor={executor!r}: allowed: local, or what an installed snakemake-executor-plugin is for")
     where = {"runs": str(Path(runs).absolute()) if runs else "", "data": data, "older": older}
+    where["at_once"] = jobs if executor == "local" else 1
     plan = load_plan(profile, notebooks, only=only, **where)
     if publish:
         if not plan.settings.publish:
@@ -135,7 +136,7 @@ class Snakemake:
         config = {
             "profile": plan.profile, "folder": plan.folder, "out": out, "runs": plan.workspace.folder,
             "data": plan.data_path, "older": plan.workspace.older, "again": "yes" if force == "all" else "no",
-            "only": " ".join(plan.chosen),
+            "only": " ".join(plan.chosen), "at_once": plan.at_once,
         }  # fmt: skip
         self.command = [
             sys.executable, "-c", SNAKEMAKE, *targets, "--snakefile", str(plan.folder / "Snakefile"),
