@@ -166,7 +166,7 @@ class Workspace:
         set_threads()  # or the bits of a run would depend on the machine's number of cores
         learner, teacher = self.fresh_learner(config), teacher_for(config, self.device)
         clips = room_of(config).training_clips(config, learner.image_size)
-        if before or "MEDE_SESSION" not in os.environ:  # a job of `make reproduce`, which has said what it costs
+        if before or "MEDE_SESSION" not in os.environ:  # nobody watches a job of `make reproduce`
             self._estimate(config, learner, clips, before)
         facts = {"settings": config.run_settings(), "code": self._code(config, method), "files": self._files(config)}
         try:
@@ -206,15 +206,14 @@ class Workspace:
     # -------------------------------------------------------------------------------- learners and scores
     def learner(self, config: Config, average: Average | None = None) -> VideoLearner:
         """The learner with the weights that are tested, of the method's own average or of another one."""
-        return self._load(self.fresh_learner(config), config, average)
+        learner = self.fresh_learner(config)
+        return self._load(learner, _theta_0(learner, config), config, average or config.average())
 
-    def _load(self, learner: VideoLearner, config: Config, average: Average | None, theta_0: Mapping | None = None):
+    def _load(self, learner: VideoLearner, theta_0: Mapping, config: Config, average: Average) -> VideoLearner:
         if trains(config):
             from .averages import averaged
 
-            theta_0 = theta_0 or _copied(learner)
-            tensors = averaged(average or config.average(), self.run(config).epoch, theta_0, config.epochs)
-            learner.load_trainable(tensors)
+            learner.load_trainable(averaged(average, self.run(config).epoch, theta_0, config.epochs))
         return learner
 
     def _tested(self, config: Config, average: Average) -> VideoLearner:
@@ -223,8 +222,8 @@ class Workspace:
         if self._scored[0] != name:
             self._scored = ("", None, None)  # before the next one needs the memory
             learner = speed_up(self.fresh_learner(config), config)
-            self._scored = name, learner, _copied(learner)
-        return self._load(self._scored[1], config, average, self._scored[2])
+            self._scored = name, learner, _theta_0(learner, config)
+        return self._load(*self._scored[1:], config, average)
 
     def scores(
         self, config: Config, eval_sets: Sequence[EvalSet], average: Average | None = None, *, again: bool = False
@@ -328,8 +327,9 @@ def _score_key(config: Config, one: EvalSet, average: Average, code: str) -> str
     return digest([what, shares if trains(config) else None, code])[:16]
 
 
-def _copied(learner: VideoLearner) -> dict:
-    return {name: tensor.cpu().clone() for name, tensor in learner.trainable_state().items()}
+def _theta_0(learner: VideoLearner, config: Config) -> dict:
+    """What a fresh learner's averages begin at; nothing where none is formed: of a whole encoder it is large."""
+    return {name: tensor.cpu().clone() for name, tensor in learner.trainable_state().items() if trains(config)}
 
 
 def _words(config: Config) -> str:

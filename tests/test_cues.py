@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from mede_core.lab.cues import before, gaps_beyond, scene_reader, scene_share, votes, votes_table
+from mede_core.lab.cues import gaps_beyond, scene_reader, scene_share, votes, votes_table
 from mede_core.report.tables import order_blind_bounds
 from mede_core.world.render import PLAIN
-from mede_core.world.synthetic import World, draw_spec, make_set, swap_background
+from mede_core.world.synthetic import World, before, draw_spec, make_set, swap_background
 
 WORLD, CLIPS = World(5), make_set(World(5), half="all", count=72)
 

@@ -51,7 +51,7 @@ def test_the_long_regime_and_its_trials_are_chosen_on_base_classes_by_the_last_e
 @pytest.mark.parametrize(("gained", "steps"), [(0.9, 56), (1.0, 112), (-1.0, 112)])
 def test_an_epoch_is_doubled_where_twice_the_steps_still_move_accuracy(gained, steps):
     def records(variant, value):
-        about = {"metric": "top1", "method": variant}
+        about = {"metric": "top1", "method": variant, "seed": 0, "set": "source", "split": "base"}
         return [{**about, "context": context, "part": part, "value": value + part}
                 for context in ("in", "scene") for part in (1, *units.DRAWS)]  # fmt: skip
 
@@ -79,8 +79,8 @@ def test_nothing_long_runs_before_every_trainer_has_chosen(monkeypatch):
 def test_each_average_of_a_run_is_asked_for_once_and_differs_from_its_neighbor():
     config = load_config("full", **units.LONG)
     formed = {one.name: one for one in units.each_average(config)}
-    assert [*formed] == ["last", "gwa", "ema", "swa", "patched"]
-    assert formed["patched"].replace(patch=0.0, name="swa") == formed["swa"]
+    assert [*formed] == ["last", "gwa", "ema", "swa", "swa patched"]
+    assert formed["swa patched"].replace(patch=0.0, name="swa") == formed["swa"]
     assert (formed["gwa"].mu, formed["gwa"].sigma) == (15.0, 10.0)
     assert [one.name for one, _ in units.averages("ends", config)] == ["last", "gwa"]
 

@@ -72,8 +72,8 @@ def reproduce(
     plugin = f"snakemake_executor_plugin_{executor.replace('-', '_')}"
     if executor != "local" and plugin not in {module.name for module in pkgutil.iter_modules()}:
         raise PlanError(f"executor={executor!r}: allowed: local, or what an installed snakemake-executor-plugin is for")
-    where = {"runs": str(Path(runs).absolute()) if runs else "", "data": data, "older": older}
-    where["at_once"] = jobs if executor == "local" else 1
+    where = {"runs": str(Path(runs).absolute()) if runs else "", "data": data, "older": older,
+             "at_once": jobs if executor == "local" else 1}  # fmt: skip
     plan = load_plan(profile, notebooks, only=only, **where)
     if publish:
         if not plan.settings.publish:

@@ -1,22 +1,13 @@
 """What an answer follows where motion and scene point to different actions, and what an unfamiliar background costs."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from ..report.intervals import Interval, accuracy_interval, paired_difference
 from ..report.tables import method_label
-from ..world.render import render
-from ..world.synthetic import ClipSet, ClipSpec, World
-
-
-def before(clips: ClipSet, scene) -> ClipSet:
-    """The same actors and motions before other backgrounds: ``scene``, one for all or [N], as a ``ClipSpec`` has it."""
-    spec = replace(clips.spec, scene=np.broadcast_to(scene, len(clips)))
-    videos, masks = render(spec, num_frames=clips.videos.shape[1], size=clips.videos.shape[-1])
-    return ClipSet(videos, masks, clips.labels, clips.class_names, spec)
+from ..world.synthetic import ClipSpec, World
 
 
 def scene_reader(world: World, spec: ClipSpec, seed: int = 0) -> np.ndarray:

@@ -83,11 +83,8 @@ def expansion_fails(records: Iterable[Mapping], alpha: float) -> str:
 # ------------------------------------------------------------------------------------ trained to the plateau
 def on_draws(records: Iterable[Mapping]) -> pd.DataFrame:
     """In, out of context and their harmonic mean of each variant, in percent, mean over the draws of base clips."""
-    own = [(r["method"], "in" if r["context"] == "in" else "out", r["value"])
-           for r in records if r["metric"] == "top1" and r["part"] in DRAWS]  # fmt: skip
-    frame = pd.DataFrame(own, columns=["variant", "at", "value"])
-    found = frame.pivot_table("value", "variant", "at", sort=False).reindex(columns=["in", "out"])
-    return found.assign(hm_out=2 * found["in"] * found["out"] / (found["in"] + found["out"]))
+    drawn = per_seed({**record, "part": 1} for record in records if record["part"] in DRAWS)
+    return drawn.set_index("method")[["in", "out", "hm_out"]]
 
 
 def doubled(records: Iterable[Mapping]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import torch
 
 from ..attention import causal_effects, static_bias
 from ..config import Config, EvalSet
-from ..lab.cues import before, scene_share, votes
+from ..lab.cues import scene_share, votes
 from ..lab.diagnostics import inner_step_losses
 from ..meta import meta_gradients
 from ..methods import cross_entropy
@@ -22,7 +22,7 @@ from ..scoring import evaluate
 from ..weights import weights_hash
 from ..workspace import Workspace
 from ..world.pretrain import pretrain
-from ..world.synthetic import World, test_clips, training_clips
+from ..world.synthetic import World, before, test_clips, training_clips
 from .store import FIELDS, FOLDER, add_line, is_missing, line_of, records_of
 from .units import PRETRAINED, TRAINED, Unit, averages, each_average, eval_sets
 
@@ -61,8 +61,8 @@ def line_of_unit(unit: Unit, workspace: Workspace, *, timed: bool = True) -> dic
         if sets := eval_sets(test, config):
             numbers |= _numbers(workspace.scores(config, sets))
         for average, sets in averages(test, config):
-            single = average.rule == "epoch" or average.name.startswith("grid:") or test in ("each average", "ends")
-            numbers |= _numbers(workspace.scores(config, sets, average), bits=not single)
+            judged = test == "averages" and average.rule != "epoch"  # these alone are compared clip by clip
+            numbers |= _numbers(workspace.scores(config, sets, average), bits=judged)
         if test in MEASURED:
             numbers |= _numbers(MEASURED[test](config, workspace))
     weights = weights_hash(config.model, config.weights, config.random_weights)
@@ -119,16 +119,17 @@ def _cues(config: Config, workspace: Workspace) -> list[dict]:
     """Of each average: what its answers follow where motion and scene disagree, and what moves them, in logits."""
     world, found = World(config.world_seed, config.home_seed), []
     motions = np.array(world.actions(half="all"))[:, 1]
-    for average in each_average(config):
-        learner = workspace.learner(config, average)
-        (clips, where), (swapped, _) = (_looked_at(config, at, learner.image_size) for at in ("in", "scene"))
-        conflict = before(clips, world.home[clips.spec.motion ^ 1])
+    learners = {average.name: workspace.learner(config, average) for average in each_average(config)}
+    size = next(iter(learners.values())).image_size
+    (clips, where), (swapped, _) = (_looked_at(config, at, size) for at in ("in", "scene"))
+    conflict = before(clips, world.home[clips.spec.motion ^ 1])
+    for average, learner in learners.items():
         named = motions[evaluate(learner, conflict).logits.argmax(1)]
         effects = {name: values.mean() for name, values in causal_effects(learner, clips, swapped).items()}
         values = {"scene_share": scene_share(votes(world, conflict.spec, named)).value,
                   "order_gap": 100 * (effects["whole"] - effects["shuffled"]),
                   **{name: effects[name] for name in ("background", "motion")}}  # fmt: skip
-        about = {**where, "set": "look", "average": average.name}
+        about = {**where, "set": "look", "average": average}
         found += [{**about, "metric": metric, "value": value} for metric, value in values.items()]
     return found
 

@@ -86,10 +86,10 @@ def each_average(config: Config) -> list[Average]:
     """The averages that a long trajectory is judged by; a neighbor differs in one thing. Frozen CLIP has itself."""
     if METHODS[config.method].trainer == "none":
         return [Average(name="last")]
-    uniform = Average(rule="swa", start=config.swa_start, name="swa")
-    gaussian = Average(rule="gwa", mu=config.mu, sigma=config.sigma, name="gwa")
-    patched = uniform.replace(patch=config.patch_ratio, name="patched")  # half CLIP, as Open-VCLIP does at test time
-    return [Average(name="last"), gaussian, Average(rule="ema", name="ema"), uniform, patched]
+    named = {average.name: average for average in rules(config)}
+    uniform = named["swa"].replace(start=config.swa_start)  # of Open-VCLIP and FROSTER
+    patched = uniform.replace(patch=config.patch_ratio, name="swa patched")  # half CLIP, as Open-VCLIP is tested
+    return [named["last"], named["gwa"], named["ema"], uniform, patched]
 
 
 def world_sets(clips: int, sets=("source",), halves=SPLITS, contexts=CONTEXTS, parts=(1,)) -> tuple[EvalSet, ...]:

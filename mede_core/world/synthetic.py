@@ -204,6 +204,13 @@ class ClipSet(Dataset):
         return ClipSet(self.videos.flip(1), self.masks.flip(1), labels, self.class_names, spec)
 
 
+def before(clips: ClipSet, scene) -> ClipSet:
+    """The same actors and motions before other backgrounds: ``scene``, one for all or [N], as a ``ClipSpec`` has it."""
+    spec = replace(clips.spec, scene=np.broadcast_to(scene, len(clips)))
+    videos, masks = render(spec, num_frames=clips.videos.shape[1], size=clips.videos.shape[-1])
+    return ClipSet(videos, masks, clips.labels, clips.class_names, spec)
+
+
 def make_set(
     world: World,
     name: str = "source",
@@ -266,11 +273,11 @@ def training_clips(config: Config, image_size: int) -> ClipSet:
 
 def before_other_scenes(clips: ClipSet) -> ClipSet:
     """[4 N] clips: as they are, then with every scene replaced by the next one, by the one after it, ..."""
-    shifts, (_, frames, _, _, size) = range(len(SCENES)), clips.videos.shape
-    shifted = [replace(clips.spec, scene=(clips.spec.scene + shift) % len(SCENES)) for shift in shifts]
-    spec = ClipSpec(*(np.concatenate([getattr(one, field.name) for one in shifted]) for field in fields(ClipSpec)))
-    videos, masks = render(spec, num_frames=frames, size=size)
-    found = ClipSet(videos, masks, clips.labels.repeat(len(SCENES)), clips.class_names, spec)
+    shifted = (before(clips, (clips.spec.scene + shift) % len(SCENES)) for shift in range(1, len(SCENES)))
+    sets = [clips, *shifted]
+    spec = ClipSpec(*(np.concatenate([getattr(one.spec, field.name) for one in sets]) for field in fields(ClipSpec)))
+    videos, masks, labels = (torch.cat([getattr(one, name) for one in sets]) for name in ("videos", "masks", "labels"))
+    found = ClipSet(videos, masks, labels, clips.class_names, spec)
     found.assignments = len(SCENES)
     return found
 
