@@ -64,9 +64,8 @@ def sha256_file(path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def append_line(path, record: Mapping) -> None:
+def append_line(path: Path, record: Mapping) -> None:
     """Add a JSON line, under the caller's lock; a last line that a kill has torn is cut off first."""
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab+") as file:
         file.seek(0)
@@ -76,9 +75,8 @@ def append_line(path, record: Mapping) -> None:
         os.fsync(file.fileno())
 
 
-def read_lines(path) -> list[dict]:
+def read_lines(path: Path) -> list[dict]:
     """The records of :func:`append_line`; a torn last line, which has no end of line, is none."""
-    path = Path(path)
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]] if path.is_file() else []
 
 
@@ -126,18 +124,20 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def set_threads(n: int | None = None) -> int:
-    """Fix torch's thread count, since the bits of a sum depend on how it is split, and return it.
-
-    Default: the environment's MEDE_THREADS, else the smaller of 2 and the CPUs to be had.
-    """
-    given = n if n is not None else os.environ.get("MEDE_THREADS") or min(2, available_cpus())
+def thread_count() -> int:
+    """How many threads compute: the environment's MEDE_THREADS, else the smaller of 2 and the CPUs to be had."""
+    given = os.environ.get("MEDE_THREADS") or min(2, available_cpus())
     if not str(given).isdigit() or int(given) < 1:
-        raise ValueError(f"{'n' if n is not None else 'MEDE_THREADS'} is {given!r}; allowed: whole numbers from 1")
+        raise ValueError(f"MEDE_THREADS is {given!r}; allowed: whole numbers from 1")
+    return int(given)
+
+
+def set_threads(n: int | None = None) -> int:
+    """Fix torch's threads (default: :func:`thread_count`), since the bits of a sum depend on how it is split."""
     import torch
 
-    torch.set_num_threads(int(given))
-    return int(given)
+    torch.set_num_threads(n or thread_count())
+    return torch.get_num_threads()
 
 
 def progress(iterable, desc: str = "", total: int | None = None):

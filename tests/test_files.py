@@ -108,7 +108,7 @@ def test_the_thread_count_comes_from_the_environment_and_is_checked(monkeypatch)
         assert files.set_threads() == 2 == torch.get_num_threads()
         assert files.set_threads(1) == 1 == torch.get_num_threads()
         monkeypatch.delenv("MEDE_THREADS")
-        assert files.set_threads() == min(2, files.available_cpus())
+        assert files.set_threads() == files.thread_count() == min(2, files.available_cpus())
         for wrong in ("0", "many", "1.5"):
             monkeypatch.setenv("MEDE_THREADS", wrong)
             with pytest.raises(ValueError, match=f"MEDE_THREADS is '{wrong}'"):

@@ -1,12 +1,9 @@
 """Each notebook stands by itself: run in a workspace where nothing was made before, in whatever order."""
 
-import json
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
+import papermill
 import pytest
 
 from mede_core.batch.plan import load_plan
@@ -18,13 +15,16 @@ NOTEBOOKS = sorted(path.stem for path in HOME.glob("*.ipynb"))
 
 def run(name: str, folder: Path, **parameters) -> None:
     """Execute a notebook as JupyterLab would, with the working directory notebooks/."""
-    given = {"out_dir": folder / "out", "runs_dir": folder / "runs", **parameters}
-    command = [sys.executable, "-m", "papermill", f"{name}.ipynb", str(folder / f"{name}.ipynb"), "-k", "python3"]
-    command += ["-y", json.dumps(given, default=str)]
-    environment = {**os.environ, "JUPYTER_PREFER_ENV_PATH": "1", "MEDE_BATCH": "1"}
-    quiet = {"capture_output": True, "text": True, "timeout": 1200}
-    done = subprocess.run([*command, "--no-progress-bar"], cwd=HOME, env=environment, **quiet)
-    assert done.returncode == 0, f"{name}: {done.stderr[-3000:]}"
+    given = {"out_dir": str(folder / "out"), "runs_dir": str(folder / "runs"), **parameters}
+    papermill.execute_notebook(
+        HOME / f"{name}.ipynb", folder / f"{name}.ipynb", given, kernel_name="python3", cwd=HOME, progress_bar=False,
+        start_timeout=180, execution_timeout=1200, shutdown_kernel="immediate",
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def batch(monkeypatch):
+    monkeypatch.setenv("MEDE_BATCH", "1")  # no progress bars
 
 
 def test_all_run_in_one_empty_workspace_in_any_order(tmp_path):

@@ -62,6 +62,31 @@ def test_an_epoch_is_doubled_where_twice_the_steps_still_move_accuracy(gained, s
     assert training.doubled(found).loc["plain"].tolist() == [0, 0]
 
 
+def test_a_rate_is_tried_on_both_sides_of_the_best_before_settings_of_ones_own():
+    def scored(score):
+        reached: dict[str, float] = {}
+        while len(reached) < len(found := training.search("joint", reached)):
+            reached |= {units.trial_name("joint", one): score(one["outer_lr"]) for one in found}
+        return found
+
+    climbing, falling, peaked = (scored(score) for score in (abs, lambda rate: -rate, lambda rate: -abs(rate - 0.02)))
+    assert [one["outer_lr"] for one in climbing] == pytest.approx([0.01, 0.02, 0.04, 0.08, 0.16, 0.32])
+    assert [one["outer_lr"] for one in falling] == [0.01, 0.02, 0.04, 0.005, 0.0025, 0.00125]
+    assert peaked == [*units.RATES, *({"outer_lr": 0.02, **own} for own in units.OWN["joint"])]
+
+
+def test_the_long_trials_are_those_of_the_rule_and_the_best_is_chosen():
+    reached = dict(training.on_draws(store.study_records("trials", by="variant"))["hm_out"])
+    for trainer, trials in units.TRIALS.items():
+        assert [*trials] == training.search(trainer, reached)[: len(trials)], trainer
+        if trainer in units.CHOSEN:
+            assert len(trials) == units.BUDGET
+            best = max(trials, key=lambda one: reached[units.trial_name(trainer, one)])
+            assert units.CHOSEN[trainer] == best, trainer
+    regime = store.study_records("regime", by="variant")
+    assert (training.steps_chosen(regime) if regime else units.STEPS[0]) == units.CHOSEN_STEPS
+
+
 def test_nothing_long_runs_before_every_trainer_has_chosen(monkeypatch):
     monkeypatch.setattr(units, "CHOSEN", {"plain": {"outer_lr": 0.01}})
     assert units.long_sections() == {}

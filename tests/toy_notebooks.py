@@ -61,7 +61,7 @@ def notebooks(profile, data):
 
     def command(self, *arguments: str) -> dict:
         """What `subprocess` takes."""
-        environment = {**os.environ, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(self.folder)}
         environment.pop("MEDE_RUNS", None)
         line = [sys.executable, "-m", "mede_core", "reproduce", "--profile", "smoke", *arguments]
         return {"args": line, "cwd": self.folder, "env": environment}

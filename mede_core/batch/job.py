@@ -111,6 +111,8 @@ def unit(plan, name: str, out: Path, again: bool) -> None:
 
 def notebook(plan, name: str, out: Path, again: bool) -> list[str]:
     """Execute a notebook; its files go to a folder of their own and, when all is well, to the report: their names."""
+    # jsonschema's check of IRIs, which no notebook holds, takes a second to import
+    sys.modules.setdefault("rfc3987_syntax", None)
     import papermill
 
     work, here = out / ".work" / name, plan.folder
@@ -129,7 +131,7 @@ def notebook(plan, name: str, out: Path, again: bool) -> list[str]:
             try:
                 papermill.execute_notebook(
                     plan.file(name), running, values, kernel_name="python3", cwd=".", progress_bar=False,
-                    log_output=True, start_timeout=180,
+                    log_output=True, start_timeout=180, shutdown_kernel="immediate",  # its own way out takes seconds
                 )  # fmt: skip
                 break
             except Exception as error:  # a cell's, or whatever Jupyter raises where a kernel ends or does not start

@@ -266,7 +266,7 @@ def checks(
             holds = f"{'ok  ' if one.holds else 'FAIL'} {one.value:8.3f} in [{one.low:g}, {one.high:g}]"
             lines.append(f"seed {seed}  {holds}  {one.name}")
         if out:
-            append_line(out, record)
+            append_line(Path(out), record)
     return "\n".join(lines)
 
 

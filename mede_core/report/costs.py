@@ -45,14 +45,19 @@ def measure_costs(
     configs: Mapping[str, Config], *, steps: int = 20, seconds: float = math.inf, classes: int = 400, device="cpu"
 ) -> dict[str, Cost]:
     """Time the training step and the evaluation of several configurations, by name, in turns; no data are read. One
-    round warms up and is not counted; at least one follows, at most ``steps``, and none begins after ``seconds``."""
+    round warms up and is not counted; at most ``steps`` follow, and none begins after ``seconds``. Where warming up
+    takes that long, the round that memory is counted in, which costs a large model next to nothing, is the only one."""
     works = {name: _work(config, classes, device) for name, config in configs.items()}
+    started = time.perf_counter()
     for train, test, _, _ in works.values():
         train()
         test()
-    peaks = {name: _peak(train, device) for name, (train, *_) in works.items()}
-    times, started, rounds = {name: [] for name in works}, time.perf_counter(), 0
-    while rounds == 0 or (rounds < steps and time.perf_counter() - started < seconds):
+    slow, peaks = time.perf_counter() - started > seconds, {}
+    times, rounds, started = {name: [] for name in works}, int(slow), time.perf_counter()
+    for name, (train, test, _, _) in works.items():
+        taken = _timed(lambda name=name, train=train: peaks.update({name: _peak(train, device)}), device)
+        times[name] += [(taken, _timed(test, device))] if slow else []
+    while not slow and (rounds == 0 or (rounds < steps and time.perf_counter() - started < seconds)):
         rounds += 1
         for name, (train, test, _, _) in works.items():
             times[name].append((_timed(train, device), _timed(test, device)))

@@ -11,7 +11,7 @@ from ..report.metrics import mean_std
 from ..report.tables import differences
 from ..report.write import MISSING, format_signed
 from .answers import REACHED, per_seed, spread_table
-from .units import CONTROLS, DRAWS, FEW, PLATEAU, STEPS, VALIDATION
+from .units import BUDGET, CONTROLS, DRAWS, FEW, OWN, PLATEAU, RATES, STEPS, VALIDATION, trial_name
 
 CONTROL_PAIRS = (  # each against what shares everything with it but the part in question
     ("meta-step", "fine-tuning"), ("joint", "fine-tuning"), ("meta-step", "joint"),
@@ -97,6 +97,18 @@ def doubled(records: Iterable[Mapping]) -> pd.DataFrame:
 
 def steps_chosen(records: Iterable[Mapping]) -> int:
     return STEPS[int((doubled(records).abs() >= PLATEAU).any(axis=None))]
+
+
+def search(trainer: str, reached: Mapping[str, float]) -> list[dict]:
+    """The trials of a trainer as the rule gives them, as far as the scores of those before are known."""
+    found = [*RATES]
+    while len(found) < BUDGET and all(trial_name(trainer, one) in reached for one in found):
+        rates = {one["outer_lr"]: reached[trial_name(trainer, one)] for one in found if len(one) == 1}
+        best = max(rates, key=rates.get)
+        edges = {max(rates): best * 2, min(rates): best / 2}  # a rate is still to be tried beyond these
+        own = {} if best in edges else OWN[trainer][len(found) - len(rates)]
+        found.append({"outer_lr": edges.get(best, best), **own})
+    return found
 
 
 # ------------------------------------------------------------------------------------ averages of a trajectory

@@ -158,11 +158,17 @@ TRAINERS: dict[str, tuple[str, dict]] = {
 }  # fmt: skip
 # The search: six trials for every trainer, scored by the harmonic mean of in and out of context on the same draws.
 # Rates first, a factor of 2 apart, until the best has a tried neighbor on both sides; what is left of the six goes to
-# the trainer's own settings at its best rate.
+# the trainer's own settings at its best rate, in this order (answers_training.search; a test holds TRIALS to it).
 BUDGET = 6
-TRIALS: dict[str, tuple[dict, ...]] = {
-    trainer: tuple({"outer_lr": rate} for rate in (1e-2, 2e-2, 4e-2)) for trainer in TRAINERS
+RATES = ({"outer_lr": 1e-2}, {"outer_lr": 2e-2}, {"outer_lr": 4e-2})
+OWN: dict[str, tuple[dict, ...]] = {
+    "plain": ({"weight_decay": 0.1}, {"weight_decay": 1e-3}, {"weight_decay": 1.0}),
+    "joint": ({"query_weight": 4.0}, {"query_weight": 0.25}, {"weight_decay": 0.1}),
+    "meta": ({"inner_lr": 5.0}, {"query_weight": 4.0}, {"inner_lr": 0.05}),
+    "interpolated": ({"iwr_weight": 0.25}, {"iwr_max": 0.3}, {"iwr_weight": 1.0}),
+    "distilled": ({"distill_weight": 0.5}, {"distill_weight": 8.0}, {"distill_weight": 0.125}),
 }
+TRIALS: dict[str, tuple[dict, ...]] = dict.fromkeys(TRAINERS, RATES)
 # What they chose, trainer by trainer, and how many steps an epoch has; until all have chosen, nothing below is run.
 CHOSEN: dict[str, dict] = {}
 CHOSEN_STEPS = STEPS[0]
@@ -246,8 +252,8 @@ SECTIONS: dict[str, tuple[Sequence[int], dict[str, tuple[str, dict, tuple[str, .
         for trainer in ("plain", "meta") for steps in STEPS
     }),
     "trials": ((DESIGN_SEED,), {
-        trial_name(trainer, changes): (TRAINERS[trainer][0], {**LONG, **TRAINERS[trainer][1], **changes}, ("draws",))
-        for trainer, trials in TRIALS.items() for changes in trials
+        trial_name(trainer, changes): (method, {**LONG, "steps_per_epoch": CHOSEN_STEPS, **own, **changes}, ("draws",))
+        for trainer, (method, own) in TRAINERS.items() for changes in TRIALS[trainer]
     }),
     "floors": (FEW, {"shuffled labels": (_PLAIN, _NOISE, ("base", "training_fit"))}),
     "cost": (SEEDS, {"all methods in turns": ("frozen", {}, ("cost",))}),  # a seed is a repetition
