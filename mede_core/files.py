@@ -136,7 +136,7 @@ def set_threads(n: int | None = None) -> int:
     """Fix torch's threads (default: :func:`thread_count`), since the bits of a sum depend on how it is split."""
     import torch
 
-    torch.set_num_threads(n or thread_count())
+    torch.set_num_threads(thread_count() if n is None else n)  # refuses what is below 1
     return torch.get_num_threads()
 
 

@@ -240,6 +240,8 @@ def test_every_method_is_measured_and_a_meta_step_sees_two_batches():
 def test_a_slow_machine_is_not_held_up_by_its_own_estimate():
     hurried = measure_costs({"it": load_config(method="frozen", batch_size=4)}, steps=50, seconds=0.0, classes=5)
     assert hurried["it"].steps == 1
+    trained = measure_costs({"it": load_config(method="finetune", batch_size=4)}, seconds=0.0, classes=5)["it"]
+    assert trained.steps == 1 and min(trained.seconds_per_step, trained.clips_per_second_eval, trained.peak_bytes) > 0
 
 
 def test_costs_are_ratios_to_fine_tuning_and_an_untrained_method_has_none():

@@ -111,8 +111,7 @@ def unit(plan, name: str, out: Path, again: bool) -> None:
 
 def notebook(plan, name: str, out: Path, again: bool) -> list[str]:
     """Execute a notebook; its files go to a folder of their own and, when all is well, to the report: their names."""
-    # jsonschema's check of IRIs, which no notebook holds, takes a second to import
-    sys.modules.setdefault("rfc3987_syntax", None)
+    sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema's check of IRIs: a second's import, for no notebook
     import papermill
 
     work, here = out / ".work" / name, plan.folder

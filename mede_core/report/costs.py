@@ -45,25 +45,26 @@ def measure_costs(
     configs: Mapping[str, Config], *, steps: int = 20, seconds: float = math.inf, classes: int = 400, device="cpu"
 ) -> dict[str, Cost]:
     """Time the training step and the evaluation of several configurations, by name, in turns; no data are read. One
-    round warms up and is not counted; at most ``steps`` follow, and none begins after ``seconds``. Where warming up
-    takes that long, the round that memory is counted in, which costs a large model next to nothing, is the only one."""
+    round warms up; at most ``steps`` follow, none begun after ``seconds``; a slow device times the one of memory."""
     works = {name: _work(config, classes, device) for name, config in configs.items()}
     started = time.perf_counter()
     for train, test, _, _ in works.values():
         train()
         test()
-    slow, peaks = time.perf_counter() - started > seconds, {}
-    times, rounds, started = {name: [] for name in works}, int(slow), time.perf_counter()
+    slow = time.perf_counter() - started > seconds
+    peaks, times = {}, {name: [] for name in works}
     for name, (train, test, _, _) in works.items():
-        taken = _timed(lambda name=name, train=train: peaks.update({name: _peak(train, device)}), device)
-        times[name] += [(taken, _timed(test, device))] if slow else []
-    while not slow and (rounds == 0 or (rounds < steps and time.perf_counter() - started < seconds)):
-        rounds += 1
+        begun = time.perf_counter()
+        peaks[name] = _peak(train, device)  # waits for the device
+        if slow:
+            times[name].append((time.perf_counter() - begun, _timed(test, device)))
+    started, done = time.perf_counter(), next(iter(times.values()))  # of each as many
+    while not done or (not slow and len(done) < steps and time.perf_counter() - started < seconds):
         for name, (train, test, _, _) in works.items():
             times[name].append((_timed(train, device), _timed(test, device)))
     medians = (map(statistics.median, zip(*rows)) for rows in times.values())
     return {
-        name: Cost(step if clips else 0.0, clips, configs[name].batch_size / test, peaks[name], size, rounds)
+        name: Cost(step if clips else 0.0, clips, configs[name].batch_size / test, peaks[name], size, len(done))
         for (name, (_, _, clips, size)), (step, test) in zip(works.items(), medians)
     }
 
