@@ -61,6 +61,15 @@ def test_accuracies_are_those_of_the_records():
     assert (frame["value"] <= frame["high"]).all()
 
 
+def test_over_seeds_an_interval_needs_accuracies_alone_and_one_seed_its_clips():
+    later = {method: {context: share - 0.1 for context, share in own.items()} for method, own in SHARES.items()}
+    records = study(SHARES, (1,)) + study(later, (2,))
+    bare = [{**one, "correct": ""} for one in records]
+    pd.testing.assert_frame_equal(tables.in_and_out(bare), tables.in_and_out(records))
+    with pytest.raises(ValueError, match="frozen on source: one seed without its clips' bits"):
+        tables.in_and_out([one for one in bare if one["seed"] == 1])
+
+
 def test_the_difference_to_frozen_clip_needs_the_same_clips_and_that_of_the_same_bits_is_zero():
     few, many = bits(0.9, 1), np.concatenate([bits(0.6, 2)] * 2)
     for frozen, known in ((many, False), (many[: len(few)], True)):

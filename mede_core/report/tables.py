@@ -36,9 +36,11 @@ def methods_of(records: Iterable[Mapping]) -> list[str]:
 def clip_scores(
     records: Iterable[Mapping], method: str, test_set: str, splits: Sequence[str], contexts: Sequence[str]
 ) -> dict[int, np.ndarray]:
-    """{seed: [N] floats from 0 to 1}: the share of the contexts before which each clip was right; splits end to end."""
+    """{seed: [N] floats from 0 to 1}: the share of the contexts before which each clip was right; splits end to end.
+    Of several seeds the accuracies alone will do, as the study keeps them: a clip then counts its set's mean."""
     # Formed clip by clip (twins have the same place in each context), so that an interval knows what belongs together.
     found: dict[tuple, np.ndarray] = {}
+    without_bits = False
     for record in records:
         key = record["seed"], record["split"], record["context"]
         ours = (record["method"], record["set"], record["metric"]) == (method, test_set, "top1")
@@ -46,11 +48,16 @@ def clip_scores(
             if key in found:
                 where = f"{method} on {test_set}, seed {key[0]}, {key[1]}, {key[2]}"
                 raise ValueError(f"{where}: more than one record; narrow the records (run, average, rho)")
-            found[key] = unpack_correct(record["correct"], record["n"]).astype(float)
+            bits = record.get("correct")
+            mean = np.full(record["n"], record["value"] / 100)
+            found[key] = unpack_correct(bits, record["n"]).astype(float) if bits else mean
+            without_bits |= not bits
     if not found:
         raise ValueError(f"no record of {method} on {test_set} ({', '.join(splits)}; {', '.join(contexts)})")
-    scores = {}
-    for seed in sorted({seed for seed, _, _ in found}):
+    scores, seeds = {}, sorted({seed for seed, _, _ in found})
+    if without_bits and len(seeds) == 1:
+        raise ValueError(f"{method} on {test_set}: one seed without its clips' bits (correct) has no interval")
+    for seed in seeds:
         wanted = itertools.product(splits, contexts)
         if missing := [", ".join(each) for each in wanted if (seed, *each) not in found]:
             raise ValueError(f"{method} on {test_set}, seed {seed}: no record for {'; '.join(missing)}")

@@ -113,13 +113,13 @@ def search(trainer: str, reached: Mapping[str, float]) -> list[dict]:
 
 # ------------------------------------------------------------------------------------ averages of a trajectory
 def rule_table(records: Sequence[Mapping]) -> pd.DataFrame:
-    frame = per_seed((r for r in records if r.get("correct")), "average")
+    frame = per_seed((r for r in records if r["average"] in RULE_LABELS), "average")
     return spread_table(frame, "average", REACHED, head="Average", label=RULE_LABELS.get)
 
 
 def rule_differences(records: Sequence[Mapping]) -> pd.DataFrame:
     """Each averaging rule against the last epoch, paired over seeds and clips, under the names that a reader sees."""
-    own = [{**r, "method": RULE_LABELS[r["average"]]} for r in records if r.get("correct") and r["average"]]
+    own = [{**r, "method": RULE_LABELS[r["average"]]} for r in records if r["average"] in RULE_LABELS]
     second = RULE_LABELS["last"]
     names = [name for name in dict.fromkeys(r["method"] for r in own) if name != second]
     return differences(own, [(name, second) for name in names])

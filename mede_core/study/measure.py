@@ -51,26 +51,26 @@ def run_unit(unit: Unit, workspace: Workspace, folder: str | os.PathLike = FOLDE
 
 def measure_here(units: Sequence[Unit], workspace: Workspace, *, by: str = "method") -> list[dict]:
     """Flat result records of units of any configuration: a notebook's fresh run, of which the study keeps nothing."""
-    return records_of([line_of_unit(unit, workspace, timed=False) for unit in units], by=by)
+    return records_of([line_of_unit(unit, workspace, fresh=True) for unit in units], by=by)
 
 
-def line_of_unit(unit: Unit, workspace: Workspace, *, timed: bool = True) -> dict:
-    """Take a unit's tests: its line for the study's store. ``timed`` asks for its run, whose seconds the line keeps."""
+def line_of_unit(unit: Unit, workspace: Workspace, *, fresh: bool = False) -> dict:
+    """Take a unit's tests: its line for the study's store. A ``fresh`` one is a single seed, so that its intervals
+    need the clips' bits; the others ask for their run, whose seconds the line keeps."""
     config, numbers = unit.config, {}
     for test in unit.tests:
         if sets := eval_sets(test, config):
-            numbers |= _numbers(workspace.scores(config, sets))
+            numbers |= _numbers(workspace.scores(config, sets), bits=fresh)
         for average, sets in averages(test, config):
-            judged = test == "averages" and average.rule != "epoch"  # these alone are compared clip by clip
-            numbers |= _numbers(workspace.scores(config, sets, average), bits=judged)
+            numbers |= _numbers(workspace.scores(config, sets, average), bits=fresh)
         if test in MEASURED:
-            numbers |= _numbers(MEASURED[test](config, workspace))
+            numbers |= _numbers(MEASURED[test](config, workspace), bits=fresh)
     weights = weights_hash(config.model, config.weights, config.random_weights)
-    seconds = workspace.run(config).facts["seconds"] if timed and trains(config) else None
+    seconds = workspace.run(config).facts["seconds"] if trains(config) and not fresh else None
     return line_of(unit, numbers, run=workspace.run_name(config), weights=weights, seconds=seconds)
 
 
-def _numbers(records: Iterable[Mapping], *, bits: bool = True) -> dict[str, list]:
+def _numbers(records: Iterable[Mapping], *, bits: bool) -> dict[str, list]:
     """Records as the store keeps them: a number under its key, where what is not given of that is empty."""
     found = {}
     for one in records:

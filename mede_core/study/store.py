@@ -1,10 +1,9 @@
 """The study's results on disk: one JSON line a unit, committed, and read back as ordinary result records. Torch-free.
-The per-clip bits of every accuracy are kept, so that intervals of any difference can be formed later."""
+A seed's accuracies are kept, not its clips: intervals are over seeds, and lines stay below a megabyte together."""
 
-import base64
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..config import Config, diff
@@ -31,7 +30,7 @@ def named(unit: Unit) -> dict:
 
 
 def line_of(unit: Unit, numbers: Mapping[str, list], *, run: str, weights: str, seconds: float | None) -> dict:
-    """The line of a measured unit: numbers by key as [value, n] or [value, n, per-clip bits]; seconds of training."""
+    """The line of a measured unit: numbers by key as [value, n]; seconds of training."""
     made = made_by(PACKAGE.name, f":(exclude){FOLDER.relative_to(PACKAGE.parent)}")  # results change meanwhile
     about = {"section": unit.section, **named(unit), "run": run, "weights": weights, "seconds": seconds, **made}
     return {**about, "kernel": kernel_hash(), "numbers": dict(numbers), "tests": list(unit.tests)}
@@ -43,7 +42,7 @@ def read_section(section: str, folder: str | os.PathLike = FOLDER) -> list[dict]
     texts = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     for number, text in enumerate(texts, start=1):
         try:
-            lines.append(_recoded(json.loads(text), lambda bits: base64.b64decode(bits, validate=True).hex()))
+            lines.append(json.loads(text))
         except ValueError as error:
             raise ValueError(f"{path.name} line {number} cannot be read ({error}); run the section again") from None
     return lines
@@ -56,15 +55,8 @@ def add_line(line: Mapping, folder: str | os.PathLike = FOLDER) -> None:
         kept = {(one["variant"], one["seed"]): one for one in [*read_section(section, folder), line]}
         order = {(u.variant, u.config.seed): i for i, u in enumerate(units_of(section, sorted({s for _, s in kept})))}
         ranked = sorted(kept.items(), key=lambda item: (order.get(item[0], len(order)), item[0][1]))
-        stored = (_recoded(one, lambda bits: base64.b64encode(bytes.fromhex(bits)).decode()) for _, one in ranked)
-        text = "".join(json.dumps(one, separators=(",", ":")) + "\n" for one in stored)
+        text = "".join(json.dumps(one, separators=(",", ":")) + "\n" for _, one in ranked)
         atomic_write(Path(folder) / f"{section}.jsonl", text)
-
-
-def _recoded(line: Mapping, recode: Callable[[str], str]) -> dict:
-    """A line with its per-clip bits rewritten: hex as in other records, base64 on disk, which takes a third less."""
-    numbers = {key: [*number[:2], *map(recode, number[2:])] for key, number in line["numbers"].items()}
-    return {**line, "numbers": numbers}
 
 
 def is_missing(unit: Unit, folder: str | os.PathLike = FOLDER, *, retrain: bool = False) -> bool:
