@@ -97,8 +97,8 @@ def test_nothing_long_runs_before_every_trainer_has_chosen(monkeypatch):
         config = load_config("full", method=method, **changes)
         assert method == "frozen" or (config.outer_lr, config.epochs) == (0.03, 22)
     trainers = sections["trainers"][1]
-    assert trainers["plain, equal passes"][1]["steps_per_epoch"] == 2 * trainers["plain"][1]["steps_per_epoch"]
-    assert sections["bite"][1]["scenes, joint"][1] == {**sections["bite"][1]["scenes, meta"][1], "inner_lr": 0.0}
+    assert trainers["plain with equal passes"][1]["steps_per_epoch"] == 2 * trainers["plain"][1]["steps_per_epoch"]
+    assert sections["bite"][1]["joint, other scenes"][1]["inner_lr"] == 0.0
 
 
 def test_each_average_of_a_run_is_asked_for_once_and_differs_from_its_neighbor():

@@ -61,10 +61,12 @@ def averages(test: str, config: Config) -> list[tuple[Average, tuple[EvalSet, ..
     few = min(GRID_CLIPS, config.test_clips)
     chosen_on = {"contexts": ("in",), "parts": (VALIDATION,)}
     base = world_sets(few, halves=("base",), **chosen_on)
-    if test == "averages":  # the rules on the reported clips; epochs also on those that the best one is chosen by
+    if test == "averages":  # the rules on the reported clips
+        larger = world_sets(min(RULE_CLIPS, config.test_clips))
+        return [*((rule, larger) for rule in rules(config)), *averages("epochs", config)]
+    if test == "epochs":  # also on the clips that the best one is chosen by
         epochs = [Average(rule="epoch", epoch=epoch, name=f"epoch {epoch}") for epoch in range(config.epochs + 1)]
-        larger, smaller = world_sets(min(RULE_CLIPS, config.test_clips)), base + world_sets(few)
-        return [*((rule, larger) for rule in rules(config)), *((epoch, smaller) for epoch in epochs)]
+        return [(epoch, base + world_sets(few)) for epoch in epochs]
     if test == "draws":  # the last epoch, whatever average a recipe takes: trainers are chosen apart from averages
         return [(Average(), world_sets(DRAW_CLIPS, halves=("base",), parts=DRAWS))]
     if test in ("each average", "ends"):
@@ -172,6 +174,7 @@ TRIALS: dict[str, tuple[dict, ...]] = dict.fromkeys(TRAINERS, RATES)
 # What they chose, trainer by trainer, and how many steps an epoch has; until all have chosen, nothing below is run.
 CHOSEN: dict[str, dict] = {}
 CHOSEN_STEPS = STEPS[0]
+PAIRINGS = {"scenes": "other scenes", "disjoint": "disjoint classes"}  # of the query batch -> how variants say it
 SIX, FOUR = tuple(range(4, 10)), tuple(range(4, 8))  # seeds
 
 
@@ -187,14 +190,15 @@ def long_sections() -> dict:
     every, meta = ("each average", "cues"), ("meta", "joint")
     trainers = {
         "frozen": ("frozen", {}, every), **{name: (*plateau(name), every) for name in TRAINERS},
-        "plain, equal passes": (*plateau("plain", steps_per_epoch=2 * CHOSEN_STEPS), every),
+        "plain with equal passes": (*plateau("plain", steps_per_epoch=2 * CHOSEN_STEPS), every),
     }  # fmt: skip
-    trainers["meta"] = (*plateau("meta"), (*every, "grid", "grid_order"))  # to choose mu and sigma without test data
+    # To choose mu and sigma without test data
+    trainers["meta"] = (*plateau("meta"), (*every, "epochs", "grid", "grid_order"))
     return {
         "trainers": (SIX, trainers),
         # Query batches whose scenes are assigned to motions otherwise, or that have other classes: on the same batches
-        "bite": (FOUR, {f"{how}, {name}": (*plateau(name, pairing=how), ("ends",))
-                        for how in ("scenes", "disjoint") for name in meta}),
+        "bite": (FOUR, {f"{name}, {how}": (*plateau(name, pairing=pairing), ("ends",))
+                        for pairing, how in PAIRINGS.items() for name in meta}),
         "ends": (FOUR, {f"{name} rho={rho:g}": (*plateau(name, rho=rho), ("ends",))
                         for rho in (CHANCE_RHO, 1.0) for name in TRAINERS}),
     }  # fmt: skip

@@ -1,0 +1,79 @@
+"""The study's answers about trainers and averages, trained to the plateau: a cell is one trajectory and one average of
+it, so that neighbors differ in one thing. Torch-free."""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
+
+from ..report.tables import dial, differences
+from .answers import per_seed, spread_table
+from .units import PAIRINGS, TRAINERS
+
+AVERAGES = {"last": "last epoch", "gwa": "GWA", "ema": "EMA", "swa": "SWA", "swa patched": "SWA, half CLIP"}
+TITLES = {
+    "in": "In context", "out": "Out of context", "novel": "Novel", "hm": "HM of base, novel", "cross": "Other sets",
+    "temporal": "Direction − source", "scene_share": "Scene votes (%)", "order_gap": "Order gap",
+    "background": "Background swapped (logits)", "motion": "Motion reversed (logits)",
+}  # fmt: skip
+TRAINER_PAIRS = (  # at the same average
+    ("joint", "plain"), ("joint", "plain with equal passes"), ("meta", "joint"), ("meta", "plain"),
+    ("meta", "plain with equal passes"), ("interpolated", "plain"), ("distilled", "plain"),
+)  # fmt: skip
+AVERAGE_PAIRS = (("gwa", "last"), ("ema", "last"), ("swa", "last"), ("swa patched", "swa"))  # of the same trainer
+BITE_PAIRS = tuple((f"meta, {how}", f"joint, {how}") for how in PAIRINGS.values())
+# The cells that the paper's methods are: each trainer with the average that its recipe takes
+PAPER_CELLS = {
+    ("frozen", "last"): "frozen", ("plain", "last"): "finetune", ("joint", "last"): "joint",
+    ("interpolated", "swa patched"): "open_vclip", ("distilled", "swa"): "froster",
+    ("meta", "last"): "open_mede_no_gwa", ("meta", "gwa"): "open_mede",
+}  # fmt: skip
+
+
+def cell(trainer: str, average: str = "last") -> str:
+    return trainer if trainer == "frozen" else f"{trainer}, {AVERAGES[average]}"
+
+
+def cells(records: Iterable[Mapping]) -> list[dict]:
+    """Records of long trainings (by variant) with trainer and average as their method."""
+    kept = (r for r in records if r["average"] in AVERAGES)
+    return [{**r, "method": cell(r["method"], r["average"]), "average": ""} for r in kept]
+
+
+def paper_records(records: Iterable[Mapping]) -> list[dict]:
+    """The same as records of the paper's methods, as claims are judged by."""
+    named = ((r, PAPER_CELLS.get((r["method"], r["average"]))) for r in records)
+    return [{**r, "method": method, "average": ""} for r, method in named if method]
+
+
+def cell_table(records: Sequence[Mapping]) -> pd.DataFrame:
+    """A row a cell: accuracy on the source set and others, what answers follow where motion and scene disagree."""
+    own = cells(records)
+    seen = pd.DataFrame([r for r in own if r["set"] == "look"], columns=["method", "seed", "metric", "value"])
+    frame = per_seed(own).set_index(["method", "seed"])
+    frame = frame.join(seen.pivot_table("value", ["method", "seed"], "metric")).reset_index()
+    return spread_table(frame, "method", TITLES, head="Trainer, average")
+
+
+def neighbors(records: Sequence[Mapping]) -> pd.DataFrame:
+    """``tables.differences`` of cells that differ in one thing: the trainer, or (column ``of``) the average."""
+    trainers = [tuple(cell(name, average) for name in pair)
+                for average, pair in itertools.product(("last", "gwa"), TRAINER_PAIRS)]  # fmt: skip
+    names = dict.fromkeys(r["method"] for r in records if r["method"] != "frozen")
+    averages = [tuple(cell(name, average) for average in pair) for name in names for pair in AVERAGE_PAIRS]
+    own = cells(records)
+    found = {"trainer": differences(own, trainers), "average": differences(own, averages)}
+    return pd.concat([frame.assign(of=of) for of, frame in found.items()], ignore_index=True)
+
+
+def bites(records: Sequence[Mapping]) -> pd.DataFrame:
+    """Meta-step against joint on the same batches, at the last epoch and averaged."""
+    pairs = [tuple(cell(name, average) for name in pair)
+             for average, pair in itertools.product(("last", "gwa"), BITE_PAIRS)]  # fmt: skip
+    return differences(cells(records), pairs)
+
+
+def dialed(main: Sequence[Mapping], ends: Sequence[Mapping], average: str = "last") -> pd.DataFrame:
+    """``tables.dial`` of trainers at the ends of the dial and at the main point between, for one average."""
+    named = ({**r, "method": r["method"].split(" rho=")[0]} for r in (*main, *ends) if r["average"] == average)
+    return dial([{**r, "average": ""} for r in named if r["method"] in ("frozen", *TRAINERS)])
