@@ -173,7 +173,7 @@ OWN: dict[str, tuple[dict, ...]] = {
 TRIALS: dict[str, tuple[dict, ...]] = dict.fromkeys(TRAINERS, RATES)
 # What they chose, trainer by trainer, and how many steps an epoch has; until all have chosen, nothing below is run.
 CHOSEN: dict[str, dict] = {}
-CHOSEN_STEPS = STEPS[0]
+CHOSEN_STEPS = STEPS[1]
 PAIRINGS = {"scenes": "other scenes", "disjoint": "disjoint classes"}  # of the query batch -> how variants say it
 SIX, FOUR = tuple(range(4, 10)), tuple(range(4, 8))  # seeds
 
