@@ -1,6 +1,8 @@
 """Each notebook stands by itself: run in a workspace where nothing was made before, in whatever order."""
 
+import json
 import random
+import re
 from pathlib import Path
 
 import papermill
@@ -34,6 +36,17 @@ def test_all_run_in_one_empty_workspace_in_any_order(tmp_path):
     sizes = {job.notebook: job.parameters for job in load_plan("smoke").jobs.values() if job.notebook != "10_train"}
     for name in order:
         run(name, tmp_path, profile="smoke", **sizes.get(name, {}))
+    bears_no_mark(tmp_path / "out" / "tables")
+
+
+def bears_no_mark(tables: Path) -> None:
+    """Twins of the paper's tables hold all methods and are not compared with its numbers."""
+    for name in ("20_base_to_novel", "21_cross_dataset", "22_out_of_context"):
+        sidecar = json.loads((tables / f"{name}.json").read_text())
+        assert sidecar["comparable"] is sidecar["outside_tolerance"] is False, name
+        shown = (tables / f"{name}.md").read_text()
+        assert "In place of" in shown and not re.search("Difference|Tolerance|Mark", shown), name
+    assert "not run" not in (tables / "22_backgrounds.csv").read_text()
 
 
 @pytest.mark.slow
