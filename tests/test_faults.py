@@ -25,7 +25,7 @@ TINY = {"epochs": 3, "warmup_epochs": 1, "train_clips": 144, "test_clips": 144, 
 FLAGS = " ".join(["--profile=smoke", *(f"--{name.replace('_', '-')}={value}" for name, value in TINY.items())])
 VERBS = {
     "train": f"train {FLAGS} --runs=FOLDER",
-    "evaluate": f"evaluate {FLAGS} --runs=FOLDER",
+    "evaluate": "evaluate --profile=smoke --method=frozen --test-clips=144 --runs=FOLDER",  # scoring alone
     "prepare": "prepare --dataset=folder --root=videos --short-side=96 --jobs=2 --out=FOLDER/list.csv",
     "scuba": "scuba --manifest=videos.csv --masks=masks --mask-format=npz --no-area-rule --backgrounds=stripes "
     "--per-video=4 --seed=0 --out=FOLDER",
@@ -78,7 +78,8 @@ def whole(verb):
 
 
 @pytest.mark.parametrize(
-    ("verb", "times"), [("prepare", 1), *(pytest.param(verb, 20, marks=pytest.mark.slow) for verb in VERBS)]
+    ("verb", "times"),
+    [("prepare", 1), ("evaluate", 1), *(pytest.param(verb, 20, marks=pytest.mark.slow) for verb in VERBS)],
 )
 def test_killed_at_random_moments_it_ends_with_the_same_bits(verb, times, tmp_path):
     (seconds, expected), moments, killed = whole(verb), random.Random(0), 0
