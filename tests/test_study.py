@@ -7,7 +7,7 @@ import pytest
 
 from mede_core.config import METHODS, load_config
 from mede_core.report.tables import base_novel, in_and_out
-from mede_core.study import answers, measure, store, units
+from mede_core.study import answers, measure, searches, store, units
 from mede_core.study import answers_training as training
 from mede_core.study.units import FEW, SEARCH, SECTIONS, Unit, eval_sets, units_of
 from mede_core.workspace import Workspace
@@ -58,14 +58,14 @@ def test_an_epoch_is_doubled_where_twice_the_steps_still_move_accuracy(gained, s
     reached = {f"{trainer}, {count} steps": 80.0 for trainer in ("plain", "meta") for count in units.STEPS}
     reached["meta, 112 steps"] += gained
     found = [one for variant, value in reached.items() for one in records(variant, value)]
-    assert training.steps_chosen(found) == steps
-    assert training.doubled(found).loc["plain"].tolist() == [0, 0]
+    assert searches.steps_chosen(found) == steps and f": {steps} are taken" in searches.regime_sentence(found)
+    assert searches.doubled(found).loc["plain"].tolist() == [0, 0]
 
 
 def test_a_rate_is_tried_on_both_sides_of_the_best_before_settings_of_ones_own():
     def scored(score):
         reached: dict[str, float] = {}
-        while len(reached) < len(found := training.search("joint", reached)):
+        while len(reached) < len(found := searches.search("joint", reached)):
             reached |= {units.trial_name("joint", one): score(one["outer_lr"]) for one in found}
         return found
 
@@ -76,15 +76,15 @@ def test_a_rate_is_tried_on_both_sides_of_the_best_before_settings_of_ones_own()
 
 
 def test_the_long_trials_are_those_of_the_rule_and_the_best_is_chosen():
-    reached = dict(training.on_draws(store.study_records("trials", by="variant"))["hm_out"])
+    reached = dict(searches.reached(searches.on_draws(store.study_records("trials", by="variant")))["hm_out"])
     for trainer, trials in units.TRIALS.items():
-        assert [*trials] == training.search(trainer, reached)[: len(trials)], trainer
+        assert [*trials] == searches.search(trainer, reached)[: len(trials)], trainer
         if trainer in units.CHOSEN:
             assert len(trials) == units.BUDGET
             best = max(trials, key=lambda one: reached[units.trial_name(trainer, one)])
             assert units.CHOSEN[trainer] == best, trainer
     regime = store.study_records("regime", by="variant")
-    assert (training.steps_chosen(regime) if regime else units.STEPS[0]) == units.CHOSEN_STEPS
+    assert (searches.steps_chosen(regime) if regime else units.STEPS[0]) == units.CHOSEN_STEPS
 
 
 def test_nothing_long_runs_before_every_trainer_has_chosen(monkeypatch):
@@ -118,16 +118,16 @@ def test_frozen_clip_follows_the_scene_alone_where_cues_disagree(tmp_path):
 
 
 def test_recipes_take_what_the_committed_search_chose():
-    found = answers.trials(store.study_records("search", by="variant")).query("chosen")
-    chosen = dict(zip(found["recipe"], found["changes"], strict=True))
+    found = searches.trials(store.study_records("search", by="variant"), SEARCH, budget=5)
+    chosen = dict(zip(found["recipe"][found["chosen"]], found["changes"][found["chosen"]], strict=True))
     assert [*chosen] == [*SEARCH]
     for method, settings in chosen.items():
         assert dict(METHODS[method].tuned) == settings, method
     assert METHODS["open_mede"].tuned == METHODS["open_mede_no_gwa"].tuned
     rates = {settings["outer_lr"] for settings in chosen.values()}
     at_edge = sum(settings["outer_lr"] == max(rates) for settings in chosen.values())
-    edges = answers.search_edges(store.study_records("search", by="variant"))
-    assert f"{at_edge} of {len(SEARCH)} recipes chose the largest rate that was tried, {max(rates):g}" in edges
+    assert f"{at_edge} of {len(SEARCH)} recipes chose a rate at the edge" in searches.edge_sentence(found)
+    assert not searches.trials(store.study_records("search", by="variant"), SEARCH, budget=6)["chosen"].any()
 
 
 def test_every_control_is_compared_with_one_that_exists():

@@ -11,7 +11,7 @@ from ..report.intervals import t_interval
 from ..report.metrics import mean_std
 from ..report.tables import NOT_RUN, column_label, dial, differences, method_label, methods_of, wide
 from ..report.write import MISSING, format_mean_std, format_signed
-from .units import FORM_RATES, FORMS, SEARCH, form_name, trial_name
+from .units import FORM_RATES, FORMS, form_name
 
 ANSWER_PAIRS = (("open_mede", "finetune"), ("open_mede", "open_mede_no_gwa"), ("open_mede_no_gwa", "finetune"))
 ANSWER_CONTROLS = (("meta-step", "joint"), ("long, GWA", "long"), ("long, GWA", "fine-tuning, twice the epochs"))
@@ -76,38 +76,6 @@ def spread_table(
         spreads = {title: format_mean_std(*mean_std(own[column])) for column, title in titles.items() if len(own)}
         rows.append({head: label(name), **dict.fromkeys(titles.values(), NOT_RUN), **spreads, "Seeds": len(own)})
     return pd.DataFrame(rows)
-
-
-# ------------------------------------------------------------------------------------ the search
-def trials(records: Sequence[Mapping]) -> pd.DataFrame:
-    """Trials that were run, in the order of the search, with their accuracies; of each recipe that has all of its own,
-    the one with the best harmonic mean of in and out of context is ``chosen``, of equals the first."""
-    rows = [(method, changes, trial_name(method, changes)) for method, own in SEARCH.items() for changes in own]
-    frame = pd.DataFrame(rows, columns=["recipe", "changes", "trial"])
-    frame = frame.join(per_seed(records).set_index("method"), on="trial", how="inner")
-    by_recipe = frame.groupby("recipe")["hm_out"]
-    whole = by_recipe.transform("size") == frame["recipe"].map({method: len(own) for method, own in SEARCH.items()})
-    return frame.assign(chosen=frame.index.isin(by_recipe.idxmax()) & whole)
-
-
-def search_table(records: Sequence[Mapping]) -> pd.DataFrame:
-    """The trials as a reader sees them: Recipe, Trial, In context, Out of context, HM, Chosen."""
-    found = trials(records)
-    shown = {title: found[column].map("{:.1f}".format) for column, title in REACHED.items() if column != "novel_out"}
-    return pd.DataFrame({
-        "Recipe": found["recipe"].map(method_label),
-        "Trial": [trial.removeprefix(recipe).strip() for trial, recipe in zip(found["trial"], found["recipe"])],
-        **shown, "HM": found["hm_out"].map("{:.1f}".format), "Chosen": np.where(found["chosen"], "yes", ""),
-    })  # fmt: skip
-
-
-def search_edges(records: Sequence[Mapping]) -> str:
-    """Which recipes chose the largest learning rate that was tried, where their score had not yet stopped to climb."""
-    found = trials(records)
-    rates, chosen = found["changes"].str["outer_lr"], found["chosen"]
-    edge = found["recipe"][chosen & (rates == rates.max())].map(method_label)
-    told = f"Here: {len(edge)} of {chosen.sum()} recipes chose the largest rate that was tried, {rates.max():g}"
-    return told + (f" ({', '.join(edge)}), still climbing: a larger one may suit them better." if len(edge) else ".")
 
 
 # ------------------------------------------------------------------------------------ all methods

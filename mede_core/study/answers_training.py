@@ -11,7 +11,7 @@ from ..report.metrics import mean_std
 from ..report.tables import differences
 from ..report.write import MISSING, format_signed
 from .answers import REACHED, per_seed, spread_table
-from .units import BUDGET, CONTROLS, DRAWS, FEW, OWN, PLATEAU, RATES, STEPS, VALIDATION, trial_name
+from .units import CONTROLS, FEW, VALIDATION
 
 CONTROL_PAIRS = (  # each against what shares everything with it but the part in question
     ("meta-step", "fine-tuning"), ("joint", "fine-tuning"), ("meta-step", "joint"),
@@ -78,37 +78,6 @@ def expansion_fails(records: Iterable[Mapping], alpha: float) -> str:
         epochs = own["epoch"][own["measured"] * own["predicted"] < 0]
         parts.append(f"{method}: {', '.join(map(str, epochs)) or 'none'}")
     return f"epochs in which measured and predicted change differ in sign at α = {alpha:g}: {'; '.join(parts)}."
-
-
-# ------------------------------------------------------------------------------------ trained to the plateau
-def on_draws(records: Iterable[Mapping]) -> pd.DataFrame:
-    """In, out of context and their harmonic mean of each variant, in percent, mean over the draws of base clips."""
-    drawn = per_seed({**record, "part": 1} for record in records if record["part"] in DRAWS)
-    return drawn.set_index("method")[["in", "out", "hm_out"]]
-
-
-def doubled(records: Iterable[Mapping]) -> pd.DataFrame:
-    """What twice the steps add, in points: plain and meta, in and out of context."""
-    found = on_draws(records)[["in", "out"]]
-    few, many = STEPS
-    return pd.DataFrame({trainer: found.loc[f"{trainer}, {many} steps"] - found.loc[f"{trainer}, {few} steps"]
-                         for trainer in ("plain", "meta")}).T  # fmt: skip
-
-
-def steps_chosen(records: Iterable[Mapping]) -> int:
-    return STEPS[int((doubled(records).abs() >= PLATEAU).any(axis=None))]
-
-
-def search(trainer: str, reached: Mapping[str, float]) -> list[dict]:
-    """The trials of a trainer as the rule gives them, as far as the scores of those before are known."""
-    found = [*RATES]
-    while len(found) < BUDGET and all(trial_name(trainer, one) in reached for one in found):
-        rates = {one["outer_lr"]: reached[trial_name(trainer, one)] for one in found if len(one) == 1}
-        best = max(rates, key=rates.get)
-        edges = {max(rates): best * 2, min(rates): best / 2}  # a rate is still to be tried beyond these
-        own = {} if best in edges else OWN[trainer][len(found) - len(rates)]
-        found.append({"outer_lr": edges.get(best, best), **own})
-    return found
 
 
 # ------------------------------------------------------------------------------------ averages of a trajectory

@@ -160,7 +160,7 @@ TRAINERS: dict[str, tuple[str, dict]] = {
 }  # fmt: skip
 # The search: six trials for every trainer, scored by the harmonic mean of in and out of context on the same draws.
 # Rates first, a factor of 2 apart, until the best has a tried neighbor on both sides; what is left of the six goes to
-# the trainer's own settings at its best rate, in this order (answers_training.search; a test holds TRIALS to it).
+# the trainer's own settings at its best rate, in this order (searches.search; a test holds TRIALS to it).
 BUDGET = 6
 RATES = ({"outer_lr": 1e-2}, {"outer_lr": 2e-2}, {"outer_lr": 4e-2})
 OWN: dict[str, tuple[dict, ...]] = {
@@ -170,7 +170,10 @@ OWN: dict[str, tuple[dict, ...]] = {
     "interpolated": ({"iwr_weight": 0.25}, {"iwr_max": 0.3}, {"iwr_weight": 1.0}),
     "distilled": ({"distill_weight": 0.5}, {"distill_weight": 8.0}, {"distill_weight": 0.125}),
 }
-TRIALS: dict[str, tuple[dict, ...]] = dict.fromkeys(TRAINERS, RATES)
+TRIALS: dict[str, tuple[dict, ...]] = {
+    **dict.fromkeys(TRAINERS, RATES),
+    "meta": (*RATES, {"outer_lr": 8e-2}),
+}
 # What they chose, trainer by trainer, and how many steps an epoch has; until all have chosen, nothing below is run.
 CHOSEN: dict[str, dict] = {}
 CHOSEN_STEPS = STEPS[1]
