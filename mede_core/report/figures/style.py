@@ -9,7 +9,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib
@@ -58,6 +58,7 @@ METHOD_STYLE = {
     "open_mede_no_gwa": Look("Open-MeDe w/o GWA", "#c37ccf", "v", (0, (6, 2)), "\\\\\\"),
     "open_mede": Look("Open-MeDe", "#bd2a10", "P", "solid"),
 }
+TRAINER_OF = {"plain": "finetune", "interpolated": "open_vclip", "distilled": "froster", "meta": "open_mede_no_gwa"}
 CONTEXT_STYLE = {  # a test background each; "out" is the mean over the swapped ones
     "in": Look("in context", "#1f5ae0", "o", "solid"),
     "scene": Look("other scene", "#bd2a10", "s", (0, (4, 1.5))),
@@ -183,8 +184,11 @@ def _plain(value):
 
 # ------------------------------------------------------------------------------------ help for plot functions
 def look_of(method: str) -> Look:
-    """The fixed look of a method; a reader's own method is drawn in the color of the text."""
-    return METHOD_STYLE.get(method) or Look(method, current_theme().text, "X", DOTTED, "...")
+    """The fixed look of a method, also of a trainer by itself; any other is drawn in the color of the text."""
+    look = METHOD_STYLE.get(TRAINER_OF.get(method, method))
+    if method in TRAINER_OF:
+        return replace(look, label=method)
+    return look or Look(method, current_theme().text, "X", DOTTED, "...")
 
 
 def contexts_in(frame: pd.DataFrame) -> list[str]:
