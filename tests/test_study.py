@@ -92,7 +92,7 @@ def test_nothing_long_runs_before_every_trainer_has_chosen(monkeypatch):
     assert units.long_sections() == {}
     monkeypatch.setattr(units, "CHOSEN", {trainer: {"outer_lr": 0.03} for trainer in units.TRAINERS})
     sections = units.long_sections()
-    assert {name: len(seeds) for name, (seeds, _) in sections.items()} == {"trainers": 6, "bite": 4, "ends": 4}
+    assert {name: len(seeds) for name, (seeds, _) in sections.items()} == {"trainers": 6, "bite": 4, "ends": 2}
     for method, changes, _ in (one for _, variants in sections.values() for one in variants.values()):
         config = load_config("full", method=method, **changes)
         assert method == "frozen" or (config.outer_lr, config.epochs) == (0.03, 22)
