@@ -17,7 +17,17 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 from mede_core.report.figures import diagram, film, results, training, trajectories
-from mede_core.report.figures.style import DARK, LIGHT, METHOD_STYLE, figure_bytes, save_figure, spread_apart, style
+from mede_core.report.figures.style import (
+    DARK,
+    LIGHT,
+    METHOD_STYLE,
+    figure_bytes,
+    look_of,
+    save_figure,
+    spread_apart,
+    style,
+)
+from mede_core.study.units import TRAINERS
 
 
 # ------------------------------------------------------------------------------------ every figure
@@ -178,6 +188,9 @@ def test_color_is_never_the_only_difference():
         values = [str(getattr(look, attribute)) for look in METHOD_STYLE.values()]
         assert len(set(values)) == len(values), attribute
     assert tuple(METHOD_STYLE) == ("frozen", "finetune", "open_vclip", "froster", "open_mede_no_gwa", "open_mede")
+    with style():
+        trainers = [look_of(name) for name in TRAINERS]  # drawn as the methods that they make
+    assert [look.label for look in trainers] == [*TRAINERS] and len({look.color for look in trainers}) == len(TRAINERS)
 
 
 def test_labels_are_spread_as_little_as_possible_and_never_overlap():
