@@ -76,7 +76,7 @@ def test_without_inner_sync_each_rank_takes_its_own_inner_step(results):
 
 @pytest.mark.parametrize("nodes", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_rank_that_dies_ends_the_others_and_asked_again_training_ends_where_one_process_ends(nodes, tmp_path):
-    tiny = {"epochs": 8, "warmup_epochs": 1, "train_clips": 48, "batch_size": 16}
+    tiny = {"epochs": 5, "warmup_epochs": 1, "train_clips": 48, "batch_size": 16}
     words = ["-m", "mede_core", "train", "--profile=smoke", f"--runs={tmp_path / 'two'}"]
     words += [f"--{name.replace('_', '-')}={value}" for name, value in tiny.items()]
     launchers = start(nodes, *words)
@@ -92,7 +92,7 @@ def test_a_rank_that_dies_ends_the_others_and_asked_again_training_ends_where_on
     assert sorted(path.name for path in whole.iterdir()) == sorted(path.name for path in two.iterdir())
     tensors = [load_checkpoint(folder / "gwa.safetensors")[0] for folder in (whole, two)]
     assert apart(*tensors) < 1e-4  # AdamW in float32
-    assert len((two / "metrics.jsonl").read_text().splitlines()) == 24
+    assert len((two / "metrics.jsonl").read_text().splitlines()) == 15
 
 
 def test_ranks_of_different_code_refuse_to_train_together(results):

@@ -241,9 +241,9 @@ def test_a_stopped_run_takes_its_notebooks_with_it(waiting, how):
 
 def test_a_job_that_takes_too_long_is_ended_and_says_so(tmp_path):
     checkout = Checkout(tmp_path, {"01_slow": notebook("import time\ntime.sleep(600)")}, 'Job("slow", "01_slow")',
-                        settings="minutes=0.2")  # fmt: skip
+                        settings="minutes=0.1")  # fmt: skip
     code, said = checkout.reproduce()
-    assert code == 1 and "slow: failed" in said and "killed: ran longer than 0.2 minutes" in said
+    assert code == 1 and "slow: failed" in said and "killed: ran longer than 0.1 minutes" in said
     assert not processes_in(checkout.folder)
 
 
