@@ -154,7 +154,7 @@ def _kept(asked: list[Ask], wanted) -> list[Ask]:
 
 # ------------------------------------------------------------------------------------ the study
 SECTIONS = {  # of the study, that its notebooks read; in the profile `full` they ask for nothing of their own
-    "study_claims": ("search", "main", "meta", "floors", "dial", "cost"),
+    "study_claims": ("search", "main", "meta", "floors", "dial", "cost", "regime", "trials"),
     "study_dial": ("main", "dial"),
     "study_meta_step": ("meta",),
     "study_averages": ("gwa",),
