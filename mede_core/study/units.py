@@ -172,6 +172,7 @@ OWN: dict[str, tuple[dict, ...]] = {
 }
 TRIALS: dict[str, tuple[dict, ...]] = {
     **dict.fromkeys(TRAINERS, RATES),
+    "plain": (*RATES, *({"outer_lr": 2e-2, **own} for own in OWN["plain"])),
     "meta": (*RATES, {"outer_lr": 8e-2}),
 }
 # What they chose, trainer by trainer, and how many steps an epoch has; until all have chosen, nothing below is run.
