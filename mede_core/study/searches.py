@@ -52,8 +52,8 @@ def search(trainer: str, scores: Mapping[str, float]) -> list[dict]:
         rates = {one["outer_lr"]: scores[trial_name(trainer, one)] for one in found if len(one) == 1}
         best = max(rates, key=rates.get)
         edges = {max(rates): best * 2, min(rates): best / 2}  # a rate is still to be tried beyond these
-        own = {} if best in edges else OWN[trainer][len(found) - len(rates)]
-        found.append({"outer_lr": edges.get(best, best), **own})
+        own = [{}] if best in edges else OWN[trainer][: BUDGET - len(found)]
+        found += [{"outer_lr": edges.get(best, best), **one} for one in own]
     return found
 
 
