@@ -174,8 +174,9 @@ TRIALS: dict[str, tuple[dict, ...]] = {
     **dict.fromkeys(TRAINERS, RATES),
     "plain": (*RATES, *({"outer_lr": 2e-2, **own} for own in OWN["plain"])),
     "joint": (*RATES, {"outer_lr": 5e-3}),
-    "meta": (*RATES, {"outer_lr": 8e-2}),
+    "meta": (*RATES, {"outer_lr": 8e-2}, *({"outer_lr": 4e-2, **own} for own in OWN["meta"][:2])),
     "interpolated": (*RATES, *({"outer_lr": 2e-2, **own} for own in OWN["interpolated"])),
+    "distilled": (*RATES, *({"outer_lr": 2e-2, **own} for own in OWN["distilled"])),
 }
 # What they chose, trainer by trainer, and how many steps an epoch has; until all have chosen, nothing below is run.
 CHOSEN: dict[str, dict] = {}
