@@ -98,7 +98,8 @@ def test_nothing_long_runs_before_every_trainer_has_chosen(monkeypatch):
         assert method == "frozen" or (config.outer_lr, config.epochs) == (0.03, 22)
     trainers = sections["trainers"][1]
     assert trainers["plain with equal passes"][1]["steps_per_epoch"] == 2 * trainers["plain"][1]["steps_per_epoch"]
-    assert sections["bite"][1]["joint, other scenes"][1]["inner_lr"] == 0.0
+    meta, joint = (sections["bite"][1][f"{name}, other scenes"][1] for name in ("meta", "joint"))
+    assert joint == {**meta, "inner_lr": 0.0}
 
 
 def test_each_average_of_a_run_is_asked_for_once_and_differs_from_its_neighbor():
@@ -126,7 +127,9 @@ def test_recipes_take_what_the_committed_search_chose():
     assert METHODS["open_mede"].tuned == METHODS["open_mede_no_gwa"].tuned
     rates = {settings["outer_lr"] for settings in chosen.values()}
     at_edge = sum(settings["outer_lr"] == max(rates) for settings in chosen.values())
-    assert f"{at_edge} of {len(SEARCH)} recipes chose a rate at the edge" in searches.edge_sentence(found)
+    said = searches.edge_sentence(found)
+    assert f"{at_edge} of {len(SEARCH)} recipes chose a rate at the edge" in said
+    assert said.count(f" {max(rates):g}") == at_edge
     assert not searches.trials(store.study_records("search", by="variant"), SEARCH, budget=6)["chosen"].any()
 
 

@@ -49,8 +49,8 @@ def clip_scores(
                 where = f"{method} on {test_set}, seed {key[0]}, {key[1]}, {key[2]}"
                 raise ValueError(f"{where}: more than one record; narrow the records (run, average, rho)")
             bits = record.get("correct")
-            mean = np.full(record["n"], record["value"] / 100)
-            found[key] = unpack_correct(bits, record["n"]).astype(float) if bits else mean
+            right = unpack_correct(bits, record["n"]) if bits else np.full(record["n"], record["value"] / 100)
+            found[key] = right.astype(float)
             without_bits |= not bits
     if not found:
         raise ValueError(f"no record of {method} on {test_set} ({', '.join(splits)}; {', '.join(contexts)})")

@@ -55,22 +55,24 @@ def cell_table(records: Sequence[Mapping]) -> pd.DataFrame:
     return spread_table(frame, "method", TITLES, head="Trainer, average")
 
 
+def _compared(records: Sequence[Mapping], pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
+    """``tables.differences`` of pairs of trainers, at the last epoch and averaged by GWA."""
+    both = itertools.product(("last", "gwa"), pairs)
+    named = [tuple(cell(name, average) for name in pair) for average, pair in both]
+    return differences(cells(records), named)
+
+
 def neighbors(records: Sequence[Mapping]) -> pd.DataFrame:
     """``tables.differences`` of cells that differ in one thing: the trainer, or (column ``of``) the average."""
-    trainers = [tuple(cell(name, average) for name in pair)
-                for average, pair in itertools.product(("last", "gwa"), TRAINER_PAIRS)]  # fmt: skip
     names = dict.fromkeys(r["method"] for r in records if r["method"] != "frozen")
     averages = [tuple(cell(name, average) for average in pair) for name in names for pair in AVERAGE_PAIRS]
-    own = cells(records)
-    found = {"trainer": differences(own, trainers), "average": differences(own, averages)}
+    found = {"trainer": _compared(records, TRAINER_PAIRS), "average": differences(cells(records), averages)}
     return pd.concat([frame.assign(of=of) for of, frame in found.items()], ignore_index=True)
 
 
 def bites(records: Sequence[Mapping]) -> pd.DataFrame:
-    """Meta-step against joint on the same batches, at the last epoch and averaged."""
-    pairs = [tuple(cell(name, average) for name in pair)
-             for average, pair in itertools.product(("last", "gwa"), BITE_PAIRS)]  # fmt: skip
-    return differences(cells(records), pairs)
+    """Meta-step against joint on the same batches."""
+    return _compared(records, BITE_PAIRS)
 
 
 def dialed(main: Sequence[Mapping], ends: Sequence[Mapping], average: str = "last") -> pd.DataFrame:

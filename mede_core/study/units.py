@@ -170,13 +170,20 @@ OWN: dict[str, tuple[dict, ...]] = {
     "interpolated": ({"iwr_weight": 0.25}, {"iwr_max": 0.3}, {"iwr_weight": 1.0}),
     "distilled": ({"distill_weight": 0.5}, {"distill_weight": 8.0}, {"distill_weight": 0.125}),
 }
+
+
+def _tried(trainer: str, best: float, *beyond: float) -> tuple[dict, ...]:
+    """The rates, those beyond an edge of them, and settings of the trainer's own at the best."""
+    rates = (*RATES, *({"outer_lr": rate} for rate in beyond))
+    return (*rates, *({"outer_lr": best, **own} for own in OWN[trainer]))[:BUDGET]
+
+
 TRIALS: dict[str, tuple[dict, ...]] = {
-    **dict.fromkeys(TRAINERS, RATES),
-    "plain": (*RATES, *({"outer_lr": 2e-2, **own} for own in OWN["plain"])),
-    "joint": (*RATES, {"outer_lr": 5e-3}),
-    "meta": (*RATES, {"outer_lr": 8e-2}, *({"outer_lr": 4e-2, **own} for own in OWN["meta"][:2])),
-    "interpolated": (*RATES, *({"outer_lr": 2e-2, **own} for own in OWN["interpolated"])),
-    "distilled": (*RATES, *({"outer_lr": 2e-2, **own} for own in OWN["distilled"])),
+    "plain": _tried("plain", 2e-2),
+    "joint": (*RATES, {"outer_lr": 5e-3}),  # the best so far is the smallest: no rate is chosen yet
+    "meta": _tried("meta", 4e-2, 8e-2),
+    "interpolated": _tried("interpolated", 2e-2),
+    "distilled": _tried("distilled", 2e-2),
 }
 # What they chose, trainer by trainer, and how many steps an epoch has; until all have chosen, nothing below is run.
 CHOSEN: dict[str, dict] = {}
