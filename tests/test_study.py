@@ -130,7 +130,9 @@ def test_recipes_take_what_the_committed_search_chose():
     said = searches.edge_sentence(found)
     assert f"{at_edge} of {len(SEARCH)} recipes chose a rate at the edge" in said
     assert said.count(f" {max(rates):g}") == at_edge
-    assert not searches.trials(store.study_records("search", by="variant"), SEARCH, budget=6)["chosen"].any()
+    waiting = searches.trials(store.study_records("search", by="variant"), SEARCH, budget=6)
+    assert not waiting["chosen"].any() and f"{len(SEARCH)} more have trials left" in searches.edge_sentence(waiting)
+    assert "left" not in said
 
 
 def test_every_control_is_compared_with_one_that_exists():

@@ -84,8 +84,8 @@ def trial_table(found: pd.DataFrame) -> pd.DataFrame:
 def edge_sentence(found: pd.DataFrame) -> str:
     """Which recipes chose a learning rate at an edge of what was tried, where their score may still climb."""
     chosen = found[found["chosen"]]
-    if not len(chosen):
-        return f"Here: {len(found)} trials so far; no recipe has all of its own, so none has chosen."
     named = [f"{method_label(row.recipe)} {row.rate:g}" for row in chosen[chosen["edge"]].itertuples()]
     told = f"Here: {len(named)} of {len(chosen)} recipes chose a rate at the edge of what was tried"
-    return told + (f" ({', '.join(named)}): one beyond it may suit them better." if named else ".")
+    told += f" ({', '.join(named)}): one beyond it may suit them better." if named else "."
+    left = found["recipe"].nunique() - len(chosen)
+    return told + (f" {left} more have trials left, and have not chosen." if left else "")
