@@ -83,6 +83,7 @@ def test_the_long_trials_are_those_of_the_rule_and_the_best_is_chosen():
             assert len(trials) == units.BUDGET
             best = max(trials, key=lambda one: reached[units.trial_name(trainer, one)])
             assert units.CHOSEN[trainer] == best, trainer
+            assert trainer == "joint" or METHODS[units.TRAINERS[trainer][0]].long == best, trainer
     regime = store.study_records("regime", by="variant")
     assert (searches.steps_chosen(regime) if regime else units.STEPS[0]) == units.CHOSEN_STEPS
 
@@ -124,7 +125,8 @@ def test_recipes_take_what_the_committed_search_chose():
     assert [*chosen] == [*SEARCH]
     for method, settings in chosen.items():
         assert dict(METHODS[method].tuned) == settings, method
-    assert METHODS["open_mede"].tuned == METHODS["open_mede_no_gwa"].tuned
+    full, bare = METHODS["open_mede"], METHODS["open_mede_no_gwa"]
+    assert (full.tuned, full.long) == (bare.tuned, bare.long)
     rates = {settings["outer_lr"] for settings in chosen.values()}
     at_edge = sum(settings["outer_lr"] == max(rates) for settings in chosen.values())
     said = searches.edge_sentence(found)

@@ -89,6 +89,16 @@ def study_records(section: str, *, by: str = "method", folder: str | os.PathLike
     return records_of(read_section(section, folder), by=by)
 
 
+def whole_seeds(section: str, folder: str | os.PathLike = FOLDER) -> list[dict]:
+    """The records, by variant, of a section's seeds that have all their units, so that every comparison has the same
+    seeds; none of a seed alone, since an interval is over seeds."""
+    units = units_of(section) if section in SECTIONS else ()
+    lacking = {unit.config.seed for unit in units if is_missing(unit, folder)}
+    whole = {unit.config.seed for unit in units} - lacking
+    lines = [line for line in read_section(section, folder) if line["seed"] in whole]
+    return records_of(lines, by="variant") if len(whole) > 1 else []
+
+
 def origin(sections: Iterable[str], folder: str | os.PathLike = FOLDER) -> str:
     """One sentence on what made the committed results, and how many of them older code made."""
     lines = [line for section in sections for line in read_section(section, folder)]

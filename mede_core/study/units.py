@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..averages import grid, rules
-from ..config import METHODS, OUT_OF_CONTEXT, SPLITS, Average, Config, EvalSet, load_config
+from ..config import METHODS, OUT_OF_CONTEXT, PROFILES, SPLITS, Average, Config, EvalSet, load_config
 from ..files import repo_root
 
 SEEDS = (4, 5, 6, 7, 8)  # of the main questions
@@ -152,7 +152,7 @@ CONTROLS: dict[str, tuple[str, dict]] = {
 # Written before the first run. The regime: 22 epochs, 2 of them warm-up, mu 15 and sigma 10 (the authors' leftovers),
 # and 56 steps an epoch; 112 if those move accuracy on base classes of the design seed, in or out of context, by
 # PLATEAU points or more, for plain or for meta (mean of three draws of clips; rates of the earlier search).
-LONG = {"epochs": 22, "warmup_epochs": 2, "gwa_mu": 15.0, "gwa_sigma": 10.0}
+LONG = {name: value for name, value in PROFILES["full"].items() if name != "steps_per_epoch"}
 STEPS, PLATEAU = (56, 112), 1.0
 TRAINERS: dict[str, tuple[str, dict]] = {
     "plain": (_PLAIN, {}), "joint": (_META, {"inner_lr": 0.0}), "meta": (_META, {}),
@@ -187,7 +187,7 @@ TRIALS: dict[str, tuple[dict, ...]] = {
 }
 # What they chose, trainer by trainer, and how many steps an epoch has; until all have chosen, nothing below is run.
 CHOSEN: dict[str, dict] = {}
-CHOSEN_STEPS = STEPS[1]
+CHOSEN_STEPS = PROFILES["full"]["steps_per_epoch"]
 PAIRINGS = {"scenes": "other scenes", "disjoint": "disjoint classes"}  # of the query batch -> how variants say it
 SIX, FOUR = tuple(range(4, 10)), tuple(range(4, 8))  # seeds
 
@@ -287,6 +287,6 @@ def units_of(section: str, seeds: Sequence[int] = ()) -> list[Unit]:
     for seed, (variant, (method, changes, tests)) in itertools.product(seeds or own, variants.items()):
         if section == "dial" and changes["rho"] == FEW_RHO and seed not in FEW:
             continue
-        config = load_config("full", method=method, seed=seed, world_seed=seed, **changes)
+        config = load_config("cpu", method=method, seed=seed, world_seed=seed, **changes)
         found.append(Unit(section, variant, config, tests))
     return found
