@@ -41,8 +41,14 @@ def cross_batch_meta_optimization(profile: str, settings: Mapping) -> list[Ask]:
     return [Ask(load_config(profile, **{**settings, "method": "open_mede"}))]
 
 
+def trajectory(profile: str, settings: Mapping) -> Config:
+    """The run whose averages are looked at. In `cpu` it is that of the profile `full`, the one run there whose epochs
+    are as many as the published center and width are for."""
+    return load_config("full" if profile == "cpu" else profile, **{"method": "open_mede", **settings})
+
+
 def gaussian_weight_averaging(profile: str, settings: Mapping, clips: int, grid_clips: int) -> list[Ask]:
-    config = load_config(profile, **{"method": "open_mede", **settings})
+    config = trajectory(profile, settings)
     epochs = [Average("epoch", epoch=epoch, name=f"epoch {epoch}") for epoch in range(config.epochs + 1)]
     averages = [one for one in rules(config) if one.name in ("gwa", "swa", "ema")]
     along = [Ask(config, world_sets(clips), average) for average in (*epochs, *averages)]
@@ -130,7 +136,7 @@ def table_gwa(
     profile: str, settings: Mapping, test_set: str, clips: int, mu_ratios: str, sigma_ratios: str, tests: Tests
 ) -> list[Ask]:
     """Averages of one trajectory; `tests` as in `evaluate`."""
-    config = load_config(profile, **{"method": "open_mede", **settings})
+    config = trajectory(profile, settings)
     sets = real_tests(config, tests) or world_sets(clips, (test_set,), halves=("all",))
     ratios = ([float(text) for text in str(numbers).split()] for numbers in (mu_ratios, sigma_ratios))
     return [Ask(config, sets, average) for average in (*rules(config), *grid(config, *ratios))]
@@ -180,11 +186,13 @@ def study_meta_step(profile: str, settings: Mapping) -> list[Ask]:
 
 
 def averages_units(profile: str, settings: Mapping, clips: int) -> list[units.Unit]:
-    """The study's section gwa for a run of one's own, with fewer clips."""
+    """The study's section gwa for a run of one's own, with fewer clips; in `cpu` also its averages of the long run."""
     own, found = {"method": "open_mede", **settings, "test_clips": clips}, []
     for variant, (_, changes, tests) in units.SECTIONS["gwa"][1].items():
         config = load_config(profile, **{**own, "held_out": 0, **changes})
         found.append(units.Unit("gwa", variant, config, tests))
+    if profile == "cpu":
+        found.append(units.Unit("gwa", "averages", trajectory(profile, own), found[0].tests))
     return [] if profile == "full" else found
 
 

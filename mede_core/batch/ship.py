@@ -27,11 +27,13 @@ EVERY = 8  # of the metrics, each 8th step ships
 
 
 def in_lab() -> Iterator[Ask]:
-    """What the notebooks ask for with their own parameters, and the weights of every method and of 01's learners."""
+    """What the notebooks ask for with their own parameters, the weights of every method and of 01's learners, and
+    the long trajectory."""
     for number in IN_LAB.split():
         (notebook,) = (repo_root() / "notebooks").glob(f"{number}_*.ipynb")
         yield from asked_by(notebook)
     yield from (Ask(load_config("cpu", method=method)) for method in METHODS if method != "frozen")
+    yield Ask(asks.trajectory("cpu", {}))
     yield from (Ask(ask.config) for ask in asks.static_bias("cpu", {}, clips=1) if trains(ask.config))
 
 
