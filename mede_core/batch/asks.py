@@ -160,10 +160,10 @@ def _kept(asked: list[Ask], wanted) -> list[Ask]:
 
 # ------------------------------------------------------------------------------------ the study
 SECTIONS = {  # of the study, that its notebooks read; in the profile `full` they ask for nothing of their own
-    "study_claims": ("search", "main", "meta", "floors", "dial", "cost", "regime", "trials"),
-    "study_dial": ("main", "dial"),
-    "study_meta_step": ("meta",),
-    "study_averages": ("gwa",),
+    "study_claims": ("search", "main", "meta", "floors", "dial", "cost", "regime", "trials", "trainers"),
+    "study_dial": ("main", "dial", "trainers", "ends"),
+    "study_meta_step": ("meta", "trainers", "bite"),
+    "study_averages": ("gwa", "trainers"),
     "study_where_it_looks": ("main", "encoders", "second_world", "adapters"),
 }
 
