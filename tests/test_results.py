@@ -207,6 +207,7 @@ def test_number_formats():
     assert format_mean_std(83.74, 1.26) == "83.7 ± 1.3"
     assert format_mean_std(63.2, math.nan) == "63.2"
     assert format_mean_std(math.nan) == "–"
+    assert format_mean_std(-0.01, 0.02) == "0.0 ± 0.0"
     assert format_interval(44.7, 43.12, 46.2) == "44.7 [43.1, 46.2]"
     assert format_interval(44.7, math.nan, math.nan) == "44.7"
     assert [format_signed(v) for v in (2.9, -0.61, -0.04, 0.0, math.nan)] == ["+2.9", "-0.6", "0.0", "0.0", "–"]

@@ -40,14 +40,14 @@ def format_mean_std(mean: float, std: float = math.nan) -> str:
     """Write a mean with its spread: "83.7 ± 1.3", "63.2" where the spread is NaN, as of one seed, "–" for NaN."""
     if math.isnan(mean):
         return MISSING
-    return f"{mean:.1f}" if math.isnan(std) else f"{mean:.1f} ± {std:.1f}"
+    return f"{mean:z.1f}" if math.isnan(std) else f"{mean:z.1f} ± {std:.1f}"
 
 
 def format_interval(value: float, low: float, high: float) -> str:
     """Write a number with its interval: "44.7 [43.1, 46.2]"; without where NaN; "–" where the number is NaN."""
     if math.isnan(value):
         return MISSING
-    return f"{value:.1f}" if math.isnan(low) else f"{value:.1f} [{low:.1f}, {high:.1f}]"
+    return f"{value:z.1f}" if math.isnan(low) else f"{value:z.1f} [{low:z.1f}, {high:z.1f}]"
 
 
 def format_signed(value: float, decimals: int = 1) -> str:
