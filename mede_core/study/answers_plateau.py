@@ -56,17 +56,19 @@ def cell_table(records: Sequence[Mapping]) -> pd.DataFrame:
 
 
 def _compared(records: Sequence[Mapping], pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
-    """``tables.differences`` of pairs of trainers, at the last epoch and averaged by GWA."""
-    both = itertools.product(("last", "gwa"), pairs)
-    named = [tuple(cell(name, average) for name in pair) for average, pair in both]
-    return differences(cells(records), named)
+    """``tables.differences`` of pairs of trainers, at the last epoch and averaged by GWA, with a label for figures."""
+    named = [tuple(cell(name, at) for name in pair) for at, pair in itertools.product(("last", "gwa"), pairs)]
+    frame = differences(cells(records), named)
+    return frame.assign(label=[f"{a} − {b.rpartition(', ')[0]}" for a, b in zip(frame["first"], frame["second"])])
 
 
 def neighbors(records: Sequence[Mapping]) -> pd.DataFrame:
     """``tables.differences`` of cells that differ in one thing: the trainer, or (column ``of``) the average."""
     names = dict.fromkeys(r["method"] for r in records if r["method"] != "frozen")
     averages = [tuple(cell(name, average) for average in pair) for name in names for pair in AVERAGE_PAIRS]
-    found = {"trainer": _compared(records, TRAINER_PAIRS), "average": differences(cells(records), averages)}
+    own = differences(cells(records), averages)
+    own["label"] = [f"{a} − {b.split(', ', 1)[1]}" for a, b in zip(own["first"], own["second"])]
+    found = {"trainer": _compared(records, TRAINER_PAIRS), "average": own}
     return pd.concat([frame.assign(of=of) for of, frame in found.items()], ignore_index=True)
 
 

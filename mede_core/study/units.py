@@ -186,10 +186,8 @@ TRIALS: dict[str, tuple[dict, ...]] = {
     "distilled": _tried("distilled", 2e-2),
 }
 # What they chose, trainer by trainer, and how many steps an epoch has; until all have chosen, nothing below is run.
-CHOSEN: dict[str, dict] = {
-    "plain": {"outer_lr": 2e-2}, "joint": {"outer_lr": 1e-2}, "meta": {"outer_lr": 4e-2},
-    "interpolated": {"outer_lr": 2e-2, "iwr_max": 0.3}, "distilled": {"outer_lr": 2e-2},
-}  # fmt: skip
+CHOSEN: dict[str, dict] = {name: dict(METHODS[method].long) for name, (method, _) in TRAINERS.items()}
+CHOSEN["joint"] = {"outer_lr": 1e-2}  # a control, no method of its own
 CHOSEN_STEPS = PROFILES["full"]["steps_per_epoch"]
 PAIRINGS = {"scenes": "other scenes", "disjoint": "disjoint classes"}  # of the query batch -> how variants say it
 SIX, FOUR = tuple(range(4, 10)), tuple(range(4, 8))  # seeds
