@@ -155,6 +155,7 @@ def study(
     seeds: Sequence[Seed] = (),
     variants: Sequence[str] = (),
     runs: Runs = "",
+    device: Device = "cpu",
     to: Folder = "",
     retrain: bool = False,
 ) -> None:
@@ -177,7 +178,7 @@ def study(
     set_threads(1)  # as the whole study was measured
     if "clips" in sections:
         pretrain_clips()
-    workspace, where = Workspace(runs or None), {"folder": to} if to else {}
+    workspace, where = Workspace(runs or None, device=device), {"folder": to} if to else {}
     for unit in units:
         if not variants or unit.variant in variants:
             run_unit(unit, workspace, retrain=retrain, **where)
