@@ -23,6 +23,7 @@ from mede_core.files import available_cpus
 from mede_core.meta import cross_batch_pairs, meta_gradients
 from mede_core.methods import build_method, build_optimizer, cross_entropy
 from mede_core.runs import learner_for, teacher_for
+from mede_core.speed import without_copies
 from mede_core.train import EpochBatches
 
 LIMIT_S = 300
@@ -87,9 +88,11 @@ class Bench:
         a, b = (torch.randn(size, size, device=self.device, dtype=dtype) for _ in range(2))
         return 2 * size**3 / self.seconds(lambda: a @ b)
 
-    def compile(self, learner) -> None:
-        torch._dynamo.reset()  # or what is left of the rows before would count towards torch's limit of recompilations
-        learner.visual.compile(backend="eager" if self.small else "inductor")
+    def compile(self, learner, *, fresh: bool = True) -> None:
+        if fresh:
+            torch._dynamo.reset()  # or what is left of the rows before would count towards torch's limit of recompilations
+        how = {"backend": "eager"} if self.small else {"options": {"coordinate_descent_tuning": True}}  # as trained
+        learner.visual.compile(**how)
 
     def config(self, model: str, method: str, **changes):
         sizes = {"batch_size": 32, "adapter_width": 384, "adapter_form": "published"}
@@ -101,7 +104,7 @@ class Bench:
     def step_of(self, model: str, step: str, batch: int, *, compiled: bool, precision: str = "bf16"):
         """(a function that does one step, the learner)."""
         config = self.config(model, "finetune" if step == "evaluation" else step, precision=precision)
-        learner = learner_for(config, self.device)
+        learner = without_copies(learner_for(config, self.device))
         learner.set_classes([f"class {number}" for number in range(400 if not self.small else 9)])
         size = (batch, config.num_frames, 3, learner.image_size, learner.image_size)
         videos = [torch.randint(0, 256, size, dtype=torch.uint8, device=self.device) for _ in range(2)]
@@ -116,7 +119,10 @@ class Bench:
                     learner.eval()(videos[0])
 
             return run, learner
-        method = build_method(config, learner.train(), teacher_for(config, self.device))
+        teacher = teacher_for(config, self.device)
+        if compiled and teacher is not None:
+            self.compile(without_copies(teacher), fresh=False)
+        method = build_method(config, learner.train(), teacher)
         optimizer, generator = build_optimizer(learner, config, method), torch.Generator().manual_seed(0)
         given = tuple(batches) if method.passes == 2 else batches[0]
         return lambda: method.step(given, optimizer, generator), learner
@@ -160,6 +166,7 @@ class Bench:
 
         def grads(device, dtype, *, compiled=False, autocast=False):
             learner = learner_for(config).to(dtype).to(device)
+            learner = learner if dtype is torch.float64 else without_copies(learner)
             learner.set_classes(["a", "b", "c"])
             if compiled:
                 self.compile(learner)
@@ -226,12 +233,14 @@ def main() -> None:
             say(line)
         say("\n| model | step | batch | mode | ms | clips/s | MFU % | GiB | syncs |")
         say("|---" * 9 + "|")
-        names, sizes = (["ViT-B/16"], (4,)) if options.small else (list(MODELS), (32, 64, 16))
-        first, *others = names
-        rows = [(first, step, sizes[0], True) for step in STEPS[:3]]
-        rows += [(first, step, sizes[0], False) for step in STEPS]
-        rows += [(first, step, size, True) for size, step in itertools.product(sizes[1:], STEPS[0:3:2])]
-        rows += [(name, step, sizes[0], False) for name, step in itertools.product(others, STEPS)]
+        first, other = MODELS
+        rows = [(first, step, 64, True) for step in STEPS[:3]] + [(first, "evaluation", 128, True)]
+        rows += [(first, step, 32, False) for step in STEPS]
+        rows += [(other, step, 32, True) for step in ("open_mede", "evaluation")]
+        rows += [(first, step, 32, True) for step in reversed(STEPS)]
+        rows += [(other, step, 32, False) for step in STEPS]
+        if options.small:
+            rows = [(first, step, 4, compiled) for compiled, step in itertools.product((True, False), STEPS)]
         waits = [0.093, 0.02]  # 8 of 280 frames as they come, and of videos re-encoded small: see `make bench`
         while rows and bench.left() > 60:
             try:

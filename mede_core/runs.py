@@ -64,31 +64,6 @@ def teacher_for(config: Config, device: str = "cpu") -> VideoLearner | None:
     return build_learner(**settings, trainable="visual", adapter_width=0, device=device)
 
 
-def speed_up(learner: VideoLearner, config: Config) -> VideoLearner:
-    """On a GPU: TF32 where float32 remains, and of a model of full size the image encoder compiled, in place."""
-    import torch
-
-    if learner.logit_scale.is_cuda:
-        torch.set_float32_matmul_precision("high")
-        if config.data != "synthetic":  # compiling takes half a minute, longer than the small CLIP needs for an epoch
-            learner.visual.compile()
-    return learner
-
-
-def clips_at_once(learner: VideoLearner, config: Config) -> int:
-    """How many videos a test takes at once: 8; on a GPU, as many as fill half of the memory that is free."""
-    import torch
-
-    if not learner.logit_scale.is_cuda:
-        return min(config.batch_size, 8)
-    torch.cuda.reset_peak_memory_stats()
-    before, free = torch.cuda.memory_allocated(), torch.cuda.mem_get_info()[0]
-    size = (config.views, config.num_frames, 3, learner.image_size, learner.image_size)
-    with torch.no_grad():
-        learner.encode(torch.zeros(size, device=learner.logit_scale.device))
-    return max(1, min(256, free // 2 // (torch.cuda.max_memory_allocated() - before)))
-
-
 @dataclass(frozen=True)
 class Run:
     """A finished training: its folder, the configuration that was asked for, and how it came to be."""

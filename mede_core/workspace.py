@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from .config import METHODS, Average, Config, EvalSet, prompts_id
 from .files import ASSETS, append_line, made_by, progress, read_lines, replace_folder, run_lock, say, set_threads
 from .names import check_disk, code_files, content_hash, digest, source_hash
-from .runs import Run, clips_at_once, default_folder, learner_for, room_of, speed_up, stale_runs, teacher_for, trains
+from .runs import Run, default_folder, learner_for, room_of, stale_runs, teacher_for, trains
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,6 +161,7 @@ class Workspace:
         return [done.parent for done in sorted(found, key=lambda path: path.stat().st_mtime)]
 
     def _train(self, config: Config, method, folder: Path, before: Sequence[Path]) -> None:
+        from .speed import speed_up
         from .train import fit
 
         set_threads()  # or the bits of a run would depend on the machine's number of cores
@@ -171,7 +172,7 @@ class Workspace:
         facts = {"settings": config.run_settings(), "code": self._code(config, method), "files": self._files(config)}
         try:
             fit(speed_up(learner, config), clips, config, folder, texts=_texts(config.prompts, clips.class_names),
-                teacher=teacher, method=method, num_workers=self.num_workers,
+                teacher=teacher and speed_up(teacher, config), method=method, num_workers=self.num_workers,
                 facts={**facts, **made_by()})  # fmt: skip
         except KeyboardInterrupt:
             say(f"interrupted: {folder.name} keeps its last whole epoch; ask for it again and it goes on from there")
@@ -221,6 +222,8 @@ class Workspace:
         name = self.run_name(config)
         if self._scored[0] != name:
             self._scored = ("", None, None)  # before the next one needs the memory
+            from .speed import speed_up
+
             learner = speed_up(self.fresh_learner(config), config)
             self._scored = name, learner, _theta_0(learner, config)
         return self._load(*self._scored[1:], config, average)
@@ -276,6 +279,7 @@ class Workspace:
     def _measure(self, config: Config, average: Average, todo: Mapping, run_name: str) -> dict[str, dict]:
         from .report.metrics import pack_correct
         from .scoring import Reordered, evaluate
+        from .speed import clips_at_once
 
         set_threads()
         learner, room, made, how = self._tested(config, average), room_of(config), {}, {}

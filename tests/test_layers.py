@@ -23,7 +23,7 @@ LAYERS = (
     ("train",),
     ("scoring",),
     ("attention",),
-    ("runs",),
+    ("runs", "speed"),
     ("workspace",),
     ("world", "video"),
     ("report",),
