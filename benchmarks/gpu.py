@@ -91,7 +91,7 @@ class Bench:
     def compile(self, learner, *, fresh: bool = True) -> None:
         if fresh:
             torch._dynamo.reset()  # or what is left of the rows before would count towards torch's limit of recompilations
-        how = {"backend": "eager"} if self.small else {"options": {"coordinate_descent_tuning": True}}  # as trained
+        how = {"backend": "eager"} if self.small else {"options": {"coordinate_descent_tuning": True}}
         learner.visual.compile(**how)
 
     def config(self, model: str, method: str, **changes):
