@@ -167,6 +167,8 @@ class Workspace:
         set_threads()  # or the bits of a run would depend on the machine's number of cores
         learner, teacher = self.fresh_learner(config), teacher_for(config, self.device)
         clips = room_of(config).training_clips(config, learner.image_size)
+        if config.steps_per_epoch > (most := len(clips) // config.batch_size):
+            say(f"steps_per_epoch is {config.steps_per_epoch}; {len(clips)} clips give {most}, so an epoch has {most}")
         if before or "MEDE_SESSION" not in os.environ:  # nobody watches a job of `make reproduce`
             self._estimate(config, learner, clips, before)
         facts = {"settings": config.run_settings(), "code": self._code(config, method), "files": self._files(config)}
@@ -188,7 +190,8 @@ class Workspace:
         """Say what a training will cost before it starts, from one measured pass; stop where older code has done it."""
         from .report.costs import seconds_of_a_pass
 
-        passes = (config.steps_per_epoch or len(clips) // config.batch_size) * config.epochs
+        most = len(clips) // config.batch_size
+        passes = min(config.steps_per_epoch or most, most) * config.epochs
         passes *= 2 if METHODS[config.method].trainer == "meta" else 1
         cost = passes * seconds_of_a_pass(learner, clips, config)
         if before and self.older == "ask" and cost > ASK_FROM_S:

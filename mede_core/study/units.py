@@ -189,6 +189,8 @@ TRIALS: dict[str, tuple[dict, ...]] = {
 CHOSEN: dict[str, dict] = {name: dict(METHODS[method].long) for name, (method, _) in TRAINERS.items()}
 CHOSEN["joint"] = {"outer_lr": 1e-2}  # a control, no method of its own
 CHOSEN_STEPS = PROFILES["full"]["steps_per_epoch"]
+# A meta-step takes two batches; 112 steps are all batches of an epoch, so equal passes are epochs, and what counts them
+TWICE = {name: 2 * LONG[name] for name in ("epochs", "warmup_epochs", "gwa_mu", "gwa_sigma")}
 PAIRINGS = {"scenes": "other scenes", "disjoint": "disjoint classes"}  # of the query batch -> how variants say it
 SIX, FOUR = tuple(range(4, 10)), tuple(range(4, 8))  # seeds
 
@@ -205,7 +207,7 @@ def long_sections() -> dict:
     every, meta = ("each average", "cues"), ("meta", "joint")
     trainers = {
         "frozen": ("frozen", {}, every), **{name: (*plateau(name), every) for name in TRAINERS},
-        "plain with equal passes": (*plateau("plain", steps_per_epoch=2 * CHOSEN_STEPS), every),
+        "plain with equal passes": (*plateau("plain", **TWICE), every),
     }  # fmt: skip
     # To choose mu and sigma without test data
     trainers["meta"] = (*plateau("meta"), (*every, "epochs", "grid", "grid_order"))
