@@ -90,9 +90,8 @@ class Bench:
 
     def compile(self, learner, *, fresh: bool = True) -> None:
         if fresh:
-            torch._dynamo.reset()  # or what is left of the rows before would count towards torch's limit of recompilations
-        how = {"backend": "eager"} if self.small else {"options": {"coordinate_descent_tuning": True}}
-        learner.visual.compile(**how)
+            torch._dynamo.reset()  # or the rows before count towards torch's limit of recompilations
+        learner.visual.compile(backend="eager" if self.small else "inductor")
 
     def config(self, model: str, method: str, **changes):
         sizes = {"batch_size": 32, "adapter_width": 384, "adapter_form": "published"}

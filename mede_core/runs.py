@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .config import METHODS, Average, Config
-from .files import read_lines, repo_root, say_once
+from .files import read_lines, repo_root, say, say_once
 from .names import as_imported
 from .weights import support
 
@@ -62,6 +62,42 @@ def teacher_for(config: Config, device: str = "cpu") -> VideoLearner | None:
         return None
     settings = {name: getattr(config, name) for name in ("model", "weights", "random_weights", "seed")}
     return build_learner(**settings, trainable="visual", adapter_width=0, device=device)
+
+
+def speed_up(learner: VideoLearner, config: Config) -> VideoLearner:
+    """On a GPU: TF32 where float32 remains, no needless copies, and of a model of full size the encoder compiled."""
+    if learner.logit_scale.is_cuda:
+        import torch
+
+        from .speed import without_copies
+
+        torch.set_float32_matmul_precision("high")
+        without_copies(learner)
+        if config.data != "synthetic":  # compiling takes half a minute, longer than the small CLIP needs for an epoch
+            learner.visual.compile()
+    return learner
+
+
+def clips_at_once(learner: VideoLearner, config: Config) -> int:
+    """How many videos a test takes at once: 8; on a GPU, as many as fill half of the memory that is free."""
+    import torch
+
+    if not learner.logit_scale.is_cuda:
+        return min(config.batch_size, 8)
+    torch.cuda.reset_peak_memory_stats()
+    before, free = torch.cuda.memory_allocated(), torch.cuda.mem_get_info()[0]
+    size = (config.views, config.num_frames, 3, learner.image_size, learner.image_size)
+    with torch.no_grad():
+        learner.encode(torch.zeros(size, device=learner.logit_scale.device))
+    return max(1, min(256, free // 2 // (torch.cuda.max_memory_allocated() - before)))
+
+
+def steps_an_epoch(config: Config, clips: int) -> int:
+    """Those that were asked for, or as many as the clips give, said where they are fewer."""
+    asked, most = config.steps_per_epoch, clips // config.batch_size
+    if asked > most:
+        say(f"steps_per_epoch is {asked}; {clips} clips in batches of {config.batch_size} give {most}, so that many")
+    return min(asked or most, most)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from .config import METHODS, Average, Config, EvalSet, prompts_id
 from .files import ASSETS, append_line, made_by, progress, read_lines, replace_folder, run_lock, say, set_threads
 from .names import check_disk, code_files, content_hash, digest, source_hash
-from .runs import Run, default_folder, learner_for, room_of, stale_runs, teacher_for, trains
+from .runs import Run, clips_at_once, default_folder, learner_for, room_of, speed_up, stale_runs, teacher_for, trains
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,16 +161,15 @@ class Workspace:
         return [done.parent for done in sorted(found, key=lambda path: path.stat().st_mtime)]
 
     def _train(self, config: Config, method, folder: Path, before: Sequence[Path]) -> None:
-        from .speed import speed_up
+        from .runs import steps_an_epoch
         from .train import fit
 
         set_threads()  # or the bits of a run would depend on the machine's number of cores
         learner, teacher = self.fresh_learner(config), teacher_for(config, self.device)
         clips = room_of(config).training_clips(config, learner.image_size)
-        if config.steps_per_epoch > (most := len(clips) // config.batch_size):
-            say(f"steps_per_epoch is {config.steps_per_epoch}; {len(clips)} clips give {most}, so an epoch has {most}")
+        steps = steps_an_epoch(config, len(clips))
         if before or "MEDE_SESSION" not in os.environ:  # nobody watches a job of `make reproduce`
-            self._estimate(config, learner, clips, before)
+            self._estimate(config, learner, clips, before, steps * config.epochs)
         facts = {"settings": config.run_settings(), "code": self._code(config, method), "files": self._files(config)}
         try:
             fit(speed_up(learner, config), clips, config, folder, texts=_texts(config.prompts, clips.class_names),
@@ -186,13 +185,11 @@ class Workspace:
         learner.text_cache = self.folder / "text_features"
         return learner
 
-    def _estimate(self, config: Config, learner, clips, before: Sequence[Path]) -> None:
+    def _estimate(self, config: Config, learner, clips, before: Sequence[Path], steps: int) -> None:
         """Say what a training will cost before it starts, from one measured pass; stop where older code has done it."""
         from .report.costs import seconds_of_a_pass
 
-        most = len(clips) // config.batch_size
-        passes = min(config.steps_per_epoch or most, most) * config.epochs
-        passes *= 2 if METHODS[config.method].trainer == "meta" else 1
+        passes = steps * (2 if METHODS[config.method].trainer == "meta" else 1)
         cost = passes * seconds_of_a_pass(learner, clips, config)
         if before and self.older == "ask" and cost > ASK_FROM_S:
             raise OlderCodeError(
@@ -225,8 +222,6 @@ class Workspace:
         name = self.run_name(config)
         if self._scored[0] != name:
             self._scored = ("", None, None)  # before the next one needs the memory
-            from .speed import speed_up
-
             learner = speed_up(self.fresh_learner(config), config)
             self._scored = name, learner, _theta_0(learner, config)
         return self._load(*self._scored[1:], config, average)
@@ -282,7 +277,6 @@ class Workspace:
     def _measure(self, config: Config, average: Average, todo: Mapping, run_name: str) -> dict[str, dict]:
         from .report.metrics import pack_correct
         from .scoring import Reordered, evaluate
-        from .speed import clips_at_once
 
         set_threads()
         learner, room, made, how = self._tested(config, average), room_of(config), {}, {}

@@ -11,6 +11,7 @@ from mede_core.adapters import AIMBlock, NeighborAttention, SelfAttention, STAda
 from mede_core.learner import build_learner
 from mede_core.meta import meta_gradients
 from mede_core.methods import cross_entropy
+from mede_core.speed import PatchProduct, without_copies
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,19 @@ def test_a_compiled_encoder_is_one_graph_and_is_compiled_once_for_all_steps(opti
             found = meta_gradients(learner, cross_entropy, (video, labels), (video, labels), inner_lr=0.1).grads
         for name, gradient in expected.items():
             torch.testing.assert_close(found[name], gradient)
+
+
+@pytest.mark.parametrize("options", [{}, {"temporal_module": "aim"}, {"adapter_width": 0}], ids=str)
+def test_an_encoder_without_copies_gives_the_same_numbers_and_gradients(options, video):
+    learner = build_learner(**options, trainable="visual").set_classes(["a", "b"]).double()
+    with torch.no_grad():
+        before = learner(video)
+    gradients = torch.autograd.grad(learner(video).square().sum(), [*learner.parameters()])
+    assert type(without_copies(learner).visual.conv1) is PatchProduct
+    with torch.no_grad():
+        torch.testing.assert_close(learner(video), before, rtol=1e-12, atol=1e-12)
+    for found, expected in zip(torch.autograd.grad(learner(video).square().sum(), [*learner.parameters()]), gradients):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_aim_block_equals_its_equations_in_float64():
