@@ -165,6 +165,7 @@ def study(
         sections: of the study, in this order
         seeds: these alone (default: the section's own)
         variants: these alone
+        device: the same for all units of a seed, since rounding alone leads long trainings elsewhere
         to: folder of the results (default: inside the package)
         retrain: measure also what older code made
     """
