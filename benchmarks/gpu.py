@@ -88,9 +88,8 @@ class Bench:
         a, b = (torch.randn(size, size, device=self.device, dtype=dtype) for _ in range(2))
         return 2 * size**3 / self.seconds(lambda: a @ b)
 
-    def compile(self, learner, *, fresh: bool = True) -> None:
-        if fresh:
-            torch._dynamo.reset()  # or the rows before count towards torch's limit of recompilations
+    def compile(self, learner) -> None:
+        torch._dynamo.reset()  # or what is left of the rows before would count towards torch's limit of recompilations
         learner.visual.compile(backend="eager" if self.small else "inductor")
 
     def config(self, model: str, method: str, **changes):
@@ -120,7 +119,7 @@ class Bench:
             return run, learner
         teacher = teacher_for(config, self.device)
         if compiled and teacher is not None:
-            self.compile(without_copies(teacher), fresh=False)
+            self.compile(without_copies(teacher))
         method = build_method(config, learner.train(), teacher)
         optimizer, generator = build_optimizer(learner, config, method), torch.Generator().manual_seed(0)
         given = tuple(batches) if method.passes == 2 else batches[0]

@@ -194,11 +194,12 @@ def git_state(*paths: str) -> dict[str, str | bool | None]:
     return {"commit": git("rev-parse", "--verify", "-q", "HEAD"), "dirty": None if status is None else bool(status)}
 
 
-def made_by(*paths: str) -> dict:
-    """What made a result, for its record: commit (+: with changed code), torch, machine, threads."""
+def made_by(*paths: str, device: str = "cpu") -> dict:
+    """What made a result, for its record: commit (+: with changed code), torch, machine with its card, threads."""
     import torch
 
     state = git_state(*(paths or (PACKAGE.name,)))
     commit = (state["commit"] or "unknown")[:10] + ("+" if state["dirty"] else "")
     machine = f"{platform.machine()}, {available_cpus()} cores"
+    machine += "" if device == "cpu" else f", {torch.cuda.get_device_name(device)}"
     return {"commit": commit, "torch": torch.__version__, "machine": machine, "threads": torch.get_num_threads()}

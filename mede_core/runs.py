@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .config import METHODS, Average, Config
-from .files import read_lines, repo_root, say, say_once
+from .files import read_lines, repo_root, say_once
 from .names import as_imported
 from .weights import support
 
@@ -92,11 +92,11 @@ def clips_at_once(learner: VideoLearner, config: Config) -> int:
     return max(1, min(256, free // 2 // (torch.cuda.max_memory_allocated() - before)))
 
 
-def steps_an_epoch(config: Config, clips: int) -> int:
-    """Those that were asked for, or as many as the clips give, said where they are fewer."""
+def steps_of(config: Config, clips: int) -> int:
+    """Steps of an epoch: those that were asked for, or as many as the clips give, said where they are fewer."""
     asked, most = config.steps_per_epoch, clips // config.batch_size
     if asked > most:
-        say(f"steps_per_epoch is {asked}; {clips} clips in batches of {config.batch_size} give {most}, so that many")
+        say_once(f"steps_per_epoch is {asked}; {clips} clips in batches of {config.batch_size} give {most}, no more")
     return min(asked or most, most)
 
 

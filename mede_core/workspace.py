@@ -161,20 +161,20 @@ class Workspace:
         return [done.parent for done in sorted(found, key=lambda path: path.stat().st_mtime)]
 
     def _train(self, config: Config, method, folder: Path, before: Sequence[Path]) -> None:
-        from .runs import steps_an_epoch
+        from .runs import steps_of
         from .train import fit
 
         set_threads()  # or the bits of a run would depend on the machine's number of cores
         learner, teacher = self.fresh_learner(config), teacher_for(config, self.device)
         clips = room_of(config).training_clips(config, learner.image_size)
-        steps = steps_an_epoch(config, len(clips))
+        passes = steps_of(config, len(clips)) * config.epochs * (2 if METHODS[config.method].trainer == "meta" else 1)
         if before or "MEDE_SESSION" not in os.environ:  # nobody watches a job of `make reproduce`
-            self._estimate(config, learner, clips, before, steps * config.epochs)
+            self._estimate(config, learner, clips, before, passes)
         facts = {"settings": config.run_settings(), "code": self._code(config, method), "files": self._files(config)}
         try:
             fit(speed_up(learner, config), clips, config, folder, texts=_texts(config.prompts, clips.class_names),
                 teacher=teacher and speed_up(teacher, config), method=method, num_workers=self.num_workers,
-                facts={**facts, **made_by()})  # fmt: skip
+                facts={**facts, **made_by(device=self.device)})  # fmt: skip
         except KeyboardInterrupt:
             say(f"interrupted: {folder.name} keeps its last whole epoch; ask for it again and it goes on from there")
             raise
@@ -185,11 +185,10 @@ class Workspace:
         learner.text_cache = self.folder / "text_features"
         return learner
 
-    def _estimate(self, config: Config, learner, clips, before: Sequence[Path], steps: int) -> None:
+    def _estimate(self, config: Config, learner, clips, before: Sequence[Path], passes: int) -> None:
         """Say what a training will cost before it starts, from one measured pass; stop where older code has done it."""
         from .report.costs import seconds_of_a_pass
 
-        passes = steps * (2 if METHODS[config.method].trainer == "meta" else 1)
         cost = passes * seconds_of_a_pass(learner, clips, config)
         if before and self.older == "ask" and cost > ASK_FROM_S:
             raise OlderCodeError(
@@ -293,7 +292,7 @@ class Workspace:
             record = {"key": key, "set": one.set, "split": one.half, "part": one.part, "context": one.context,
                       "order": one.order, "metric": "top1", "value": round(result.top1, 6), "n": len(result.labels),
                       "correct": pack_correct(result.correct), "weights": learner.weights_id, "code": code,
-                      **(room.facts(config, one, clips) if videos else {}), **made_by()}  # fmt: skip
+                      **(room.facts(config, one, clips) if videos else {}), **made_by(device=self.device)}  # fmt: skip
             append_line(self.folder / "scores" / f"{run_name}.jsonl", record)
             made[key] = {**record, "shipped": False}
         return made

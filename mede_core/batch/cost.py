@@ -18,6 +18,7 @@ from ..config import METHODS, Config
 from ..files import atomic_write, available_cpus
 from ..names import content_hash, digest
 from ..report.summary import duration
+from ..runs import steps_of
 from ..video.decode import probe, read_clip
 from ..video.manifest import read_sidecar, select
 from ..weights import cached_weights
@@ -75,7 +76,7 @@ def works(plan: Plan) -> list[Work]:
         try:
             if kind == "train":
                 videos = count(config.data, config.data_split, config.half, config.shots)
-                batches = min(videos // config.batch_size, config.steps_per_epoch or videos)
+                batches = steps_of(config, videos)
                 if batches < (least := 2 if METHODS[config.method].trainer == "meta" else 1):
                     given = f"{videos} videos give {batches or 'no'} full batch of {config.batch_size} (batch_size)"
                     raise ValueError(f"{given}; {config.method} takes at least {least} an epoch")

@@ -67,11 +67,8 @@ def line_of_unit(unit: Unit, workspace: Workspace, *, fresh: bool = False) -> di
             numbers |= _numbers(MEASURED[test](config, workspace), bits=fresh)
     weights = weights_hash(config.model, config.weights, config.random_weights)
     seconds = workspace.run(config).facts["seconds"] if trains(config) and not fresh else None
-    on = {"run": workspace.run_name(config), "weights": weights, "seconds": seconds}
-    line = line_of(unit, numbers, **on)
-    if workspace.device != "cpu":
-        line["machine"] += f", {torch.cuda.get_device_name(workspace.device)}"
-    return line
+    made = {"run": workspace.run_name(config), "weights": weights, "seconds": seconds, "device": workspace.device}
+    return line_of(unit, numbers, **made)
 
 
 def _numbers(records: Iterable[Mapping], *, bits: bool) -> dict[str, list]:

@@ -29,9 +29,11 @@ def named(unit: Unit) -> dict:
     return {"variant": unit.variant, **{name: getattr(unit.config, name) for name in NAMED}, "settings": settings}
 
 
-def line_of(unit: Unit, numbers: Mapping[str, list], *, run: str, weights: str, seconds: float | None) -> dict:
+def line_of(unit: Unit, numbers: Mapping[str, list], *, run: str, weights: str, seconds: float | None,
+            device: str = "cpu") -> dict:  # fmt: skip
     """The line of a measured unit: numbers by key as [value, n]; seconds of training."""
-    made = made_by(PACKAGE.name, f":(exclude){FOLDER.relative_to(PACKAGE.parent)}")  # results change meanwhile
+    others = PACKAGE.name, f":(exclude){FOLDER.relative_to(PACKAGE.parent)}"  # results change meanwhile
+    made = made_by(*others, device=device)
     about = {"section": unit.section, **named(unit), "run": run, "weights": weights, "seconds": seconds, **made}
     return {**about, "kernel": kernel_hash(), "numbers": dict(numbers), "tests": list(unit.tests)}
 
