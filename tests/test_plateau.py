@@ -60,9 +60,10 @@ def test_where_the_step_could_bite_it_is_compared_on_the_same_batches():
     assert len(frame) == 2 * 2 * 3 and (frame["value"].abs() < 1e-9).all()
 
 
-def test_the_dial_takes_its_middle_from_the_main_runs():
-    ends = [one for rho in (0.25, 1.0) for one in records([f"{name} rho={rho:g}" for name in TRAINERS], rho=rho)]
-    frame = plateau.dialed(records(), [r for r in ends if r["method"] != "frozen"])
-    assert set(frame["rho"]) == {0.25, 0.8, 1.0} and set(frame["method"]) == {"frozen", *TRAINERS}
+def test_the_dial_has_every_trainer_at_three_points_and_frozen_clip_at_each():
+    names = {rho: [f"{name} rho={rho:g}" for name in TRAINERS] for rho in (0.25, 0.8, 1.0)}
+    trained = [r for rho, own in names.items() for r in records(own, rho=rho) if r["method"] != "frozen"]
+    frame = plateau.dialed([*trained, *(r for r in records() if r["method"] == "frozen")], "gwa")
+    assert set(frame["rho"]) == {*names} and set(frame["method"]) == {"frozen", *TRAINERS}
     middle = frame.query("rho == 0.8 and method == 'meta' and context == 'out'")["value"].item()
-    assert middle == pytest.approx(TRAINER["meta"] + 0.55)
+    assert middle == pytest.approx(33.55)

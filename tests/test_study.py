@@ -93,7 +93,7 @@ def test_nothing_long_runs_before_every_trainer_has_chosen(monkeypatch):
     assert units.long_sections() == {}
     monkeypatch.setattr(units, "CHOSEN", {trainer: {"outer_lr": 0.03} for trainer in units.TRAINERS})
     sections = units.long_sections()
-    assert {name: len(seeds) for name, (seeds, _) in sections.items()} == {"trainers": 6, "bite": 4, "ends": 2}
+    assert {name: len(seeds) for name, (seeds, _) in sections.items()} == {"trainers": 6, "bite": 4, "long_dial": 2}
     steps = {}
     variants = {name: one for _, section in sections.values() for name, one in section.items()}
     for variant, (method, changes, _) in variants.items():
@@ -112,7 +112,7 @@ def test_each_average_of_a_run_is_asked_for_once_and_differs_from_its_neighbor()
     assert [*formed] == ["last", "gwa", "ema", "swa", "swa patched"]
     assert formed["swa patched"].replace(patch=0.0, name="swa") == formed["swa"]
     assert (formed["gwa"].mu, formed["gwa"].sigma) == (15.0, 10.0)
-    assert [one.name for one, _ in units.averages("ends", config)] == ["last", "gwa"]
+    assert [one.name for one, _ in units.averages("last and gwa", config)] == ["last", "gwa"]
 
 
 def test_frozen_clip_follows_the_scene_alone_where_cues_disagree(tmp_path):

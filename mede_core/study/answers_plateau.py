@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..report.tables import dial, differences
 from .answers import per_seed, spread_table
-from .units import PAIRINGS, TRAINERS
+from .units import PAIRINGS
 
 AVERAGES = {"last": "last epoch", "gwa": "GWA", "ema": "EMA", "swa": "SWA", "swa patched": "SWA, half CLIP"}
 TITLES = {
@@ -77,7 +77,7 @@ def bites(records: Sequence[Mapping]) -> pd.DataFrame:
     return _compared(records, BITE_PAIRS)
 
 
-def dialed(main: Sequence[Mapping], ends: Sequence[Mapping], average: str = "last") -> pd.DataFrame:
-    """``tables.dial`` of trainers at the ends of the dial and at the main point between, for one average."""
-    named = ({**r, "method": r["method"].split(" rho=")[0]} for r in (*main, *ends) if r["average"] == average)
-    return dial([{**r, "average": ""} for r in named if r["method"] in ("frozen", *TRAINERS)])
+def dialed(records: Sequence[Mapping], average: str = "last") -> pd.DataFrame:
+    """``tables.dial`` of trainers (records of ``long_dial`` by variant) for one average."""
+    kept = (r for r in records if r["average"] == average or r["method"] == "frozen")
+    return dial([{**r, "method": r["method"].split(" rho=")[0], "average": ""} for r in kept])
