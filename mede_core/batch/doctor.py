@@ -125,8 +125,6 @@ def check_data() -> Iterator[Finding]:
 
 
 def examine() -> list[Finding]:
-    """Say whether this environment is fit to run the notebooks, and which CLIP weights, devices and data are here.
-
-    A few seconds, since torch and open_clip are imported. The exit code is 1 where something must be mended.
-    """
+    """Say whether this environment can run the notebooks, and which CLIP weights, devices and data are here; the exit
+    code is 1 where something must be mended."""
     return [*check_versions(), check_kernel(), check_widgets(), *check_device(), *check_weights(), *check_data()]

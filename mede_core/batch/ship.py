@@ -27,8 +27,7 @@ EVERY = 8  # of the metrics, each 8th step ships
 
 
 def in_lab() -> Iterator[Ask]:
-    """What the notebooks ask for with their own parameters, the weights of every method and of 01's learners, and
-    the long trajectory."""
+    """What the notebooks ask for with their own parameters, every method's and 01's learners, the long trajectory."""
     for number in IN_LAB.split():
         (notebook,) = (repo_root() / "notebooks").glob(f"{number}_*.ipynb")
         yield from asked_by(notebook)

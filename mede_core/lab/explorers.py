@@ -62,11 +62,8 @@ def explorer(
     action: tuple[str, Callable[..., None]] | None = None,
     watch: Callable[..., object] | None = None,
 ):
-    """Controls, perhaps a button (its label and what it does), a readout and a picture of a scene's ``values``.
-    A control has the class ``mede-NAME``.
-
-    ``watch`` says what the picture shows beside the controls; where its answer changes, it is drawn anew.
-    """
+    """Controls (of the class ``mede-NAME``), perhaps a button (label, what it does), readout and a scene's picture,
+    which is drawn anew where the answer of ``watch`` changes."""
     layout = {"max_width": "100%", "flex": "0 0 auto", "object_fit": "contain", "object_position": "left top"}
     picture = ipywidgets.Image(format="png", layout=layout).add_class("mede-picture")
     readout = ipywidgets.HTML(layout={"min_height": "1.8em"}).add_class("mede-readout")

@@ -15,8 +15,7 @@ GRIDS = {False: "grid:", True: "grid+0:"}  # with epoch 0?
 
 
 def average_of(rule: str = "gwa", mu: float = 0.0, sigma: float = 1.0, start: int = 1) -> Average:
-    """The average behind the controls: a rule's name, a Gaussian's center and width, and the first epoch that counts
-    (0: CLIP's own weights)."""
+    """The average behind the controls; the first epoch that counts may be 0, CLIP's own weights."""
     if rule in ("last", "patched"):
         return PATCHED if rule == "patched" else Average("last", name=rule)
     gaussian = {"mu": mu, "sigma": sigma} if rule == "gwa" else {}

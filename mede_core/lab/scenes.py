@@ -146,8 +146,7 @@ def gwa_scene(
 
 
 def _accuracy(axes, accuracy: Mapping[str, Mapping[str, float]]):
-    """Averages' accuracy, one line in context and one out of it; returns the marks, the intervals and the text of the
-    one that moves."""
+    """Averages' accuracy, in and out of context; returns marks, intervals and text of the one that moves."""
     for name, look in average_looks(list(accuracy)).items():
         found = [accuracy[name][where] for where in PLACES]
         axes.plot(found, [0, 1], color=look.color, ls=look.linestyle, marker=look.marker, ms=6, lw=1.0, label=name)

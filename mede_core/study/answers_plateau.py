@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from ..report.tables import dial, differences
+from ..report.intervals import t_interval
+from ..report.tables import column_label, dial, differences
+from ..report.write import format_difference
 from .answers import per_seed, spread_table
 from .units import PAIRINGS
 
@@ -81,3 +83,19 @@ def dialed(records: Sequence[Mapping], average: str = "last") -> pd.DataFrame:
     """``tables.dial`` of trainers (records of ``long_dial`` by variant) for one average."""
     kept = (r for r in records if r["average"] == average or r["method"] == "frozen")
     return dial([{**r, "method": r["method"].split(" rho=")[0], "average": ""} for r in kept])
+
+
+def roundings(records: Sequence[Mapping], again: Sequence[Mapping]) -> pd.DataFrame:
+    """What rounding alone moves, in points, beside what seeds do: trainings that another machine (``long_dial``) made
+    once more at the same rho. Deviations are of one training about its own mean, and of a trainer's seeds."""
+    rho, rows = {r["rho"] for r in records}, []
+    named = [{**r, "method": r["method"].split(" rho=")[0]} for r in again if r["rho"] in rho]
+    first, second = (per_seed(cells(one)).set_index(["method", "seed"]) for one in (records, named))
+    for average, where in itertools.product(("last", "gwa"), ("in", "out")):
+        own = first[where].filter(like=AVERAGES[average])
+        moved = (second[where] - own).dropna()
+        spread = (moved**2).mean() ** 0.5 / 2**0.5, own.groupby("method").var().mean() ** 0.5
+        told = len(moved), format_difference(*t_interval(moved)), *map("{:.1f}".format, spread)
+        rows.append((AVERAGES[average], column_label(where), *told, f"{100 * (spread[0] / spread[1]) ** 2:.0f}"))
+    heads = ["Average", "Tested", "Trainings", "Second − first", "By rounding", "By seeds", "Rounding's share (%)"]
+    return pd.DataFrame(rows, columns=heads)

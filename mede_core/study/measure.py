@@ -55,9 +55,8 @@ def measure_here(units: Sequence[Unit], workspace: Workspace, *, by: str = "meth
 
 
 def line_of_unit(unit: Unit, workspace: Workspace, *, fresh: bool = False) -> dict:
-    """Take a unit's tests: its line for the study's store. A ``fresh`` one is a single seed, so that its intervals
-    need the clips' bits; the others ask for their run, whose seconds the line keeps."""
-    config, numbers = unit.config, {}
+    """Take a unit's tests: its line for the study's store."""
+    config, numbers = unit.config, {}  # a fresh one is a single seed: its intervals need the clips' bits
     for test in unit.tests:
         if sets := eval_sets(test, config):
             numbers |= _numbers(workspace.scores(config, sets), bits=fresh)

@@ -215,10 +215,7 @@ def _missing(folder: Path, count: int, template: str) -> str:
 
 class FrameFolderDataset(Dataset):
     """Clips of a list ``path frames label`` of frame folders, SCUBA's form, as ``VideoDataset`` gives videos.
-
-    Labels count all classes of the data set (UCF101's 101), though SCUBA covers fewer (24): accuracy is 101-way on 24
-    classes and compares with in-context accuracy on the same clips, not with the UCF101 test accuracy.
-    """
+    Labels count all classes of the data set, though SCUBA covers fewer: of UCF101 24, so accuracy is 101-way on 24."""
 
     def __init__(
         self,
