@@ -47,6 +47,14 @@ def test_rho_dial_sorts_by_rho_and_splits_by_context():
     assert line.get_ydata().tolist() == [77.5, 52.5, 42.5]
 
 
+def test_a_point_of_the_dial_with_two_seeds_is_hollow_and_has_no_band():
+    axes = results.rho_dial(d.rho_frame(), title="t").axes[0]
+    hollow = [line for line in axes.lines if line.get_linestyle() == "None"]
+    assert [line.get_xdata().tolist() for line in hollow] == [[0.95]] * 2
+    assert {line.get_markerfacecolor() for line in hollow} != {line.get_color() for line in hollow}
+    assert all(band.get_paths()[0].vertices[:, 0].max() == 0.75 for band in axes.collections)
+
+
 def test_weight_curves_plot_percent_and_cut_off_the_single_epoch():
     axes = trajectories.weight_curves(d.curves(), 5, 2).axes[0]
     plotted = {line.get_label(): line.get_ydata() for line in axes.lines}

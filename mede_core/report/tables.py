@@ -127,8 +127,7 @@ def accuracies(
 
 
 def dial(records: Sequence[Mapping]) -> pd.DataFrame:
-    """Accuracy against the rho of training: rho, method, context ("in", "out"), value, low, high; ``frozen``, which was
-    not trained, at every rho."""
+    """Accuracy in and out of context against the rho of training; ``frozen``, not trained, is the same at every rho."""
     frozen = [record for record in records if record["method"] == "frozen"]
     trained = [record for record in records if record["method"] != "frozen"]
     frames = []
@@ -136,7 +135,7 @@ def dial(records: Sequence[Mapping]) -> pd.DataFrame:
         frame = in_and_out([*frozen, *(r for r in trained if r["rho"] == rho)])
         frames.append(frame[frame["column"].isin(["in", "out"])].assign(rho=rho))
     joined = pd.concat(frames, ignore_index=True).rename(columns={"column": "context"})
-    return joined[["rho", "method", "context", "value", "low", "high"]]
+    return joined[["rho", "method", "context", "value", "low", "high", "seeds"]]
 
 
 def differences(records: Sequence[Mapping], pairs: Sequence[tuple[str, str]], test_set: str = "source") -> pd.DataFrame:

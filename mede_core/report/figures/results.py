@@ -111,8 +111,7 @@ def lines_base_novel(frame: pd.DataFrame, *, title: str = "Base and novel classe
 
 @styled
 def rho_dial(frame: pd.DataFrame, *, title: str, width: float = PAGE_WIDTH, **levels):
-    """Accuracy against ``rho`` (0 to 1) of the training clips, a line a method, a panel a ``context``; ``levels``:
-    chance and the bounds, as :func:`dial_curves` takes them."""
+    """Accuracy against rho, a line a method, a panel a context; ``levels``: chance, bound, for :func:`dial_curves`."""
     figure = Picture(3.0, title, width=width)
     dial_curves(figure, frame, **levels)
     return figure
@@ -127,7 +126,9 @@ def dial_curves(figure, frame: pd.DataFrame, *, chance: float | None = None, bou
         for method in in_order(part["method"]):
             look, own = look_of(method), part[part["method"] == method].sort_values("rho")
             axes.plot(own["rho"], own["value"], color=look.color, ls=look.linestyle, marker=look.marker)
-            axes.fill_between(own["rho"], own["low"], own["high"], color=look.color, alpha=0.15, lw=0)
+            few = own["seeds"].between(2, VERDICT_FROM - 1)  # hollow and without a band, whose width would be all luck
+            axes.plot(own["rho"][few], own["value"][few], color=look.color, ls="", marker=look.marker, mfc=theme.page)
+            axes.fill_between(own["rho"], own["low"], own["high"], where=~few, color=look.color, alpha=0.15, lw=0)
             ends.append((own["value"].iloc[-1], look.label, look))
         axes.set_ylim(0, 103)
         blind = None if bound is None else bound[panel]
