@@ -232,7 +232,8 @@ def main() -> None:
         say("\n| model | step | batch | mode | ms | clips/s | MFU % | GiB | syncs |")
         say("|---" * 9 + "|")
         first, other = MODELS
-        rows = [(first, step, 64, True) for step in STEPS[:3]] + [(first, "evaluation", 128, True)]
+        rows = [(first, step, 64, True) for step in STEPS[:3]]
+        rows += [(first, "evaluation", size, True) for size in (128, 256)]
         rows += [(first, step, 32, False) for step in STEPS]
         rows += [(other, step, 32, True) for step in ("open_mede", "evaluation")]
         rows += [(first, step, 32, True) for step in reversed(STEPS)]

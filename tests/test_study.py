@@ -7,7 +7,7 @@ import pytest
 
 from mede_core.config import METHODS, load_config
 from mede_core.report.tables import base_novel, in_and_out
-from mede_core.study import answers, measure, searches, store, units
+from mede_core.study import answers, claims, measure, searches, store, units
 from mede_core.study import answers_training as training
 from mede_core.study.units import FEW, SEARCH, SECTIONS, Unit, eval_sets, units_of
 from mede_core.workspace import Workspace
@@ -213,13 +213,14 @@ def test_the_numbers_of_a_seed_are_those_of_its_clips():
 
 
 def test_the_answer_sets_the_method_its_parts_and_the_inner_step_beside_their_controls():
-    main, controls = store.study_records("main"), store.study_records("meta", by="variant")
-    told = answers.answer(main, controls).set_index(["first", "second"])
-    assert list(told.index) == [*answers.ANSWER_PAIRS, *answers.ANSWER_CONTROLS]
+    main = store.study_records("main")
+    told = answers.answer({"short": claims.claim_records(), "long": [], "without joint": main})
+    pairs = list(zip(told["regime"], told["first"], told["second"], strict=True))
+    assert pairs == [(name, *pair) for name, most in (("short", 4), ("without joint", 3))
+                     for pair in answers.ANSWER_PAIRS[:most]]  # fmt: skip
     out = in_and_out(main).query("column == 'out'").set_index("method")["value"]
-    for first, second in answers.ANSWER_PAIRS:
-        assert told["value"][first, second] == pytest.approx(out[first] - out[second])
-    assert list(answers.answer(main, []).index) == [0, 1, 2]
+    for row in told[told["second"] != "joint"].itertuples():
+        assert row.value == pytest.approx(out[row.first] - out[row.second])
 
 
 def test_a_criterions_map_is_what_it_chooses_by():

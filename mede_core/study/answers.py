@@ -13,15 +13,15 @@ from ..report.tables import NOT_RUN, column_label, dial, differences, method_lab
 from ..report.write import MISSING, format_mean_std, format_signed
 from .units import FORM_RATES, FORMS, form_name
 
-ANSWER_PAIRS = (("open_mede", "finetune"), ("open_mede", "open_mede_no_gwa"), ("open_mede_no_gwa", "finetune"))
-ANSWER_CONTROLS = (("meta-step", "joint"), ("long, GWA", "long"), ("long, GWA", "fine-tuning, twice the epochs"))
+ANSWER_PAIRS = (("open_mede", "finetune"), ("open_mede", "open_mede_no_gwa"), ("open_mede_no_gwa", "finetune"),
+                ("open_mede_no_gwa", "joint"))  # fmt: skip
 
 
-def answer(main: Sequence[Mapping], controls: Sequence[Mapping]) -> pd.DataFrame:
-    """The study's question in six differences out of context: the method, its two parts, and what parts are worth;
-    ``controls`` are records of the section ``meta`` by variant, as far as it was run."""
-    frame = pd.concat([differences(main, ANSWER_PAIRS), differences(controls, ANSWER_CONTROLS)], ignore_index=True)
-    return frame[frame["quantity"] == "out"].reset_index(drop=True)
+def answer(regimes: Mapping[str, Sequence[Mapping]]) -> pd.DataFrame:
+    """The study's question in four differences out of context, for the records of each ``regime`` that was run: the
+    method, its two parts, and the meta-step against as many clips an update without an inner step."""
+    found = [differences(own, ANSWER_PAIRS).assign(regime=name) for name, own in regimes.items() if own]
+    return pd.concat(found).query("quantity == 'out'").reset_index(drop=True)
 
 
 def paired_groups(groups: Mapping[str, Sequence[Mapping]], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
