@@ -1,10 +1,13 @@
 """The study: its plan is fair, its store forgets nothing, and its committed results pass their own checks."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mede_core.batch import asks
 from mede_core.config import METHODS, load_config
 from mede_core.report.tables import base_novel, in_and_out
 from mede_core.study import answers, claims, measure, searches, store, units
@@ -273,3 +276,9 @@ def test_the_committed_results_pass_the_sanity_floors():
     row = {"set": "reversal", "split": "all", "context": "scene", "seed": 4, "method": "frozen"}
     seeing = [{**row, "metric": "top1", "value": 80.0}, {**row, "metric": "both_of_a_pair", "value": 60.0}]
     assert (answers.floors_table(seeing, [], [])["Holds"] == "NO").sum() == 2, "a frozen CLIP that saw order fails"
+
+
+def test_what_a_notebook_reads_of_the_study_is_made_with_it_in_the_profile_full():
+    for path in (Path(__file__).parents[1] / "notebooks").glob("4?_study_*.ipynb"):
+        read = set(re.findall(r'(?:study_records|whole_seeds)\(\\"(\w+)', path.read_text(encoding="utf-8")))
+        assert read and read <= {*asks.SECTIONS[path.stem.partition("_")[2]]} <= SECTIONS.keys(), path.name
