@@ -207,6 +207,12 @@ def test_a_verdict_says_what_its_numbers_say():
     assert few.endswith("over 3 seeds: a hint, no verdict).")
 
 
+def test_verdicts_are_counted_and_what_was_decided_is_named():
+    labels, found = pd.Series([*"abcd"]), pd.Series(["undecided", "higher", "lower", "higher"])
+    assert tables.verdict_counts(labels, found) == "2 higher (b; d), 1 lower (c), 1 undecided"
+    assert tables.verdict_counts(labels, pd.Series(["hint"] * 4)) == "4 hint"
+
+
 def test_pairs_are_compared_on_the_seeds_that_both_have():
     records = study({"frozen": SHARES["frozen"]}, (4, 5, 6)) + study({"open_mede": SHARES["open_mede"]}, (5, 6, 7))
     rows = tables.differences(records, [("open_mede", "frozen"), ("open_mede", "gone")]).set_index("quantity")

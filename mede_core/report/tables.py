@@ -230,6 +230,16 @@ def verdict_table(frame: pd.DataFrame) -> pd.DataFrame:
     } for row in frame.to_dict("records"))  # fmt: skip
 
 
+def verdict_counts(labels: pd.Series, verdicts: pd.Series) -> str:
+    """How many have which verdict, and what was decided: "1 higher (a), 3 undecided"."""
+    told, decided = [], ("supported", "contradicted", "higher", "lower")
+    for verdict in (*decided, "undecided", "hint", "this seed", NOT_RUN):
+        own = labels[verdicts == verdict]
+        named = f" ({'; '.join(own)})" if verdict in decided else ""
+        told += [f"{len(own)} {verdict}{named}"] if len(own) else []
+    return ", ".join(told)
+
+
 def verdict_sentence(row: Mapping) -> str:
     """One row of :func:`differences` in plain words, which follow from the numbers alone."""
     way = "level with"

@@ -40,8 +40,6 @@ COLUMNS = {
     "base": "Base", "novel": "Novel", "hm": "HM of base, novel", "in": "In context", "scene": "Other scene",
     "noise": "Noise", "stripes": "Stripes", "out": "Out of context", "hm_out": "HM of in, out", "gap": "Static gap",
 }  # fmt: skip
-
-
 REACHED = {"in": "In context", "out": "Out of context", "novel_out": "Novel, out of context"}
 
 

@@ -133,9 +133,8 @@ def selections(records: Sequence[Mapping]) -> pd.DataFrame:
     for seed, own in accuracy.groupby("seed"):
         grid = own.dropna(subset="mu").set_index(["mu", "sigma"])[[*REACHED]]
         chosen = {"fixed": PUBLISHED_RATIOS}
-        for name, scores in criteria.items():
-            if seed in scores.index:  # in ratios: a trajectory of length one
-                chosen[name] = best_gaussian(scores[seed].to_dict(), 1)
+        known = {name: scores[seed].to_dict() for name, scores in criteria.items() if seed in scores.index}
+        chosen |= {name: best_gaussian(scores, 1) for name, scores in known.items()}  # in ratios: of length one
         chosen["oracle"] = grid["out"].idxmax()
         ratios = ({"criterion": name, "seed": seed, "mu": mu, "sigma": sigma} for name, (mu, sigma) in chosen.items())
         rows += [{**one, **grid.loc[one["mu"], one["sigma"]]} for one in ratios]

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.special import stdtr
 
 from ..report.intervals import VERDICT_FROM, t_interval
-from ..report.tables import method_label
+from ..report.tables import method_label, verdict_counts
 from ..report.write import MISSING, format_signed
 from .answers import per_seed
 from .store import study_records
@@ -134,12 +134,7 @@ def claims_table(records: Sequence[Mapping], times: Sequence[Mapping]) -> pd.Dat
 
 def claims_summary(table: pd.DataFrame) -> str:
     heads = table[table["Claim"] != ""]
-    parts = []
-    for verdict in (SUPPORTED, CONTRADICTED, UNDECIDED, HINT, NOT_RUN):
-        own = heads[heads["Verdict"] == verdict]["Claim"]
-        named = f" ({'; '.join(own)})" if verdict in (SUPPORTED, CONTRADICTED) else ""
-        parts += [f"{len(own)} {verdict}{named}"] if len(own) else []
-    return f"of {len(heads)} claims {', '.join(parts)}."
+    return f"of {len(heads)} claims {verdict_counts(heads['Claim'], heads['Verdict'])}."
 
 
 def claims_frame(records: Sequence[Mapping]) -> pd.DataFrame:

@@ -15,11 +15,10 @@ FOLDER = ASSETS / "study"  # apart from code: a new result retrains nothing
 FIELDS = ("metric", "set", "split", "part", "context", "average")  # of a number's key, joined by "/"
 NAMED = ("method", "seed", "world_seed", "home_seed", "rho")  # settings with a place of their own in a line
 FACTS = ("variant", *NAMED, "run", "weights", "commit", "kernel")
-KERNEL = ("meta", "gwa", "adapters")
 
 
 def kernel_hash() -> str:
-    return digest(code_files(KERNEL))[:16]
+    return digest(code_files(("meta", "gwa", "adapters")))[:16]
 
 
 def named(unit: Unit) -> dict:

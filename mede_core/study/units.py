@@ -100,9 +100,8 @@ def world_sets(clips: int, sets=("source",), halves=SPLITS, contexts=CONTEXTS, p
 
 
 # ------------------------------------------------------------------------------------ sections
-# Five trials for every recipe: four learning rates (the fourth was added when all recipes had chosen the third, the
-# largest), and one other value of its own most telling setting. Open-MeDe takes the choice of its run without GWA; GWA
-# keeps the published ratios.
+# Five trials for every recipe: four rates (the fourth was added when all had chosen the third, the largest), and one
+# other value of its most telling setting. Open-MeDe takes the choice of its run without GWA, which has published ratios
 SEARCH: dict[str, tuple[dict, ...]] = {
     method: (*({"outer_lr": rate} for rate in (5e-3, 2.5e-3, 1e-2, 2e-2)), {"outer_lr": 5e-3, **other})
     for method, other in {
