@@ -28,7 +28,7 @@ BITE_PAIRS = tuple((f"meta, {how}", f"joint, {how}") for how in PAIRINGS.values(
 PAPER_CELLS = {
     ("frozen", "last"): "frozen", ("plain", "last"): "finetune", ("joint", "last"): "joint",
     ("interpolated", "swa patched"): "open_vclip", ("distilled", "swa"): "froster",
-    ("meta", "last"): "open_mede_no_gwa", ("meta", "gwa"): "open_mede",
+    ("meta", "last"): "open_mede_no_gwa", ("meta", "gwa"): "open_mede", ("joint", "gwa"): "joint, GWA",
 }  # fmt: skip
 
 
