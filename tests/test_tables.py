@@ -208,9 +208,9 @@ def test_a_verdict_says_what_its_numbers_say():
 
 
 def test_verdicts_are_counted_and_what_was_decided_is_named():
-    labels, found = pd.Series([*"abcd"]), pd.Series(["undecided", "higher", "lower", "higher"])
-    assert tables.verdict_counts(labels, found) == "2 higher (b; d), 1 lower (c), 1 undecided"
-    assert tables.verdict_counts(labels, pd.Series(["hint"] * 4)) == "4 hint"
+    found = pd.DataFrame({"label": [*"abcd"], "verdict": ["undecided", "higher", "lower", "higher"]})
+    assert tables.verdict_counts(found) == "2 higher (b; d), 1 lower (c), 1 undecided"
+    assert tables.verdict_counts(found.assign(verdict="hint")) == "4 hint"
 
 
 def test_pairs_are_compared_on_the_seeds_that_both_have():

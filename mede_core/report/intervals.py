@@ -60,7 +60,7 @@ def paired_difference(first, second) -> Interval:
 
 
 def harmonic_interval(ours: Sequence, theirs: Sequence = (), *, paired_clips: bool) -> Interval:
-    """The harmonic mean of a pair of accuracies, or its gain over that of ``theirs``; both may be of the same clips."""
+    """A pair's harmonic mean, or its gain over that of ``theirs``; ``paired_clips``: clip j is the same in a pair."""
     blocks = [_pair(*both) for both in zip(ours, theirs)] if theirs else [[_rows(one)] for one in ours]
     blocks = [[group for block in blocks for group in block]] if paired_clips else blocks
     if theirs:

@@ -230,11 +230,11 @@ def verdict_table(frame: pd.DataFrame) -> pd.DataFrame:
     } for row in frame.to_dict("records"))  # fmt: skip
 
 
-def verdict_counts(labels: pd.Series, verdicts: pd.Series) -> str:
-    """How many have which verdict, and what was decided: "1 higher (a), 3 undecided"."""
+def verdict_counts(frame: pd.DataFrame) -> str:
+    """How many rows have which ``verdict``, and the ``label`` of what was decided: "1 higher (a), 3 undecided"."""
     told, decided = [], ("supported", "contradicted", "higher", "lower")
     for verdict in (*decided, "undecided", "hint", "this seed", NOT_RUN):
-        own = labels[verdicts == verdict]
+        own = frame["label"][frame["verdict"] == verdict]
         named = f" ({'; '.join(own)})" if verdict in decided else ""
         told += [f"{len(own)} {verdict}{named}"] if len(own) else []
     return ", ".join(told)

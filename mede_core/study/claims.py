@@ -1,7 +1,8 @@
 """The paper's claims, what would support each, and the verdicts: drawn by rule from per-seed differences. Torch-free.
 
 Three parts: the full method, against others and against ``joint, GWA``: as many clips an update, averaged alike, no
-inner step (until five long seeds were seen it was ``joint``, and the average alone could decide); trainer; average.
+inner step (until five long seeds were seen it was ``joint``, and the average alone could decide); the trainer apart,
+without averages; the average apart, of one trajectory. Fewer than four seeds are never a verdict.
 """
 
 from collections.abc import Mapping, Sequence
@@ -133,8 +134,8 @@ def claims_table(records: Sequence[Mapping], times: Sequence[Mapping]) -> pd.Dat
 
 
 def claims_summary(table: pd.DataFrame) -> str:
-    heads = table[table["Claim"] != ""]
-    return f"of {len(heads)} claims {verdict_counts(heads['Claim'], heads['Verdict'])}."
+    heads = table[table["Claim"] != ""].rename(columns={"Claim": "label", "Verdict": "verdict"})
+    return f"of {len(heads)} claims {verdict_counts(heads)}."
 
 
 def claims_frame(records: Sequence[Mapping]) -> pd.DataFrame:

@@ -55,8 +55,8 @@ def measure_here(units: Sequence[Unit], workspace: Workspace, *, by: str = "meth
 
 
 def line_of_unit(unit: Unit, workspace: Workspace, *, fresh: bool = False) -> dict:
-    """Take a unit's tests: its line for the study's store."""
-    config, numbers = unit.config, {}  # a fresh one is a single seed: its intervals need the clips' bits
+    """A unit's tests as a line of the store; a ``fresh`` one is a single seed, whose intervals need the clips' bits."""
+    config, numbers = unit.config, {}
     for test in unit.tests:
         if sets := eval_sets(test, config):
             numbers |= _numbers(workspace.scores(config, sets), bits=fresh)
@@ -64,10 +64,9 @@ def line_of_unit(unit: Unit, workspace: Workspace, *, fresh: bool = False) -> di
             numbers |= _numbers(workspace.scores(config, sets, average), bits=fresh)
         if test in MEASURED:
             numbers |= _numbers(MEASURED[test](config, workspace), bits=fresh)
-    weights = weights_hash(config.model, config.weights, config.random_weights)
+    run, weights = workspace.run_name(config), weights_hash(config.model, config.weights, config.random_weights)
     seconds = workspace.run(config).facts["seconds"] if trains(config) and not fresh else None
-    made = {"run": workspace.run_name(config), "weights": weights, "seconds": seconds, "device": workspace.device}
-    return line_of(unit, numbers, **made)
+    return line_of(unit, numbers, run=run, weights=weights, seconds=seconds, device=workspace.device)
 
 
 def _numbers(records: Iterable[Mapping], *, bits: bool) -> dict[str, list]:

@@ -28,13 +28,11 @@ def named(unit: Unit) -> dict:
     return {"variant": unit.variant, **{name: getattr(unit.config, name) for name in NAMED}, "settings": settings}
 
 
-def line_of(unit: Unit, numbers: Mapping[str, list], *, run: str, weights: str, seconds: float | None,
-            device: str = "cpu") -> dict:  # fmt: skip
-    """The line of a measured unit: numbers by key as [value, n]; seconds of training."""
-    others = PACKAGE.name, f":(exclude){FOLDER.relative_to(PACKAGE.parent)}"  # results change meanwhile
-    made = made_by(*others, device=device)
+def line_of(unit: Unit, numbers: dict, *, run: str, weights: str, seconds: float | None, device: str = "cpu") -> dict:
+    """The line of a measured unit: numbers by key as [value, n]; seconds of training; results change meanwhile."""
+    made = made_by(PACKAGE.name, f":(exclude){FOLDER.relative_to(PACKAGE.parent)}", device=device)
     about = {"section": unit.section, **named(unit), "run": run, "weights": weights, "seconds": seconds, **made}
-    return {**about, "kernel": kernel_hash(), "numbers": dict(numbers), "tests": list(unit.tests)}
+    return {**about, "kernel": kernel_hash(), "numbers": numbers, "tests": list(unit.tests)}
 
 
 def read_section(section: str, folder: str | os.PathLike = FOLDER) -> list[dict]:

@@ -203,7 +203,7 @@ def long_sections() -> dict:
     """Trainers and their averages; where the inner step could bite; the dial. All tests of a run at once."""
     if CHOSEN.keys() != TRAINERS.keys():
         return {}
-    every, few = ("each average", "cues"), ("last and gwa",)
+    every, both = ("each average", "cues"), ("last and gwa",)
     trainers = {
         "frozen": ("frozen", {}, every), **{name: (*plateau(name), every) for name in TRAINERS},
         "plain with equal passes": (*plateau("plain", **TWICE), every),
@@ -213,10 +213,10 @@ def long_sections() -> dict:
     return {
         "trainers": (SIX, trainers),
         # Query batches whose scenes are assigned to motions otherwise, or that have other classes: on the same batches
-        "bite": (FOUR, {f"{name}, {how}": (*plateau(name, pairing=pairing), few)
+        "bite": (FOUR, {f"{name}, {how}": (*plateau(name, pairing=pairing), both)
                         for pairing, how in PAIRINGS.items() for name in ("meta", "joint")}),
         # Its middle is run again: a line over rho stays on one machine. Two seeds, hints: above 12 hours with 112 steps
-        "long_dial": (FEW, {"frozen": ("frozen", {}, few)} | {f"{name} rho={rho:g}": (*plateau(name, rho=rho), few)
+        "long_dial": (FEW, {"frozen": ("frozen", {}, both)} | {f"{name} rho={rho:g}": (*plateau(name, rho=rho), both)
                             for rho in (CHANCE_RHO, 0.8, 1.0) for name in TRAINERS}),
     }  # fmt: skip
 

@@ -214,8 +214,8 @@ def _missing(folder: Path, count: int, template: str) -> str:
 
 
 class FrameFolderDataset(Dataset):
-    """Clips of a list ``path frames label`` of frame folders, SCUBA's form, as ``VideoDataset`` gives videos.
-    Labels count all classes of the data set, though SCUBA covers fewer: of UCF101 24, so accuracy is 101-way on 24."""
+    """Clips of a list ``path frames label`` of frame folders, SCUBA's form. Labels count all classes of the data set,
+    though SCUBA covers fewer (24 of UCF101's): accuracy compares with the same clips' in context, not with UCF101's."""
 
     def __init__(
         self,

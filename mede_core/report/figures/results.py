@@ -127,7 +127,8 @@ def dial_curves(figure, frame: pd.DataFrame, *, chance: float | None = None, bou
             look, own = look_of(method), part[part["method"] == method].sort_values("rho")
             axes.plot(own["rho"], own["value"], color=look.color, ls=look.linestyle, marker=look.marker)
             few = own["seeds"].between(2, VERDICT_FROM - 1)  # hollow and without a band, whose width would be all luck
-            axes.plot(own["rho"][few], own["value"][few], color=look.color, ls="", marker=look.marker, mfc=theme.page)
+            for point in own[few].itertuples():
+                axes.plot(point.rho, point.value, color=look.color, ls="", marker=look.marker, mfc=theme.page)
             axes.fill_between(own["rho"], own["low"], own["high"], where=~few, color=look.color, alpha=0.15, lw=0)
             ends.append((own["value"].iloc[-1], look.label, look))
         axes.set_ylim(0, 103)
