@@ -146,8 +146,7 @@ MAPS: dict[str, Callable[[VideoLearner, Tensor, Tensor], Tensor]] = {  # of clip
 
 def floating(learner: VideoLearner, video: Tensor) -> Tensor:
     """Clips normalized as the learner does it; zero is the weights' mean color."""
-    video = video.to(learner.logit_scale.device)
-    return video if video.is_floating_point() else (video / 255 - learner.mean) / learner.std
+    return learner.normalize(video.to(learner.logit_scale.device))
 
 
 # ------------------------------------------------------------------------------------ static bias

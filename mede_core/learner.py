@@ -25,6 +25,18 @@ log = logging.getLogger(__name__)
 TRAINABLE_SETS = ("adapters", "visual")
 
 
+class Normalize(nn.Module):
+    """uint8 RGB [..., 3, H, W] as the weights were trained on it; what is floating point is normalized already."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return frames if frames.is_floating_point() else (frames.to(self.mean.dtype) / 255 - self.mean) / self.std
+
+
 class VideoLearner(nn.Module):
     """CLIP's visual encoder over the frames of a clip, with a temporal module and a frozen class-text head.
 
@@ -60,8 +72,7 @@ class VideoLearner(nn.Module):
         size = clip.visual.image_size
         self.image_size = size if isinstance(size, int) else int(size[0])
         self.embed_dim = getattr(clip.visual, "output_dim", 0)  # timm's towers, which do not train, do not say
-        self.register_buffer("mean", torch.tensor(clip.visual.image_mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(clip.visual.image_std).view(3, 1, 1), persistent=False)
+        self.normalize = Normalize(clip.visual.image_mean, clip.visual.image_std)
         # Frozen: trainable, it receives weight decay in the peers' recipes and has been "destroyed in training".
         self.register_buffer("logit_scale", clip.logit_scale.detach().exp(), persistent=False)
         self.register_buffer("text_features", None, persistent=False)
@@ -156,12 +167,9 @@ class VideoLearner(nn.Module):
                 f"video has shape {tuple(video.shape)}; expected [B, T, 3, {self.image_size}, {self.image_size}]"
             )
         clips, num_frames = video.shape[:2]
-        frames = video.flatten(0, 1)
-        if not frames.is_floating_point():
-            frames = (frames.to(self.mean.dtype) / 255 - self.mean) / self.std
         for module in self.temporal:
             module.num_frames = num_frames
-        features = self.visual(frames)
+        features = self.visual(self.normalize(video.flatten(0, 1)))
         features = features[0] if isinstance(features, tuple) else features  # CoCa gives its tokens, too
         features = features.float() if features.dtype.itemsize < 4 else features  # mixed precision ends here
         return F.normalize(features, dim=-1).view(clips, num_frames, -1)

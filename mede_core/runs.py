@@ -69,12 +69,12 @@ def speed_up(learner: VideoLearner, config: Config) -> VideoLearner:
     if learner.logit_scale.is_cuda:
         import torch
 
-        from .speed import without_copies
+        from .speed import compile_encoder, without_copies
 
         torch.set_float32_matmul_precision("high")
         without_copies(learner)
         if config.data != "synthetic":  # compiling takes half a minute, longer than the small CLIP needs for an epoch
-            learner.visual.compile()
+            compile_encoder(learner)
     return learner
 
 

@@ -19,7 +19,7 @@ from mede_core.attention import (
     weight_gradient,
 )
 from mede_core.lab.map_tests import faithfulness, shuffled_weights
-from mede_core.learner import build_learner
+from mede_core.learner import Normalize, build_learner
 from mede_core.scoring import Reordered, evaluate
 from mede_core.world.synthetic import World, make_set
 
@@ -99,14 +99,13 @@ def test_unknown_methods_are_named(clips):
 class Watcher:
     """Looks at one corner of the third frame alone: the brighter it is, the more it says "bright"."""
 
-    mean, std, logit_scale = torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.25), torch.tensor(1.0)
+    normalize, logit_scale = Normalize([0.5] * 3, [0.25] * 3), torch.tensor(1.0)
 
     def set_classes(self, names):
         return self
 
     def __call__(self, frames):
-        frames = frames if frames.is_floating_point() else (frames / 255 - self.mean) / self.std
-        seen = frames[:, 2, :, :8, 8:16].mean((1, 2, 3))
+        seen = self.normalize(frames)[:, 2, :, :8, 8:16].mean((1, 2, 3))
         return torch.stack([seen, -seen, torch.full_like(seen, -9)], 1)
 
 

@@ -116,7 +116,7 @@ def test_distillation_equals_its_equation_in_float64(clips):
     assert second.weight.abs().sum() == 0 and first.bias is second.bias is None
     nn.init.normal_(second.weight)
     video, labels = batch_of(clips, 3)
-    video = (video.double() / 255 - learner.mean) / learner.std
+    video = (video.double() / 255 - learner.normalize.mean) / learner.normalize.std
     logits, terms = [], []
     for clip in video:
         frames = []

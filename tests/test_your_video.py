@@ -69,7 +69,7 @@ def test_the_explorer_turns_its_knobs_takes_a_file_and_says_what_is_wrong(learne
 def test_what_a_map_ranks_highest_is_covered_in_the_picture_and_for_the_learner(learners):
     learner, clip = learners["frozen"].set_classes(NAMES), draw_clip(World(1), 0, 0, 0)
     plain, half, whole = (opinion(learner, clip, "random", share) for share in (0.0, 0.5, 1.0))
-    gray = (255 * learner.mean).round().byte().numpy()
+    gray = (255 * learner.normalize.mean).round().byte().numpy()
     assert ((half["frames"] == gray).all(1).mean() - 0.5) < 0.05 and (whole["frames"] == gray).all()
     assert plain["top"] == opinion(learner, clip)["top"] != half["top"]
     assert random_map(learner, clip[None], None).shape == (1, 8, 8, 8)

@@ -30,7 +30,7 @@ def meta_steps(inner_sync: bool):
     optimizer = torch.optim.SGD([p for p in learner.parameters() if p.requires_grad], lr=0.1)
     average = GaussianWeightAverage(learner, 2.0, 1.0)
     batches = EpochBatches(clips, config, 1, STEPS, "next", 0, torch.device("cpu"))
-    as_double = (((video.double() / 255 - learner.mean) / learner.std, labels) for video, labels in batches)
+    as_double = ((learner.normalize(video), labels) for video, labels in batches)
     for number, pair in enumerate(cross_batch_pairs(as_double), 1):
         method.step(pair, optimizer, None)
         average.update(learner, number)
