@@ -82,7 +82,7 @@ def relevance_maps(learner: VideoLearner, video: Tensor, labels: Tensor) -> Tens
     """[B, T, h, w] >= 0, what patches contribute to a class's log-probability: frames compare, clips do not."""
     # Gradient-weighted attention relevance (Chefer, Gur and Wolf, ICCV 2021): positive parts of attention times its
     # gradient, mean over heads, are followed from block to block along the residual stream within each frame.
-    frames = floating(learner, video).requires_grad_()  # so that gradients flow where all parameters are frozen
+    frames = learner.normalize(video.to(learner.logit_scale.device)).requires_grad_()  # parameters may be frozen
     with torch.enable_grad(), record_attention(learner.visual) as recorded:
         score = log_probability(learner(frames), labels).sum()
         gradients = torch.autograd.grad(score, [layer.output for layer in recorded.values()])
@@ -103,23 +103,15 @@ def weight_gradient(module: nn.MultiheadAttention, layer: LayerAttention, gradie
 
 
 @torch.no_grad()
-def occlusion_maps(
-    learner: VideoLearner,
-    video: Tensor,
-    labels: Tensor,
-    *,
-    window: int = 8,
-    stride: int = 2,
-    together: bool = False,
-    batch_size: int = 256,
-) -> Tensor:
+def occlusion_maps(learner: VideoLearner, video: Tensor, labels: Tensor, *, window: int = 8, stride: int = 2,
+                   together: bool = False, batch_size: int = 256) -> Tensor:  # fmt: skip
     """How far a class's log-probability falls when a square is covered with the weights' mean color: [B, T, h, w] in
     nats, below zero where what is covered speaks against the class; many passes.
 
     The square, ``window`` pixels wide, slides in steps of ``stride``: h = w = (H - window) // stride + 1. ``together``
     covers the same place of all frames at once, in T times fewer passes, and gives each frame the same map.
     """
-    frames, count = floating(learner, video), video.shape[1]
+    frames, count = learner.normalize(video.to(learner.logit_scale.device)), video.shape[1]  # zero: the mean color
     starts = range(0, video.shape[-1] - window + 1, stride)
     squares = torch.zeros(len(starts) ** 2, video.shape[-2], video.shape[-1], dtype=torch.bool, device=frames.device)
     for square, (top, left) in zip(squares, ((y, x) for y in starts for x in starts), strict=True):
@@ -142,11 +134,6 @@ MAPS: dict[str, Callable[[VideoLearner, Tensor, Tensor], Tensor]] = {  # of clip
     "relevance": relevance_maps,
     "occlusion": occlusion_maps,
 }
-
-
-def floating(learner: VideoLearner, video: Tensor) -> Tensor:
-    """Clips normalized as the learner does it; zero is the weights' mean color."""
-    return learner.normalize(video.to(learner.logit_scale.device))
 
 
 # ------------------------------------------------------------------------------------ static bias

@@ -44,17 +44,8 @@ class VideoLearner(nn.Module):
     trainable: see `build_learner`. The logit scale and the text encoder are always frozen.
     """
 
-    def __init__(
-        self,
-        clip: nn.Module,
-        tokenizer,
-        *,
-        weights_id: str,
-        trainable: str,
-        temporal_module: str = "st_adapter",
-        adapter_width: int,
-        **temporal_options,
-    ):
+    def __init__(self, clip: nn.Module, tokenizer, *, weights_id: str, trainable: str, adapter_width: int,
+                 temporal_module: str = "st_adapter", **temporal_options):  # fmt: skip
         super().__init__()
         if trainable not in TRAINABLE_SETS:
             raise ValueError(f"trainable is {trainable!r}; allowed: {', '.join(TRAINABLE_SETS)}")
@@ -81,13 +72,8 @@ class VideoLearner(nn.Module):
         self._feature_cache: dict[tuple, Tensor] = {}
         self._token_ids: dict[tuple, bytes] = {}
 
-    def set_classes(
-        self,
-        names: Sequence[str],
-        templates: Sequence[str] = ("{}",),
-        *,
-        texts: Sequence[Sequence[str]] | None = None,
-    ) -> VideoLearner:
+    def set_classes(self, names: Sequence[str], templates: Sequence[str] = ("{}",), *,
+                    texts: Sequence[Sequence[str]] | None = None) -> VideoLearner:  # fmt: skip
         """Switch the class set and return the learner; each text is encoded once, and kept on disk in a `text_cache`.
 
         A class is the mean of the normalized embeddings of its `texts`, by default its name in each of the
@@ -210,19 +196,10 @@ class VideoLearner(nn.Module):
 
 
 def build_learner(
-    model: str = "mede-small",
-    weights: str = "shipped",
-    *,
-    trainable: str = "adapters",
-    temporal_module: str = "st_adapter",
-    adapter_width: int = 24,
-    adapter_form: str = "ours",
-    num_frames: int = 8,
-    border: str = "zero",
-    random_weights: bool = False,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
-) -> VideoLearner:
+    model: str = "mede-small", weights: str = "shipped", *, trainable: str = "adapters",
+    temporal_module: str = "st_adapter", adapter_width: int = 24, adapter_form: str = "ours", num_frames: int = 8,
+    border: str = "zero", random_weights: bool = False, seed: int = 0, device: str | torch.device = "cpu",
+) -> VideoLearner:  # fmt: skip
     """Build a video learner on CLIP weights that are really there; until trained it equals frozen CLIP.
 
     (With expanded attention not even then.) Whatever needs a seed is drawn from `seed` alone.
@@ -250,14 +227,7 @@ def build_learner(
         clip, tokenizer, weights_id = build_clip(model, weights, random_weights)
         clip.requires_grad_(False)
         learner = VideoLearner(
-            clip,
-            tokenizer,
-            weights_id=weights_id,
-            trainable=trainable,
-            temporal_module=temporal_module,
-            adapter_width=adapter_width,
-            form=adapter_form,
-            num_frames=num_frames,
-            border=border,
-        )
+            clip, tokenizer, weights_id=weights_id, trainable=trainable, adapter_width=adapter_width,
+            temporal_module=temporal_module, form=adapter_form, num_frames=num_frames, border=border,
+        )  # fmt: skip
     return learner.to(device).eval()

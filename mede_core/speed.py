@@ -21,19 +21,14 @@ def without_copies(learner: VideoLearner) -> VideoLearner:
     return learner
 
 
-def compile_encoder(learner: VideoLearner, **options) -> VideoLearner:
-    """The encoder and the normalization of its frames, compiled."""
-    learner.visual.compile(**options)
-    learner.normalize.compile(**options)
-    return learner
+def compile_encoder(learner: VideoLearner, **options) -> None:
+    """Compile the encoder and the normalization of its frames."""
+    for module in (learner.visual, learner.normalize):
+        module.compile(**options)
 
 
 class WholeAdapter(STAdapter):
-    """The ST-Adapter of all tokens, its update of the class token left out at the end: patches are not copied apart.
-
-    One in 197 products is in vain; on an H100 it and the compiled normalization make an evaluation of ViT-B/16 1.05
-    times faster. On a CPU it changes nothing.
-    """
+    """Of all tokens, the class token's update left out: ViT-B/16 is tested 1.05 times faster on an H100."""
 
     def forward(self, tokens: Tensor, num_frames: int) -> Tensor:
         hidden = self.down(self.norm(tokens)).unflatten(0, (-1, num_frames))

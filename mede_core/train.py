@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, default_collate
 from .checkpoints import checkpoint_path, load_checkpoint, save_checkpoint
 from .config import Config
 from .distributed import RankShare, gather, rank, wait_for_all, world_size
-from .files import atomic_path, atomic_write, progress
+from .files import atomic_path, atomic_write, progress, say_once
 from .gwa import GaussianWeightAverage
 from .learner import VideoLearner
 from .meta import cross_batch_pairs
@@ -63,14 +63,13 @@ def fit(
         raise ValueError(f"batch_size is {config.batch_size}; it must be a multiple of the {world_size()} processes")
     learner.set_classes(dataset.class_names, texts=texts)
     method = build_method(config, learner, teacher, method)
-    batches = len(dataset) // config.batch_size
-    steps = min(batches, config.steps_per_epoch or batches)
-    least = getattr(method, "passes", 1)
+    held, asked = f"{len(dataset)} clips in batches of {config.batch_size}", config.steps_per_epoch
+    batches, least = len(dataset) // config.batch_size, getattr(method, "passes", 1)
+    if (steps := min(batches, asked or batches)) < asked:
+        say_once(f"steps_per_epoch is {asked}; {held} give {steps}, no more")
     if steps < least:
-        raise ValueError(
-            f"{len(dataset)} clips in batches of {config.batch_size} (batch_size), steps_per_epoch="
-            f"{config.steps_per_epoch}, give {steps} full batches an epoch; {config.method} needs at least {least}"
-        )
+        raise ValueError(f"{held} (batch_size), steps_per_epoch={asked}, give {steps} full batches an epoch; "
+                         f"{config.method} needs at least {least}")  # fmt: skip
     run_dir, facts = Path(run_dir), dict(facts or {})
     codes = gather(facts.get("code"))
     if len(set(codes)) > 1:
@@ -255,6 +254,7 @@ class EpochBatches:
         generator = torch.Generator().manual_seed(_epoch_seed(config.seed, epoch))
         self.steps, self.device = steps, device
         common = {"generator": generator, "num_workers": num_workers, "collate_fn": default_collate}
+        # Workers start anew in each epoch, 0.03 s for each: those that live on would not see a dataset's next epoch.
         common |= {"pin_memory": device.type == "cuda", "prefetch_factor": 4 if num_workers else None}
         if pairing in ("disjoint", "scenes"):
             if world_size() > 1:

@@ -119,11 +119,14 @@ def test_a_folder_of_another_run_is_refused_and_the_difference_named(meta_run):
         run(load_config(**TINY), meta_run, facts={"code": "4567"})
 
 
-def test_one_batch_an_epoch_is_refused_for_the_meta_step_only(tmp_path):
+def test_one_batch_an_epoch_is_refused_for_the_meta_step_only(tmp_path, capsys, caplog):
     small = {**TINY, "train_clips": 40, "batch_size": 32}
     with pytest.raises(ValueError, match="batch_size.*needs at least 2"):
         run(load_config(**small), tmp_path)
-    run(load_config(method="finetune", **small), tmp_path)
+    caplog.set_level("INFO")
+    run(load_config(method="finetune", steps_per_epoch=9, **small), tmp_path)
+    said = capsys.readouterr().err + caplog.text
+    assert "steps_per_epoch is 9; 40 clips in batches of 32 give 1, no more" in said
 
 
 def test_a_loss_that_is_not_finite_stops_with_epoch_and_step(tmp_path):

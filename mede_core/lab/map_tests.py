@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..attention import MAPS, floating, log_probability
+from ..attention import MAPS, log_probability
 from ..learner import VideoLearner
 
 
@@ -54,7 +54,7 @@ def faithfulness(
     learner: VideoLearner, video: Tensor, labels: Tensor, maps: Tensor, *, steps: int = 16
 ) -> dict[str, Tensor]:
     """Probability [B, steps + 1] of the class while a map's highest cells are covered (deletion), or shown."""
-    frames, rank = floating(learner, video), places(maps, video.shape[-1])
+    frames, rank = learner.normalize(video.to(learner.logit_scale.device)), places(maps, video.shape[-1])
     curves: dict[str, list[Tensor]] = {"deletion": [], "insertion": []}
     for step in range(steps + 1):
         first = rank < step / steps
