@@ -96,7 +96,8 @@ def test_nothing_long_runs_before_every_trainer_has_chosen(monkeypatch):
     assert units.long_sections() == {}
     monkeypatch.setattr(units, "CHOSEN", {trainer: {"outer_lr": 0.03} for trainer in units.TRAINERS})
     sections = units.long_sections()
-    assert {name: len(seeds) for name, (seeds, _) in sections.items()} == {"trainers": 6, "bite": 4, "long_dial": 2}
+    counted = {name: len(seeds) for name, (seeds, _) in sections.items()}
+    assert counted == {"trainers": 6, "bite": 4, "rates": 6, "long_dial": 2}
     steps = {}
     variants = {name: one for _, section in sections.values() for name, one in section.items()}
     for variant, (method, changes, _) in variants.items():

@@ -163,7 +163,7 @@ SECTIONS = {  # of the study, that its notebooks read; in the profile `full` the
     "study_claims": ("search", "main", "meta", "floors", "dial", "cost", "regime", "trials", "trainers"),
     "study_dial": ("main", "dial", "long_dial"),
     "study_meta_step": ("meta", "trainers", "bite", "long_dial"),
-    "study_averages": ("gwa", "trainers"),
+    "study_averages": ("gwa", "trainers", "rates"),
     "study_where_it_looks": ("main", "encoders", "second_world", "adapters"),
 }
 

@@ -215,6 +215,9 @@ def long_sections() -> dict:
         # Query batches whose scenes are assigned to motions otherwise, or that have other classes: on the same batches
         "bite": (FOUR, {f"{name}, {how}": (*plateau(name, pairing=pairing), both)
                         for pairing, how in PAIRINGS.items() for name in ("meta", "joint")}),
+        # The chosen rates differ, and an average may add more at one than at the other: each trainer at the other's
+        "rates": (SIX, {"meta at plain's rate": (*plateau("meta", **CHOSEN["plain"]), both),
+                        "plain at meta's rate": (*plateau("plain", **CHOSEN["meta"]), both)}),
         # Its middle is run again: a line over rho stays on one machine. Two seeds, hints: above 12 hours with 112 steps
         "long_dial": (FEW, {"frozen": ("frozen", {}, both)} | {f"{name} rho={rho:g}": (*plateau(name, rho=rho), both)
                             for rho in (CHANCE_RHO, 0.8, 1.0) for name in TRAINERS}),
