@@ -8,10 +8,13 @@ from functools import cached_property
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from .distributed import gather_rows, rank, world_size
 from .learner import VideoLearner
+
+FILLED = ("cuda",)  # where the last batch is filled up: for one of another size the encoder would be compiled anew
 
 
 def top1_correct(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -77,8 +80,11 @@ def evaluate(
     share = Subset(dataset, range(rank(), len(dataset), world_size())) if world_size() > 1 else dataset
     for video, label in DataLoader(share, batch_size, num_workers=num_workers, pin_memory=device.type == "cuda"):
         views = video.shape[1] if video.ndim == 6 else 1
+        clips = video.flatten(0, video.ndim - 5).to(device, non_blocking=True)
+        if device.type in FILLED:
+            clips = F.pad(clips, (0,) * 9 + (batch_size * views - len(clips),))
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            output = learner(video.flatten(0, video.ndim - 5).to(device, non_blocking=True))
+            output = learner(clips)[: len(label) * views]
         logits.append(output.view(len(label), views, -1).mean(1).float().cpu())
         labels.append(label)
     learner.train(training)

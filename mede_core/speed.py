@@ -28,7 +28,7 @@ def compile_encoder(learner: VideoLearner, **options) -> None:
 
 
 class WholeAdapter(STAdapter):
-    """Of all tokens, the class token's update left out: ViT-B/16 is tested 1.05 times faster on an H100."""
+    """Of all tokens, the class token's update left out: no copy of the patches (benchmarks/gpu.md)."""
 
     def forward(self, tokens: Tensor, num_frames: int) -> Tensor:
         hidden = self.down(self.norm(tokens)).unflatten(0, (-1, num_frames))

@@ -78,3 +78,12 @@ def test_rounding_is_told_apart_from_seeds_and_a_machines_advantage():
     assert len(table) == 4 and set(table["Trainings"]) == {10}
     assert all(shown.startswith("0.0 [-1.3") for shown in table["Second − first"])
     assert {*table["By rounding"]} == {f"{(2 * 2 * 0.8 / 2) ** 0.5:.1f}"} and {*table["By seeds"]} == {"0.1"}
+
+
+def test_what_an_average_adds_is_told_by_trainer_and_by_rate():
+    added = {"plain": 1, "meta at plain's rate": 2, "plain at meta's rate": 5, "meta": 3}  # by GWA, beside the 3 of all
+    moved = [{**r, "value": r["value"] + added[r["method"]] * (r["average"] == "gwa")}
+             for r in records(added) if r["method"] != "frozen"]  # fmt: skip
+    table = plateau.rate_table(moved).set_index(["Rate", "Tested"])
+    shown = {rate: table.loc[(rate, "Out of context")].str.partition(" ")[0].tolist() for rate in ("plain's", "meta's")}
+    assert shown == {"plain's": ["+4.0", "+5.0", "-1.0"], "meta's": ["+8.0", "+6.0", "+2.0"]}

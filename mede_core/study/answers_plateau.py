@@ -23,6 +23,7 @@ TRAINER_PAIRS = (  # at the same average
     ("meta", "plain with equal passes"), ("interpolated", "plain"), ("distilled", "plain"),
 )  # fmt: skip
 AVERAGE_PAIRS = (("gwa", "last"), ("ema", "last"), ("swa", "last"), ("swa patched", "swa"))  # of the same trainer
+RATED = {"plain's": ("plain", "meta at plain's rate"), "meta's": ("plain at meta's rate", "meta")}
 BITE_PAIRS = tuple((f"meta, {how}", f"joint, {how}") for how in PAIRINGS.values())
 # The cells that the paper's methods are: each trainer with the average that its recipe takes
 PAPER_CELLS = {
@@ -98,4 +99,16 @@ def roundings(records: Sequence[Mapping], again: Sequence[Mapping]) -> pd.DataFr
         told = len(moved), format_difference(*t_interval(moved)), *map("{:.1f}".format, spread)
         rows.append((AVERAGES[average], column_label(where), *told, f"{100 * (spread[0] / spread[1]) ** 2:.0f}"))
     heads = ["Average", "Tested", "Trainings", "Second − first", "By rounding", "By seeds", "Rounding's share (%)"]
+    return pd.DataFrame(rows, columns=heads)
+
+
+def rate_table(records: Sequence[Mapping]) -> pd.DataFrame:
+    """What GWA adds to the last epoch of plain and of meta, in points, at the rate that either trainer chose."""
+    frame = per_seed(cells(records)).set_index(["method", "seed"])
+    rows = []
+    for (rate, pair), where in itertools.product(RATED.items(), ("in", "out")):
+        plain, meta = (frame.loc[cell(name, "gwa"), where] - frame.loc[cell(name), where] for name in pair)
+        told = [format_difference(*t_interval(one)) for one in (plain, meta, (plain - meta).dropna())]
+        rows.append((rate, column_label(where), *told))
+    heads = ["Rate", "Tested", "GWA adds to plain", "GWA adds to meta", "To plain − to meta"]
     return pd.DataFrame(rows, columns=heads)
