@@ -46,14 +46,9 @@ class Evaluation:
 
 @torch.no_grad()  # not inference_mode: the class-text features made in here are used in training later
 def evaluate(
-    learner: VideoLearner,
-    dataset: Dataset,
-    *,
-    batch_size: int = 64,
-    num_workers: int = 0,
-    precision: str = "float32",
+    learner: VideoLearner, dataset: Dataset, *, batch_size: int = 64, num_workers: int = 0, precision: str = "float32",
     texts: Sequence[Sequence[str]] | None = None,
-) -> Evaluation:
+) -> Evaluation:  # fmt: skip
     """Score every clip against the dataset's classes; under torchrun each process scores its share.
 
     Args:

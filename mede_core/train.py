@@ -31,17 +31,10 @@ log = logging.getLogger(__name__)
 
 
 def fit(
-    learner: VideoLearner,
-    dataset: Dataset,
-    config: Config,
-    run_dir: str | os.PathLike,
-    *,
-    texts: Sequence[Sequence[str]] | None = None,
-    teacher: VideoLearner | None = None,
-    method: Callable | None = None,
-    num_workers: int = 0,
-    facts: Mapping | None = None,
-) -> Path:
+    learner: VideoLearner, dataset: Dataset, config: Config, run_dir: str | os.PathLike, *,
+    texts: Sequence[Sequence[str]] | None = None, teacher: VideoLearner | None = None, method: Callable | None = None,
+    num_workers: int = 0, facts: Mapping | None = None,
+) -> Path:  # fmt: skip
     """Train a fresh learner; a finished run folder is loaded, an unfinished one goes on, another run's is an error.
 
     Under torchrun every process calls it; together they do what one process does, and rank 0 writes. The learner ends

@@ -56,17 +56,9 @@ class Workspace:
     """
 
     def __init__(
-        self,
-        folder: str | os.PathLike | None = None,
-        *,
-        shipped: bool | None = None,
-        make: bool | None = None,
-        older: str | None = None,
-        device: str = "cpu",
-        processes: int = 1,
-        num_workers: int = 0,
-        skip_bad: bool = False,
-    ):
+        self, folder: str | os.PathLike | None = None, *, shipped: bool | None = None, make: bool | None = None,
+        older: str | None = None, device: str = "cpu", processes: int = 1, num_workers: int = 0, skip_bad: bool = False,
+    ):  # fmt: skip
         given = os.environ.get
         self.folder = Path(str(folder)) if folder else default_folder()
         # `make reproduce` says the next three to its notebooks by the environment.

@@ -5,7 +5,7 @@ import pytest
 from mede_core.config import OUT_OF_CONTEXT
 from mede_core.study import answers_plateau as plateau
 from mede_core.study import claims
-from mede_core.study.units import PAIRINGS, TRAINERS
+from mede_core.study.units import CHOSEN, PAIRINGS, TRAINERS
 
 TRAINER = {name: 10.0 + index for index, name in enumerate((*TRAINERS, "plain with equal passes"))}
 AVERAGE = {name: 3.0 * index for index, name in enumerate(plateau.AVERAGES)}
@@ -85,5 +85,9 @@ def test_what_an_average_adds_is_told_by_trainer_and_by_rate():
     moved = [{**r, "value": r["value"] + added[r["method"]] * (r["average"] == "gwa")}
              for r in records(added) if r["method"] != "frozen"]  # fmt: skip
     table = plateau.rate_table(moved).set_index(["Rate", "Tested"])
-    shown = {rate: table.loc[(rate, "Out of context")].str.partition(" ")[0].tolist() for rate in ("plain's", "meta's")}
-    assert shown == {"plain's": ["+4.0", "+5.0", "-1.0"], "meta's": ["+8.0", "+6.0", "+2.0"]}
+    out = table.xs("Out of context", level="Tested").apply(lambda column: column.str.partition(" ")[0])
+    shown = dict(zip(("plain's", "meta's"), out.to_numpy().tolist()))
+    assert [*out.index] == [f"{CHOSEN[name]['outer_lr']:g}, {name}'s" for name in ("plain", "meta")]
+    # The made up accuracies: 10 of plain, 12 of meta, 30 of either at the other's rate
+    assert shown["plain's"] == ["+4.0", "+5.0", "-1.0", "+20.0", "+21.0"]
+    assert shown["meta's"] == ["+8.0", "+6.0", "+2.0", "-18.0", "-20.0"]

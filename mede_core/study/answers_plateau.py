@@ -10,7 +10,7 @@ from ..report.intervals import t_interval
 from ..report.tables import column_label, dial, differences
 from ..report.write import format_difference
 from .answers import per_seed, spread_table
-from .units import PAIRINGS
+from .units import CHOSEN, PAIRINGS
 
 AVERAGES = {"last": "last epoch", "gwa": "GWA", "ema": "EMA", "swa": "SWA", "swa patched": "SWA, half CLIP"}
 TITLES = {
@@ -23,7 +23,7 @@ TRAINER_PAIRS = (  # at the same average
     ("meta", "plain with equal passes"), ("interpolated", "plain"), ("distilled", "plain"),
 )  # fmt: skip
 AVERAGE_PAIRS = (("gwa", "last"), ("ema", "last"), ("swa", "last"), ("swa patched", "swa"))  # of the same trainer
-RATED = {"plain's": ("plain", "meta at plain's rate"), "meta's": ("plain at meta's rate", "meta")}
+RATED = {"plain": ("plain", "meta at plain's rate"), "meta": ("plain at meta's rate", "meta")}  # whose rate it is
 BITE_PAIRS = tuple((f"meta, {how}", f"joint, {how}") for how in PAIRINGS.values())
 # The cells that the paper's methods are: each trainer with the average that its recipe takes
 PAPER_CELLS = {
@@ -103,12 +103,14 @@ def roundings(records: Sequence[Mapping], again: Sequence[Mapping]) -> pd.DataFr
 
 
 def rate_table(records: Sequence[Mapping]) -> pd.DataFrame:
-    """What GWA adds to the last epoch of plain and of meta, in points, at the rate that either trainer chose."""
-    frame = per_seed(cells(records)).set_index(["method", "seed"])
-    rows = []
-    for (rate, pair), where in itertools.product(RATED.items(), ("in", "out")):
-        plain, meta = (frame.loc[cell(name, "gwa"), where] - frame.loc[cell(name), where] for name in pair)
-        told = [format_difference(*t_interval(one)) for one in (plain, meta, (plain - meta).dropna())]
-        rows.append((rate, column_label(where), *told))
-    heads = ["Rate", "Tested", "GWA adds to plain", "GWA adds to meta", "To plain − to meta"]
+    """At the rate that plain or meta chose, in points: what GWA adds to the last epoch of each, and meta − plain."""
+    frame, rows = per_seed(cells(records)).set_index(["method", "seed"]), []
+    for (chosen_by, pair), where in itertools.product(RATED.items(), ("in", "out")):
+        rate = f"{CHOSEN[chosen_by]['outer_lr']:g}, {chosen_by}'s"
+        plain, meta = ([frame.loc[cell(name, average), where] for average in ("last", "gwa")] for name in pair)
+        added = [averaged - last for last, averaged in (plain, meta)]
+        told = (*added, added[0] - added[1], *(one - other for one, other in zip(meta, plain)))
+        rows.append((rate, column_label(where), *(format_difference(*t_interval(one.dropna())) for one in told)))
+    heads = ["Rate", "Tested", "GWA adds to plain", "To meta", "To plain − to meta", "Meta − plain, last epoch",
+             "Meta − plain, GWA"]  # fmt: skip
     return pd.DataFrame(rows, columns=heads)
