@@ -59,7 +59,7 @@ class Decoded(Dataset):
 class Bench:
     """One learner and what its steps cost."""
 
-    def __init__(self, device: str, small: bool, minutes: float = 5):
+    def __init__(self, device: str, small: bool, minutes: float):
         self.device, self.small, self.ends = device, small, time.monotonic() + 60 * minutes
         self.rate, self.counted = self.matrix_rate(), {}
 
