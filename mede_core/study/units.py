@@ -190,6 +190,7 @@ CHOSEN["joint"] = {"outer_lr": 1e-2}  # a control, no method of its own
 CHOSEN_STEPS = PROFILES["full"]["steps_per_epoch"]
 # A meta-step takes two batches; 112 steps are all batches of an epoch, so equal passes are epochs, and what counts them
 TWICE = {name: 2 * LONG[name] for name in ("epochs", "warmup_epochs", "gwa_mu", "gwa_sigma")}
+RATED = ("meta", "plain"), ("plain", "meta"), ("joint", "plain"), ("joint", "meta")  # trainer, whose rate it takes
 PAIRINGS = {"scenes": "other scenes", "disjoint": "disjoint classes"}  # of the query batch -> how variants say it
 SIX, FOUR = tuple(range(4, 10)), tuple(range(4, 8))  # seeds
 
@@ -208,16 +209,14 @@ def long_sections() -> dict:
         "frozen": ("frozen", {}, every), **{name: (*plateau(name), every) for name in TRAINERS},
         "plain with equal passes": (*plateau("plain", **TWICE), every),
     }  # fmt: skip
-    # To choose mu and sigma without test data
-    trainers["meta"] = (*plateau("meta"), (*every, "epochs", "grid", "grid_order"))
+    trainers["meta"] = (*plateau("meta"), (*every, "epochs", "grid", "grid_order"))  # mu and sigma, without test data
     return {
         "trainers": (SIX, trainers),
         # Query batches whose scenes are assigned to motions otherwise, or that have other classes: on the same batches
         "bite": (FOUR, {f"{name}, {how}": (*plateau(name, pairing=pairing), both)
                         for pairing, how in PAIRINGS.items() for name in ("meta", "joint")}),
-        # The chosen rates differ, and an average may add more at one than at the other: each trainer at the other's
-        "rates": (SIX, {"meta at plain's rate": (*plateau("meta", **CHOSEN["plain"]), both),
-                        "plain at meta's rate": (*plateau("plain", **CHOSEN["meta"]), both)}),
+        # The chosen rates differ, so that an average, or meta against joint, may differ by them alone: at one rate
+        "rates": (SIX, {f"{name} at {other}'s rate": (*plateau(name, **CHOSEN[other]), both) for name, other in RATED}),
         # Its middle is run again: a line over rho stays on one machine. Two seeds, hints: above 12 hours with 112 steps
         "long_dial": (FEW, {"frozen": ("frozen", {}, both)} | {f"{name} rho={rho:g}": (*plateau(name, rho=rho), both)
                             for rho in (CHANCE_RHO, 0.8, 1.0) for name in TRAINERS}),
