@@ -92,14 +92,6 @@ def clips_at_once(learner: VideoLearner, config: Config) -> int:
     return max(1, min(256, free // 2 // (torch.cuda.max_memory_allocated() - before)))
 
 
-def steps_of(config: Config, clips: int) -> int:
-    """Steps of an epoch: those that were asked for, or as many as the clips give, said where they are fewer."""
-    asked, most = config.steps_per_epoch, clips // config.batch_size
-    if asked > most:
-        say_once(f"steps_per_epoch is {asked}; {clips} clips in batches of {config.batch_size} give {most}, no more")
-    return min(asked or most, most)
-
-
 @dataclass(frozen=True)
 class Run:
     """A finished training: its folder, the configuration that was asked for, and how it came to be."""

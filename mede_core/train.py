@@ -56,13 +56,12 @@ def fit(
         raise ValueError(f"batch_size is {config.batch_size}; it must be a multiple of the {world_size()} processes")
     learner.set_classes(dataset.class_names, texts=texts)
     method = build_method(config, learner, teacher, method)
-    held, asked = f"{len(dataset)} clips in batches of {config.batch_size}", config.steps_per_epoch
-    batches, least = len(dataset) // config.batch_size, getattr(method, "passes", 1)
-    if (steps := min(batches, asked or batches)) < asked:
-        say_once(f"steps_per_epoch is {asked}; {held} give {steps}, no more")
+    steps, least = steps_of(config, len(dataset)), getattr(method, "passes", 1)
     if steps < least:
-        raise ValueError(f"{held} (batch_size), steps_per_epoch={asked}, give {steps} full batches an epoch; "
-                         f"{config.method} needs at least {least}")  # fmt: skip
+        raise ValueError(
+            f"{len(dataset)} clips in batches of {config.batch_size} (batch_size), steps_per_epoch="
+            f"{config.steps_per_epoch}, give {steps} full batches an epoch; {config.method} needs at least {least}"
+        )
     run_dir, facts = Path(run_dir), dict(facts or {})
     codes = gather(facts.get("code"))
     if len(set(codes)) > 1:
@@ -76,6 +75,14 @@ def fit(
         _train(learner, dataset, config, run_dir, steps, method, num_workers)
     wait_for_all()
     return run_dir
+
+
+def steps_of(config: Config, clips: int) -> int:
+    """Steps of an epoch: those that were asked for, or as many as the clips give, said where they are fewer."""
+    asked, most = config.steps_per_epoch, clips // config.batch_size
+    if asked > most:
+        say_once(f"steps_per_epoch is {asked}; {clips} clips in batches of {config.batch_size} give {most}, no more")
+    return min(asked or most, most)
 
 
 def _train(learner, dataset, config: Config, run_dir: Path, steps: int, method, num_workers: int) -> None:

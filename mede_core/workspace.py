@@ -153,8 +153,7 @@ class Workspace:
         return [done.parent for done in sorted(found, key=lambda path: path.stat().st_mtime)]
 
     def _train(self, config: Config, method, folder: Path, before: Sequence[Path]) -> None:
-        from .runs import steps_of
-        from .train import fit
+        from .train import fit, steps_of
 
         set_threads()  # or the bits of a run would depend on the machine's number of cores
         learner, teacher = self.fresh_learner(config), teacher_for(config, self.device)
