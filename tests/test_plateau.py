@@ -56,7 +56,7 @@ def test_the_papers_methods_are_cells_and_their_claims_are_judged_by_the_same_ru
 
 def test_where_the_step_could_bite_it_is_compared_on_the_same_batches():
     names = [f"{name}, {how}" for how in PAIRINGS.values() for name in ("meta", "joint")]
-    frame = plateau.bites(records(names))
+    frame = plateau.trainer_differences(records(names), plateau.BITE_PAIRS)
     assert len(frame) == 2 * 2 * 3 and (frame["value"].abs() < 1e-9).all()
 
 
@@ -80,14 +80,19 @@ def test_rounding_is_told_apart_from_seeds_and_a_machines_advantage():
     assert {*table["By rounding"]} == {f"{(2 * 2 * 0.8 / 2) ** 0.5:.1f}"} and {*table["By seeds"]} == {"0.1"}
 
 
-def test_what_an_average_adds_is_told_by_trainer_and_by_rate():
-    added = {"plain": 1, "meta at plain's rate": 2, "plain at meta's rate": 5, "meta": 3}  # by GWA, beside the 3 of all
+def test_trainers_and_what_an_average_adds_to_them_are_compared_at_one_rate():
+    added = {"plain": 1, "meta at plain's rate": 2, "joint at plain's rate": 3}  # by GWA, beside the 3 of all
+    added |= {"plain at meta's rate": 5, "meta": 3, "joint at meta's rate": 7, "joint": 11}
     moved = [{**r, "value": r["value"] + added[r["method"]] * (r["average"] == "gwa")}
              for r in records(added) if r["method"] != "frozen"]  # fmt: skip
     table = plateau.rate_table(moved).set_index(["Rate", "Tested"])
     out = table.xs("Out of context", level="Tested").apply(lambda column: column.str.partition(" ")[0])
-    shown = dict(zip(("plain's", "meta's"), out.to_numpy().tolist()))
     assert [*out.index] == [f"{CHOSEN[name]['outer_lr']:g}, {name}'s" for name in ("plain", "meta")]
-    # The made up accuracies: 10 of plain, 12 of meta, 30 of either at the other's rate
-    assert shown["plain's"] == ["+4.0", "+5.0", "-1.0", "+20.0", "+21.0"]
-    assert shown["meta's"] == ["+8.0", "+6.0", "+2.0", "-18.0", "-20.0"]
+    assert out.to_numpy().tolist() == [["+4.0", "+6.0", "+5.0", "-1.0"], ["+8.0", "+10.0", "+6.0", "+2.0"]]
+    # The made up accuracies: 10 of plain, 12 of meta, 30 of any at another's rate; joint at its own is not among them
+    frame = plateau.trainer_differences(plateau.at_rates(moved), plateau.RATE_PAIRS)
+    frame = frame[frame["quantity"] == "out"].set_index("label")["value"].round(9)
+    expected = {"meta at 0.02, last epoch − joint at 0.02": 0, "meta at 0.02, last epoch − plain at 0.02": 20,
+                "meta at 0.04, last epoch − joint at 0.04": -18, "meta at 0.04, GWA − joint at 0.04": -22,
+                "joint at 0.04, GWA − plain at 0.04": 2, "joint at 0.02, last epoch − plain at 0.02": 20}  # fmt: skip
+    assert len(frame) == 12 and expected.items() <= frame.to_dict().items()

@@ -162,7 +162,7 @@ def _kept(asked: list[Ask], wanted) -> list[Ask]:
 SECTIONS = {  # of the study, that its notebooks read; in the profile `full` they ask for nothing of their own
     "study_claims": ("search", "main", "meta", "floors", "dial", "cost", "regime", "trials", "trainers"),
     "study_dial": ("main", "dial", "long_dial"),
-    "study_meta_step": ("meta", "trainers", "bite", "long_dial"),
+    "study_meta_step": ("meta", "trainers", "rates", "bite", "long_dial"),
     "study_averages": ("gwa", "trainers", "rates"),
     "study_where_it_looks": ("main", "encoders", "second_world", "adapters"),
 }

@@ -10,7 +10,7 @@ from ..report.intervals import t_interval
 from ..report.tables import column_label, dial, differences
 from ..report.write import format_difference
 from .answers import per_seed, spread_table
-from .units import CHOSEN, PAIRINGS
+from .units import CHOSEN, PAIRINGS, RATED
 
 AVERAGES = {"last": "last epoch", "gwa": "GWA", "ema": "EMA", "swa": "SWA", "swa patched": "SWA, half CLIP"}
 TITLES = {
@@ -23,7 +23,11 @@ TRAINER_PAIRS = (  # at the same average
     ("meta", "plain with equal passes"), ("interpolated", "plain"), ("distilled", "plain"),
 )  # fmt: skip
 AVERAGE_PAIRS = (("gwa", "last"), ("ema", "last"), ("swa", "last"), ("swa patched", "swa"))  # of the same trainer
-RATED = {"plain": ("plain", "meta at plain's rate"), "meta": ("plain at meta's rate", "meta")}  # whose rate it is
+RATES = {name: CHOSEN[name]["outer_lr"] for name in ("plain", "meta")}
+AT_RATE = {name: f"{name} at {rate:g}" for name, rate in RATES.items()}  # variant -> trainer and rate
+AT_RATE |= {f"{name} at {other}'s rate": f"{name} at {RATES[other]:g}" for name, other in RATED}
+RATE_PAIRS = tuple((f"{first} at {rate:g}", f"{second} at {rate:g}") for rate in RATES.values()
+                   for first, second in (("meta", "joint"), ("meta", "plain"), ("joint", "plain")))  # fmt: skip
 BITE_PAIRS = tuple((f"meta, {how}", f"joint, {how}") for how in PAIRINGS.values())
 # The cells that the paper's methods are: each trainer with the average that its recipe takes
 PAPER_CELLS = {
@@ -58,7 +62,7 @@ def cell_table(records: Sequence[Mapping]) -> pd.DataFrame:
     return spread_table(frame, "method", TITLES, head="Trainer, average")
 
 
-def _compared(records: Sequence[Mapping], pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
+def trainer_differences(records: Sequence[Mapping], pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
     """``tables.differences`` of pairs of trainers, at the last epoch and averaged by GWA, with a label for figures."""
     named = [tuple(cell(name, at) for name in pair) for at, pair in itertools.product(("last", "gwa"), pairs)]
     frame = differences(cells(records), named)
@@ -71,13 +75,8 @@ def neighbors(records: Sequence[Mapping]) -> pd.DataFrame:
     averages = [tuple(cell(name, average) for average in pair) for name in names for pair in AVERAGE_PAIRS]
     own = differences(cells(records), averages)
     own["label"] = [f"{a} − {b.split(', ', 1)[1]}" for a, b in zip(own["first"], own["second"])]
-    found = {"trainer": _compared(records, TRAINER_PAIRS), "average": own}
+    found = {"trainer": trainer_differences(records, TRAINER_PAIRS), "average": own}
     return pd.concat([frame.assign(of=of) for of, frame in found.items()], ignore_index=True)
-
-
-def bites(records: Sequence[Mapping]) -> pd.DataFrame:
-    """Meta-step against joint on the same batches."""
-    return _compared(records, BITE_PAIRS)
 
 
 def dialed(records: Sequence[Mapping], average: str = "last") -> pd.DataFrame:
@@ -102,15 +101,18 @@ def roundings(records: Sequence[Mapping], again: Sequence[Mapping]) -> pd.DataFr
     return pd.DataFrame(rows, columns=heads)
 
 
+def at_rates(records: Iterable[Mapping]) -> list[dict]:
+    """Records of long trainings (by variant) at plain's and at meta's rate, with trainer and rate as their method."""
+    return [{**r, "method": AT_RATE[r["method"]]} for r in records if r["method"] in AT_RATE]
+
+
 def rate_table(records: Sequence[Mapping]) -> pd.DataFrame:
-    """At the rate that plain or meta chose, in points: what GWA adds to the last epoch of each, and meta − plain."""
-    frame, rows = per_seed(cells(records)).set_index(["method", "seed"]), []
-    for (chosen_by, pair), where in itertools.product(RATED.items(), ("in", "out")):
-        rate = f"{CHOSEN[chosen_by]['outer_lr']:g}, {chosen_by}'s"
-        plain, meta = ([frame.loc[cell(name, average), where] for average in ("last", "gwa")] for name in pair)
-        added = [averaged - last for last, averaged in (plain, meta)]
-        told = (*added, added[0] - added[1], *(one - other for one, other in zip(meta, plain)))
-        rows.append((rate, column_label(where), *(format_difference(*t_interval(one.dropna())) for one in told)))
-    heads = ["Rate", "Tested", "GWA adds to plain", "To meta", "To plain − to meta", "Meta − plain, last epoch",
-             "Meta − plain, GWA"]  # fmt: skip
+    """What GWA adds to the last epoch of each trainer at the rate that plain or meta chose, in points."""
+    frame, rows = per_seed(cells(at_rates(records))).set_index(["method", "seed"]), []
+    for (name, rate), where in itertools.product(RATES.items(), ("in", "out")):
+        names = (f"{one} at {rate:g}" for one in ("plain", "joint", "meta"))
+        added = [frame.loc[cell(one, "gwa"), where] - frame.loc[cell(one), where] for one in names]
+        told = [format_difference(*t_interval(one.dropna())) for one in (*added, added[0] - added[2])]
+        rows.append((f"{rate:g}, {name}'s", column_label(where), *told))
+    heads = ["Rate", "Tested", "GWA adds to plain", "To joint", "To meta", "To plain − to meta"]
     return pd.DataFrame(rows, columns=heads)

@@ -246,7 +246,7 @@ def _downloaded(name: str, url: str) -> dict:
     import torch
     from huggingface_hub import constants
 
-    url = os.environ.get(f"MEDE_URL_{name.upper()}", url)  # of a mirror, whose file name holds the hash, too
+    url = os.environ.get(mirror := f"MEDE_URL_{name.upper()}", url)  # its file name holds the hash, too
     file, before = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2], socket.getdefaulttimeout()
     socket.setdefaulttimeout(WAIT_S)
     try:
@@ -255,7 +255,7 @@ def _downloaded(name: str, url: str) -> dict:
         with redirect_stdout(sys.stderr):
             return torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-        advice = f"where there is a network, download {url} as {file}"
+        advice = f"where there is a network, download {url} as {file}, or set {mirror} to another address of that file"
         raise ValueError(f"weights of {name} cannot be had ({type(error).__name__}: {error}); {advice}") from error
     finally:
         socket.setdefaulttimeout(before)
