@@ -24,10 +24,9 @@ TRAINER_PAIRS = (  # at the same average
 )  # fmt: skip
 AVERAGE_PAIRS = (("gwa", "last"), ("ema", "last"), ("swa", "last"), ("swa patched", "swa"))  # of the same trainer
 RATES = {name: CHOSEN[name]["outer_lr"] for name in ("plain", "meta")}
-AT_RATE = {name: f"{name} at {rate:g}" for name, rate in RATES.items()}  # variant -> trainer and rate
-AT_RATE |= {f"{name} at {other}'s rate": f"{name} at {RATES[other]:g}" for name, other in RATED}
-RATE_PAIRS = tuple((f"{first} at {rate:g}", f"{second} at {rate:g}") for rate in RATES.values()
-                   for first, second in (("meta", "joint"), ("meta", "plain"), ("joint", "plain")))  # fmt: skip
+AT_RATE = {n if n == by else f"{n} at {by}'s rate": f"{n} at {rate:g}" for by, rate in RATES.items() for n in RATED}
+SAME_RATE = [[f"{name} at {rate:g}" for name in RATED] for rate in RATES.values()]
+RATE_PAIRS = [pair for names in SAME_RATE for pair in itertools.combinations(names, 2)]
 BITE_PAIRS = tuple((f"meta, {how}", f"joint, {how}") for how in PAIRINGS.values())
 # The cells that the paper's methods are: each trainer with the average that its recipe takes
 PAPER_CELLS = {
@@ -75,8 +74,8 @@ def neighbors(records: Sequence[Mapping]) -> pd.DataFrame:
     averages = [tuple(cell(name, average) for average in pair) for name in names for pair in AVERAGE_PAIRS]
     own = differences(cells(records), averages)
     own["label"] = [f"{a} − {b.split(', ', 1)[1]}" for a, b in zip(own["first"], own["second"])]
-    found = {"trainer": trainer_differences(records, TRAINER_PAIRS), "average": own}
-    return pd.concat([frame.assign(of=of) for of, frame in found.items()], ignore_index=True)
+    both = trainer_differences(records, TRAINER_PAIRS).assign(of="trainer"), own.assign(of="average")
+    return pd.concat(both, ignore_index=True)
 
 
 def dialed(records: Sequence[Mapping], average: str = "last") -> pd.DataFrame:
@@ -86,8 +85,7 @@ def dialed(records: Sequence[Mapping], average: str = "last") -> pd.DataFrame:
 
 
 def roundings(records: Sequence[Mapping], again: Sequence[Mapping]) -> pd.DataFrame:
-    """What rounding alone moves, in points, beside what seeds do: trainings that another machine (``long_dial``) made
-    once more at the same rho. Deviations are of one training about its own mean, and of a trainer's seeds."""
+    """What rounding alone moves, in points: deviations of trainings made ``again`` on another machine; and by seeds."""
     rho, rows = {r["rho"] for r in records}, []
     named = [{**r, "method": r["method"].split(" rho=")[0]} for r in again if r["rho"] in rho]
     first, second = (per_seed(cells(one)).set_index(["method", "seed"]) for one in (records, named))
@@ -107,12 +105,13 @@ def at_rates(records: Iterable[Mapping]) -> list[dict]:
 
 
 def rate_table(records: Sequence[Mapping]) -> pd.DataFrame:
-    """What GWA adds to the last epoch of each trainer at the rate that plain or meta chose, in points."""
-    frame, rows = per_seed(cells(at_rates(records))).set_index(["method", "seed"]), []
-    for (name, rate), where in itertools.product(RATES.items(), ("in", "out")):
-        names = (f"{one} at {rate:g}" for one in ("plain", "joint", "meta"))
-        added = [frame.loc[cell(one, "gwa"), where] - frame.loc[cell(one), where] for one in names]
-        told = [format_difference(*t_interval(one.dropna())) for one in (*added, added[0] - added[2])]
-        rows.append((f"{rate:g}, {name}'s", column_label(where), *told))
-    heads = ["Rate", "Tested", "GWA adds to plain", "To joint", "To meta", "To plain − to meta"]
+    """What GWA adds to each trainer's last epoch, in points, at the rates that plain and meta chose, and the change."""
+    frame = per_seed(cells(at_rates(records))).pivot(index="seed", columns="method", values=["in", "out"]).dropna()
+    labels, rows = [*(f"{rate:g}, {name}'s" for name, rate in RATES.items()), "the first − the second"], []
+    for where in ("in", "out"):
+        added = [[frame[where][cell(one, "gwa")] - frame[where][cell(one)] for one in names] for names in SAME_RATE]
+        for label, own in zip(labels, (*added, [first - second for first, second in zip(*added)])):
+            told = (format_difference(*t_interval(one)) for one in (*own, own[0] - own[-1]))
+            rows.append((column_label(where), label, *told))
+    heads = ["Tested", "Rate", "GWA adds to meta", "To joint", "To plain", "To meta − to plain"]
     return pd.DataFrame(rows, columns=heads)
