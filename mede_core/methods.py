@@ -7,7 +7,6 @@ in `CLASSES`; `smaller_pieces` and `in_precision` change memory and arithmetic, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -190,14 +189,6 @@ def build_optimizer(learner: nn.Module, config: Config, method: object = None) -
     groups = [group for group in groups if group["params"]]
     fused = True if next(learner.parameters()).is_cuda else None  # else the host waits for each tensor's step counter
     return torch.optim.AdamW(groups, lr=config.outer_lr, fused=fused)
-
-
-def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
-    """Linear warm-up from 1 % of the peak, then cosine down to 1 % of it (Open-VCLIP's published schedule)."""
-    floor = 0.01 * peak
-    if step < warmup:
-        return floor + (peak - floor) * step / warmup
-    return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
 def smaller_pieces(loss_fn: LossFn, size: int) -> LossFn:

@@ -21,11 +21,12 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, default_collate
 from .checkpoints import checkpoint_path, load_checkpoint, save_checkpoint
 from .config import Config
 from .distributed import RankShare, gather, rank, wait_for_all, world_size
-from .files import atomic_path, atomic_write, progress, say_once
+from .files import atomic_path, atomic_write, progress
 from .gwa import GaussianWeightAverage
 from .learner import VideoLearner
 from .meta import cross_batch_pairs
-from .methods import build_method, build_optimizer, learning_rate
+from .methods import build_method, build_optimizer
+from .schedule import learning_rate, steps_of
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +57,11 @@ def fit(
         raise ValueError(f"batch_size is {config.batch_size}; it must be a multiple of the {world_size()} processes")
     learner.set_classes(dataset.class_names, texts=texts)
     method = build_method(config, learner, teacher, method)
-    steps, least = steps_of(config, len(dataset)), getattr(method, "passes", 1)
-    if steps < least:
-        raise ValueError(
-            f"{len(dataset)} clips in batches of {config.batch_size} (batch_size), steps_per_epoch="
-            f"{config.steps_per_epoch}, give {steps} full batches an epoch; {config.method} needs at least {least}"
-        )
+    steps, passes = steps_of(config, len(dataset)), getattr(method, "passes", 1)
+    if steps < passes:
+        held = f"{len(dataset)} clips in batches of {config.batch_size} (batch_size)"
+        given = f"steps_per_epoch={config.steps_per_epoch}, give {steps} full batches an epoch"
+        raise ValueError(f"{held}, {given}; {config.method} needs at least {passes}")
     run_dir, facts = Path(run_dir), dict(facts or {})
     codes = gather(facts.get("code"))
     if len(set(codes)) > 1:
@@ -72,24 +72,16 @@ def fit(
     if (run_dir / "done.json").is_file():
         learner.load_trainable(load_checkpoint(checkpoint_path(run_dir, config.epochs))[0])
     else:
-        _train(learner, dataset, config, run_dir, steps, method, num_workers)
+        _train(learner, dataset, config, run_dir, steps, passes, method, num_workers)
     wait_for_all()
     return run_dir
 
 
-def steps_of(config: Config, clips: int) -> int:
-    """Steps of an epoch: those that were asked for, or as many as the clips give, said where they are fewer."""
-    asked, most = config.steps_per_epoch, clips // config.batch_size
-    if asked > most:
-        say_once(f"steps_per_epoch is {asked}; {clips} clips in batches of {config.batch_size} give {most}, no more")
-    return min(asked or most, most)
-
-
-def _train(learner, dataset, config: Config, run_dir: Path, steps: int, method, num_workers: int) -> None:
-    passes = getattr(method, "passes", 1)
+def _train(learner, dataset, config: Config, run_dir: Path, steps: int, passes: int, method, num_workers) -> None:
     optimizer = build_optimizer(learner, config, method)
     average = GaussianWeightAverage(learner, config.mu, config.sigma)
     first, seconds = _resume(learner, method, optimizer, average, run_dir)
+    lines = run_dir / "metrics.jsonl" if rank() == 0 else os.devnull  # the losses of rank 0's share of the batches
     total, warmup = steps * config.epochs, steps * config.warmup_epochs
     learner.train()
     for epoch in range(first, config.epochs + 1):
@@ -99,7 +91,7 @@ def _train(learner, dataset, config: Config, run_dir: Path, steps: int, method, 
         pairing = config.pairing if passes == 2 else None
         batches = EpochBatches(dataset, config, epoch, steps, pairing, num_workers, learner.logit_scale.device)
         batches = query_pairs(batches, pairing) if pairing else batches
-        with _metrics(run_dir) as metrics:
+        with open(lines, "a", encoding="utf-8") as metrics:
             for index, batch in enumerate(progress(batches, f"epoch {epoch}/{config.epochs}", steps)):
                 step = (epoch - 1) * steps + index
                 rate = learning_rate(step, total, warmup, config.outer_lr)
@@ -128,11 +120,6 @@ def _train(learner, dataset, config: Config, run_dir: Path, steps: int, method, 
         done = {"epochs": config.epochs, "steps": total, "batches_seen": total * passes}
         done |= {"seconds": round(seconds, 2), "weights": learner.weights_id}
         atomic_write(run_dir / "done.json", json.dumps(done, indent=1) + "\n")
-
-
-def _metrics(run_dir: Path):
-    """Rank 0 writes the metrics: the losses of its share of the batches."""
-    return open(run_dir / "metrics.jsonl" if rank() == 0 else os.devnull, "a", encoding="utf-8")
 
 
 def _save_epoch(run_dir, epoch, learner, config, method, optimizer, average, seconds: float) -> None:

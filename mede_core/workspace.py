@@ -13,6 +13,7 @@ from .config import METHODS, Average, Config, EvalSet, prompts_id
 from .files import ASSETS, append_line, made_by, progress, read_lines, replace_folder, run_lock, say, set_threads
 from .names import check_disk, code_files, content_hash, digest, source_hash
 from .runs import Run, clips_at_once, default_folder, learner_for, room_of, speed_up, stale_runs, teacher_for, trains
+from .schedule import steps_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,7 +154,7 @@ class Workspace:
         return [done.parent for done in sorted(found, key=lambda path: path.stat().st_mtime)]
 
     def _train(self, config: Config, method, folder: Path, before: Sequence[Path]) -> None:
-        from .train import fit, steps_of
+        from .train import fit
 
         set_threads()  # or the bits of a run would depend on the machine's number of cores
         learner, teacher = self.fresh_learner(config), teacher_for(config, self.device)

@@ -17,7 +17,7 @@ LAYERS = (
     ("meta", "gwa", "adapters"),
     ("files",),
     ("config", "names", "checkpoints", "distributed"),
-    ("averages", "weights", "flags"),
+    ("averages", "weights", "flags", "schedule"),
     ("learner",),
     ("methods",),
     ("train",),
@@ -104,7 +104,7 @@ def test_modules_have_names_of_their_own_and_no_underscore():
 @pytest.mark.parametrize(
     ("light", "heavy"),
     [
-        ("config files names averages runs workspace weights batch.asks study.units video.bias", {"torch"}),
+        ("config files names averages runs workspace weights schedule batch.asks study.units video.bias", {"torch"}),
         ("video.predict", {"torch", "matplotlib"}),
         (" ".join(name for name in sources() if name.startswith("report.")), {"torch", "matplotlib.pyplot"}),
         ("report.tables report.twins report.costs report.averaging report.summary", {"matplotlib"}),

@@ -21,10 +21,10 @@ from mede_core.methods import (
     build_optimizer,
     cross_entropy,
     in_precision,
-    learning_rate,
     smaller_pieces,
 )
 from mede_core.report.costs import allocation_peak
+from mede_core.schedule import learning_rate
 from mede_core.train import fit
 from mede_core.world.synthetic import World, make_set
 

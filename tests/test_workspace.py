@@ -10,7 +10,7 @@ import pytest
 import torch.nn.functional as F
 from toy_notebooks import wait_for
 
-from mede_core import train, workspace
+from mede_core import schedule, train, workspace
 from mede_core.config import Average, EvalSet, load_config
 from mede_core.files import PACKAGE, sha256_file
 from mede_core.report.costs import seconds_of_a_pass
@@ -323,7 +323,7 @@ def test_an_estimate_holds_no_more_clips_at_once_than_training_does():
 
 def test_more_steps_than_the_clips_hold_are_not_cut_in_silence(capsys, caplog):
     caplog.set_level("INFO")
-    asked = {most: train.steps_of(CONFIG.replace(steps_per_epoch=most, batch_size=4), 10) for most in (0, 1, 2, 3)}
+    asked = {most: schedule.steps_of(CONFIG.replace(steps_per_epoch=most, batch_size=4), 10) for most in (0, 1, 2, 3)}
     assert asked == {0: 2, 1: 1, 2: 2, 3: 2}
     said = capsys.readouterr().err + caplog.text
     assert "steps_per_epoch is 3; 10 clips in batches of 4 give 2" in said and said.count("steps_per_epoch") == 1

@@ -18,6 +18,7 @@ from ..config import METHODS, Config
 from ..files import atomic_write, available_cpus
 from ..names import content_hash, digest
 from ..report.summary import duration
+from ..schedule import steps_of
 from ..video.decode import probe, read_clip
 from ..video.manifest import read_sidecar, select
 from ..weights import cached_weights
@@ -64,8 +65,6 @@ def count(data: str, split: str, half: str, shots: int = 0) -> int:
 
 def works(plan: Plan) -> list[Work]:
     """What the trainings and scorings of a plan on real videos will do; lists that lack the videos are an error."""
-    from ..train import steps_of  # with torch
-
     scuba = {one.list: one.clips for found in plan.data.scuba.values() for one in found.values()}
     asked = [("train", name, config, []) for name, config in plan.trainings.items()]
     asked += [("score", name, asks[0].config, [one for ask in asks for one in ask.sets])

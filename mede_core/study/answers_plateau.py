@@ -24,8 +24,8 @@ TRAINER_PAIRS = (  # at the same average
 )  # fmt: skip
 AVERAGE_PAIRS = (("gwa", "last"), ("ema", "last"), ("swa", "last"), ("swa patched", "swa"))  # of the same trainer
 RATES = {name: CHOSEN[name]["outer_lr"] for name in ("plain", "meta")}
-AT_RATE = {n if n == by else f"{n} at {by}'s rate": f"{n} at {rate:g}" for by, rate in RATES.items() for n in RATED}
-SAME_RATE = [[f"{name} at {rate:g}" for name in RATED] for rate in RATES.values()]
+SAME_RATE = [[f"{name} at {rate:g}" for name in ("meta", "joint", "plain")] for rate in RATES.values()]
+AT_RATE = {variant: f"{name} at {RATES[by]:g}" for variant, (name, by) in RATED.items()}
 RATE_PAIRS = [pair for names in SAME_RATE for pair in itertools.combinations(names, 2)]
 BITE_PAIRS = tuple((f"meta, {how}", f"joint, {how}") for how in PAIRINGS.values())
 # The cells that the paper's methods are: each trainer with the average that its recipe takes

@@ -190,7 +190,8 @@ CHOSEN["joint"] = {"outer_lr": 1e-2}  # a control, no method of its own
 CHOSEN_STEPS = PROFILES["full"]["steps_per_epoch"]
 # A meta-step takes two batches; 112 steps are all batches of an epoch, so equal passes are epochs, and what counts them
 TWICE = {name: 2 * LONG[name] for name in ("epochs", "warmup_epochs", "gwa_mu", "gwa_sigma")}
-RATED = ("meta", "joint", "plain")  # all at the rate that plain chose, and at the one that meta chose
+RATED = {name if name == by else f"{name} at {by}'s rate": (name, by)  # variant -> trainer, and who chose its rate
+         for by in ("plain", "meta") for name in ("meta", "joint", "plain")}  # fmt: skip
 PAIRINGS = {"scenes": "other scenes", "disjoint": "disjoint classes"}  # of the query batch -> how variants say it
 SIX, FOUR = tuple(range(4, 10)), tuple(range(4, 8))  # seeds
 
@@ -216,8 +217,7 @@ def long_sections() -> dict:
         "bite": (FOUR, {f"{name}, {how}": (*plateau(name, pairing=pairing), both)
                         for pairing, how in PAIRINGS.items() for name in ("meta", "joint")}),
         # The chosen rates differ, so that an average, or meta against joint, may differ by them alone: at one rate
-        "rates": (SIX, {f"{name} at {by}'s rate": (*plateau(name, **CHOSEN[by]), both)
-                        for by in ("plain", "meta") for name in RATED if name != by}),
+        "rates": (SIX, {one: (*plateau(name, **CHOSEN[by]), both) for one, (name, by) in RATED.items() if name != by}),
         # Its middle is run again: a line over rho stays on one machine. Two seeds, hints: above 12 hours with 112 steps
         "long_dial": (FEW, {"frozen": ("frozen", {}, both)} | {f"{name} rho={rho:g}": (*plateau(name, rho=rho), both)
                             for rho in (CHANCE_RHO, 0.8, 1.0) for name in TRAINERS}),
