@@ -279,6 +279,9 @@ def test_the_browser_forms_every_number_that_the_records_allow():
     assert value("source", "Static gap") == pytest.approx({"frozen": 10, "finetune": 10})
     assert value("source", "HM of base and novel") == pytest.approx({"frozen": 45, "finetune": 75})
     assert value("superset", "single frame, in context") == pytest.approx({"frozen": 45, "finetune": 75})
+    kept = [{name: one for name, one in record.items() if name != "correct"} for record in study()]  # as the study does
+    frame = browse(tabulated({"all": kept}), "all", "source", "Out of context")[0]["frame"]
+    assert dict(zip(frame["method"], frame["value"])) == pytest.approx({"frozen": 45, "finetune": 75})
     widget = Explorer(browser(tabulated({"all": study()})))
     widget["test set"].value = "superset"
     widget["number"].value = "Static gap"

@@ -35,7 +35,7 @@ LAYERS = (
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # A ratchet: what the package has today may shrink, not grow; the design asks for less of it.
-CORE_LINES, KERNEL_LINES, PACKAGE_LINES, LONGEST = 3732, 839, 16042, 350
+CORE_LINES, KERNEL_LINES, PACKAGE_LINES, LONGEST = 3731, 839, 16038, 350
 
 
 @functools.cache

@@ -19,7 +19,7 @@ def numbers(records: Sequence[Mapping], test_set: str) -> pd.DataFrame:
     """Everything a set's records hold, as a long frame (``tables.LONG``) whose column is in words; over seeds
     t-intervals, with one seed over its clips."""
     own = [one for one in records if one["set"] == test_set and str(one.get("part", 1)) == "1"]
-    top1 = [one for one in own if _is_accuracy(one)]
+    top1 = [one for one in own if one["metric"] == "top1"]
     halves = SPLITS if {one["split"] for one in top1} >= set(SPLITS) else ("all",)
     contexts = [name for name in ("in", *OUT_OF_CONTEXT) if name in {one["context"] for one in top1}]
     frames = [pd.DataFrame(columns=LONG)]
@@ -35,7 +35,7 @@ def numbers(records: Sequence[Mapping], test_set: str) -> pd.DataFrame:
             frame.assign(column=[BOTH.get(name) or f"{column_label(name)} classes" for name in frame["column"]])
         )
     keys = ["method", "metric", "context"]
-    others = pd.DataFrame([one for one in own if not _is_accuracy(one)], columns=[*keys, "value", "n"])
+    others = pd.DataFrame([one for one in own if one["metric"] != "top1"], columns=[*keys, "value", "n"])
     for (method, metric, context), found in others.groupby(keys, sort=False):
         name = f"{metric.replace('_', ' ')}, {column_label(context).lower()}"
         row = (method, name, *t_interval(found["value"]), len(found), found["n"].min())
@@ -47,10 +47,6 @@ def tabulated(shown: Mapping[str, Sequence[Mapping]]) -> Results:
     """The numbers of what is shown, by name: records, one for each method, test and seed."""
     sets = dict.fromkeys(one["set"] for records in shown.values() for one in records)
     return {of: {test_set: numbers(records, test_set) for test_set in sets} for of, records in shown.items()}
-
-
-def _is_accuracy(record: Mapping) -> bool:
-    return record["metric"] == "top1" and bool(record.get("correct"))
 
 
 @styled
